@@ -1,0 +1,22 @@
+"""DCLS layers and backbones for OpenMMLab 2; importing this registers them."""
+
+from . import _compat
+from .version import __version__
+
+__all__ = ['__version__']
+
+_compat.check()
+
+if _compat.available('mmengine') and _compat.available('mmcv'):
+    from mmengine.registry import MODELS
+
+    from . import backbones, engine, layers  # noqa: F401
+
+    # In the root registry, where mmdet, mmseg and mmcv's build functions all look.
+    for module in (
+        layers.DCLSConv1d,
+        layers.DCLSConv2d,
+        layers.DCLSConv3d,
+        backbones.ConvNeXtDCLS,
+    ):
+        MODELS.register_module(module=module)

@@ -1,0 +1,93 @@
+"""Checks the versions of the packages that dcls_mm works with, importing none.
+
+The OpenMMLab packages are no requirements of the distribution (see setup.py), so an
+unfit one is found here, when dcls_mm is imported, rather than deep in a training.
+"""
+
+import re
+import warnings
+from importlib import metadata
+from importlib.util import find_spec
+
+# Import name -> {distribution that provides it: (from, below)}. The `onedl-`
+# distributions are maintained forks of the stock ones, under the same import names.
+SUPPORTED = {
+    'torch': {'torch': ('2.0', '3')},
+    'mmengine': {'mmengine': ('0.10', '1'), 'onedl-mmengine': ('0.10', '0.11')},
+    'mmcv': {
+        'mmcv': ('2.0', '2.2'),
+        'mmcv-lite': ('2.0', '2.2'),
+        'onedl-mmcv': ('2.3', '2.4'),
+    },
+    'mmdet': {'mmdet': ('3.0', '4'), 'onedl-mmdetection': ('3.0', '4')},
+    'mmseg': {'mmsegmentation': ('1.0', '2'), 'onedl-mmsegmentation': ('1.0', '2')},
+}
+
+
+def available(name):
+    """Whether a top-level module can be imported; does not import it."""
+    return find_spec(name) is not None
+
+
+def check():
+    """Checks all packages of `SUPPORTED` that are installed.
+
+    Warns if mmengine or mmcv is missing (dcls_mm.functional and dcls_mm.layers work
+    without them), if two distributions provide the same module, and if pkg_resources
+    is missing that mmengine 0.10 needs. Those of mmdet and mmseg may be missing.
+
+    Raises:
+        ImportError: a package has a version that dcls_mm does not work with.
+    """
+    for name, ranges in SUPPORTED.items():
+        found = {dist: version for dist in ranges if (version := _version(dist))}
+        for dist, version in found.items():
+            _check_range(dist, version, *ranges[dist])
+        if len(found) > 1:
+            _warn(
+                f'{" and ".join(found)} are both installed and overwrite each other, '
+                f'since both provide the module {name}; uninstall both, then install '
+                'one of them.'
+            )
+    missing = [name for name in ('mmengine', 'mmcv') if not available(name)]
+    if missing:
+        _warn(
+            f'{" and ".join(missing)} not found: dcls_mm.layers and '
+            'dcls_mm.functional work, but registries, backbones and configs do not; '
+            "`pip install 'mmengine>=0.10,<1' 'mmcv>=2.0,<2.2'` installs both."
+        )
+    if _version('mmengine') and not available('pkg_resources'):
+        _warn(
+            'mmengine needs the module pkg_resources for configs that inherit from '
+            'another package (`mmdet::...`), and setuptools 82 no longer has it; '
+            "`pip install 'setuptools<82'` brings it back."
+        )
+
+
+def _check_range(dist, version, low, below):
+    if _release(low) <= _release(version) < _release(below):
+        return
+    raise ImportError(
+        f'dcls_mm works with {dist}>={low},<{below}, but {dist} {version} is '
+        f"installed; `pip install '{dist}>={low},<{below}'` replaces it."
+    )
+
+
+def _version(dist):
+    try:
+        return metadata.version(dist)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _release(version):
+    """'2.13.0rc1+cpu' -> (2, 13): the numbers at the start, less zeros at the end."""
+    numbers = [int(n) for n in re.match(r'[\d.]*', version)[0].split('.') if n]
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def _warn(message):
+    # Level 4 is the line that imports dcls_mm.
+    warnings.warn(message, stacklevel=4)

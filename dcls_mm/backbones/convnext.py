@@ -1,0 +1,341 @@
+"""ConvNeXt whose depthwise convolutions are any registered conv, DCLS by default."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Optional, Union
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_conv_layer
+from mmcv.cnn.bricks import DropPath
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as run_checkpointed
+
+from ..functional._arguments import as_int, as_tuple
+from ..layers import DCLSConvNd
+from .pretrained import load_pretrained
+
+ARCHITECTURES = {
+    'atto': dict(depths=(2, 2, 6, 2), dims=(40, 80, 160, 320)),
+    'femto': dict(depths=(2, 2, 6, 2), dims=(48, 96, 192, 384)),
+    'pico': dict(depths=(2, 2, 6, 2), dims=(64, 128, 256, 512)),
+    'nano': dict(depths=(2, 2, 8, 2), dims=(80, 160, 320, 640)),
+    'tiny': dict(depths=(3, 3, 9, 3), dims=(96, 192, 384, 768)),
+    'small': dict(depths=(3, 3, 27, 3), dims=(96, 192, 384, 768)),
+    'base': dict(depths=(3, 3, 27, 3), dims=(128, 256, 512, 1024)),
+    'large': dict(depths=(3, 3, 27, 3), dims=(192, 384, 768, 1536)),
+    'xlarge': dict(depths=(3, 3, 27, 3), dims=(256, 512, 1024, 2048)),
+}
+
+# The published setting: as many elements as a 7x7 kernel has weights once the learned
+# positions are counted, two an element for all blocks of a stage.
+DCLS_17X17 = dict(
+    type='DCLSConv2d',
+    kernel_count=34,
+    dilated_kernel_size=17,
+    interpolation='bilinear',
+)
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Layer norm over the channels of (batch, channels, height, width)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        y = F.layer_norm(
+            x.permute(0, 2, 3, 1),
+            self.normalized_shape,
+            self.weight,
+            self.bias,
+            self.eps,
+        ).permute(0, 3, 1, 2)
+        return y if channels_last else y.contiguous()
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise conv, layer norm and a two-layer perceptron over channels, residual.
+
+    Args:
+        channels: of input and output.
+        depthwise_cfg: config of the depthwise conv, see :class:`ConvNeXtDCLS`.
+        drop_path_rate: probability of skipping the block for a sample, in training.
+        layer_scale_init_value: first value of the residual's scale; 0 means no scale.
+        with_cp: recompute the block in the backward pass to save memory.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        depthwise_cfg: dict,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 1e-6,
+        with_cp: bool = False,
+    ):
+        super().__init__()
+        self.with_cp = with_cp
+        self.dwconv = build_depthwise(depthwise_cfg, channels)
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.pwconv1 = nn.Linear(channels, 4 * channels)
+        self.act = nn.GELU()
+        self.pwconv2 = nn.Linear(4 * channels, channels)
+        if layer_scale_init_value > 0:
+            scale = torch.full((channels,), float(layer_scale_init_value))
+            self.gamma = nn.Parameter(scale)
+        else:
+            self.register_parameter('gamma', None)
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, height, width) -> the same shape."""
+        if self.with_cp and torch.is_grad_enabled():
+            # The re-entrant form breaks under DDP with shared positions.
+            return run_checkpointed(self._forward, x, use_reentrant=False)
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        y = self.dwconv(x).permute(0, 2, 3, 1)
+        y = self.pwconv2(self.act(self.pwconv1(self.norm(y))))
+        if self.gamma is not None:
+            y = self.gamma * y
+        return x + self.drop_path(y.permute(0, 3, 1, 2))
+
+
+class ConvNeXtDCLS(BaseModule):
+    """ConvNeXt with DCLS, or any other, depthwise convolutions.
+
+    Its state_dict has the keys of the published ConvNeXt-dcls code. On a CPU it works
+    in channels_last memory throughout, and so do its outputs.
+
+    Args:
+        arch: a name of ``ARCHITECTURES`` ('atto' to 'xlarge'), or a dict of ``depths``
+            (blocks a stage) and ``dims`` (channels a stage).
+        in_channels: of the input image.
+        depthwise_cfg: config of the depthwise convs: the ``type`` of a registered conv
+            and its arguments but channels, groups, stride and padding, which are set
+            here so that the size is kept. Examples: ``dict(type='DCLSConv2d',
+            kernel_count=34, dilated_kernel_size=17)``, ``dict(type='Conv2d',
+            kernel_size=7)``, ``dict(type='Conv2d', kernel_size=7, dilation=2)``.
+        sync_positions: the blocks of a stage share their positions (and sigma), as the
+            published models do; convs without positions are left as they are.
+        drop_path_rate: of the last block; it grows linearly from 0 at the first.
+        layer_scale_init_value: first value of the residuals' scale; 0 means no scale.
+        out_indices: the stages whose outputs are given, each through a layer norm.
+        frozen_stages: -1 freezes nothing, 0 the stem, n the stem and n stages.
+        with_cp: recompute each block in the backward pass to save memory.
+        init_cfg: an mmengine init config. ``dict(type='Pretrained', checkpoint=...,
+            prefix=...)`` takes the published ``{'model': ...}`` files, and with
+            ``prefix='backbone.'`` checkpoints of detectors and segmentors; keys that
+            don't match are an error, see :func:`.pretrained.load_pretrained`.
+
+    Raises:
+        ValueError, TypeError: an argument that doesn't fit, by its name.
+
+    Source: arXiv 2201.03545 (ConvNeXt), arXiv 2112.03740, section on ConvNeXt-dcls.
+    """
+
+    def __init__(
+        self,
+        arch: Union[str, dict] = 'tiny',
+        in_channels: int = 3,
+        depthwise_cfg: Optional[dict] = None,
+        sync_positions: bool = True,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 1e-6,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        init_cfg: Optional[Union[dict, list]] = None,
+    ):
+        super().__init__(init_cfg)
+        depths, dims = _depths_and_dims(arch)
+        in_channels = as_int('in_channels', in_channels, minimum=1)
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate must be in [0, 1), got {drop_path_rate}')
+        if layer_scale_init_value < 0:
+            raise ValueError(
+                'layer_scale_init_value must be 0 (no scale) or positive, '
+                f'got {layer_scale_init_value}'
+            )
+        self.out_indices = _stage_indices(out_indices, len(depths))
+        self.frozen_stages = as_int('frozen_stages', frozen_stages, minimum=-1)
+        if self.frozen_stages > len(depths):
+            raise ValueError(
+                f'frozen_stages must be at most {len(depths)}, the number of stages, '
+                f'got {frozen_stages}'
+            )
+
+        self.downsample_layers = nn.ModuleList([_stem(in_channels, dims[0])])
+        for before, after in zip(dims, dims[1:]):
+            self.downsample_layers.append(_downsampling(before, after))
+        last_block = max(1, sum(depths) - 1)
+        rates = (drop_path_rate * i / last_block for i in range(sum(depths)))
+        self.stages = nn.ModuleList()
+        for depth, channels in zip(depths, dims):
+            blocks = [
+                ConvNeXtBlock(
+                    channels,
+                    DCLS_17X17 if depthwise_cfg is None else depthwise_cfg,
+                    next(rates),
+                    layer_scale_init_value,
+                    with_cp,
+                )
+                for _ in range(depth)
+            ]
+            self.stages.append(nn.Sequential(*blocks))
+        for stage in self.out_indices:
+            self.add_module(f'norm{stage}', LayerNorm2d(dims[stage], eps=1e-6))
+
+        self._reset_parameters()
+        if sync_positions:
+            self._share_positions()
+        self._freeze_stages()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(batch, in_channels, H, W) -> one (batch, dim, H / 2^(2+i), ...) an output.
+
+        Raises:
+            ValueError: the input has another rank or another number of channels.
+        """
+        in_channels = self.downsample_layers[0][0].in_channels
+        if x.ndim != 4 or x.shape[1] != in_channels:
+            raise ValueError(
+                f'the input must have the shape (batch, {in_channels}, height, width), '
+                f'got {tuple(x.shape)}'
+            )
+        if x.device.type == 'cpu':
+            x = x.contiguous(memory_format=torch.channels_last)
+        outputs = []
+        for i, (downsample, stage) in enumerate(
+            zip(self.downsample_layers, self.stages)
+        ):
+            x = stage(downsample(x))
+            if i in self.out_indices:
+                outputs.append(getattr(self, f'norm{i}')(x))
+        return tuple(outputs)
+
+    def init_weights(self) -> None:
+        """Apply ``init_cfg``; without one the constructor's random weights stand."""
+        cfg = self.init_cfg
+        if isinstance(cfg, dict) and cfg.get('type') == 'Pretrained':
+            load_pretrained(self, **{k: v for k, v in cfg.items() if k != 'type'})
+            self._is_init = True
+        else:
+            super().init_weights()
+
+    def train(self, mode: bool = True):
+        """Set the mode; frozen stages stay in evaluation."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def _reset_parameters(self) -> None:
+        """Weights of all convs and linear layers N(0, 0.02), as published; biases 0."""
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear, DCLSConvNd)):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def _share_positions(self) -> None:
+        for stage in self.stages:
+            first = stage[0].dwconv
+            for block in stage[1:]:
+                if isinstance(block.dwconv, DCLSConvNd):
+                    block.dwconv.share_positions(first)
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        frozen = max(1, self.frozen_stages)
+        return [
+            *self.downsample_layers[:frozen],
+            *self.stages[: self.frozen_stages],
+        ]
+
+    def _freeze_stages(self) -> None:
+        for module in self._frozen_modules():
+            module.eval().requires_grad_(False)
+
+
+def build_depthwise(cfg: dict, channels: int) -> nn.Module:
+    """A depthwise conv from a config, with the padding that keeps the size.
+
+    Raises:
+        ValueError: the config sets what is set here, names no extent, or an even one.
+    """
+    own = {'in_channels', 'out_channels', 'groups', 'stride', 'padding'} & set(cfg)
+    if own:
+        raise ValueError(
+            f'depthwise_cfg must leave out {sorted(own)}: the backbone sets them'
+        )
+    conv_type = cfg.get('type')
+    if not inspect.isclass(conv_type) and MODELS.get(str(conv_type)) is None:
+        raise ValueError(
+            "depthwise_cfg must name a registered conv as 'type', such as "
+            f"'DCLSConv2d' or 'Conv2d', got {conv_type!r}"
+        )
+    size_key = 'kernel_size' if 'kernel_size' in cfg else 'dilated_kernel_size'
+    if size_key not in cfg:
+        raise ValueError(
+            'depthwise_cfg must give kernel_size or dilated_kernel_size, '
+            f'got {dict(cfg)}'
+        )
+    size = as_tuple(f'depthwise_cfg.{size_key}', cfg[size_key], 2, minimum=1)
+    dilation = as_tuple('depthwise_cfg.dilation', cfg.get('dilation', 1), 2, minimum=1)
+    if size_key == 'dilated_kernel_size':
+        dilation = (1, 1)
+    extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, size))
+    if any(e % 2 == 0 for e in extent):
+        raise ValueError(
+            f'depthwise_cfg: the extent must be odd to keep the size, got {extent}'
+        )
+    padding = tuple(e // 2 for e in extent)
+    return build_conv_layer(cfg, channels, channels, padding=padding, groups=channels)
+
+
+def _stem(in_channels: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, channels, kernel_size=4, stride=4),
+        LayerNorm2d(channels, eps=1e-6),
+    )
+
+
+def _downsampling(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(
+        LayerNorm2d(before, eps=1e-6),
+        nn.Conv2d(before, after, kernel_size=2, stride=2),
+    )
+
+
+def _depths_and_dims(arch: Union[str, dict]) -> tuple[tuple, tuple]:
+    if isinstance(arch, str):
+        if arch not in ARCHITECTURES:
+            raise ValueError(
+                f'arch must be one of {list(ARCHITECTURES)} or a dict of depths and '
+                f'dims, got {arch!r}'
+            )
+        arch = ARCHITECTURES[arch]
+    if not isinstance(arch, dict) or set(arch) != {'depths', 'dims'}:
+        raise ValueError(f'arch must be a dict(depths=..., dims=...), got {arch!r}')
+    depths, dims = tuple(arch['depths']), tuple(arch['dims'])
+    if not depths or len(depths) != len(dims):
+        raise ValueError(
+            'arch must have as many depths as dims, one a stage, got '
+            f'{len(depths)} and {len(dims)}'
+        )
+    return (
+        as_tuple('arch.depths', depths, len(depths), minimum=1),
+        as_tuple('arch.dims', dims, len(dims), minimum=1),
+    )
+
+
+def _stage_indices(out_indices: Sequence[int], stages: int) -> tuple[int, ...]:
+    indices = as_tuple('out_indices', out_indices, len(tuple(out_indices)), minimum=0)
+    if list(indices) != sorted(set(indices)) or not set(indices) <= set(range(stages)):
+        raise ValueError(
+            f'out_indices must rise and lie in 0..{stages - 1}, got {out_indices}'
+        )
+    return indices

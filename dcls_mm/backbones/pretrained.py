@@ -1,0 +1,140 @@
+"""Loading the weights of a trained backbone, with nothing lost in silence."""
+
+import re
+from collections.abc import Mapping
+from typing import Optional
+
+import torch
+from mmengine.logging import MMLogger
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+# Where a checkpoint keeps its weights: mmengine's files, the published ones.
+CONTAINER_KEYS = ('state_dict', 'model')
+
+# What a classifier's file has and a dense-prediction backbone has not, or the reverse:
+# its head and final norm, the norms of the stages' outputs.
+OPTIONAL_KEYS = re.compile(r'(head|norm\d*)\.')
+
+SHOWN_KEYS = 8
+
+
+def load_pretrained(
+    backbone: nn.Module,
+    checkpoint: str,
+    prefix: Optional[str] = None,
+    map_location: str = 'cpu',
+) -> None:
+    """Load a checkpoint file into a ConvNeXt backbone.
+
+    Takes plain state_dicts, mmengine's and the published ``{'model': ...}`` files. Only
+    a classifier's ``head`` and ``norm`` and the outputs' ``norm0`` to ``norm3`` may be
+    missing on either side, which is logged as a warning.
+
+    Args:
+        backbone: the module to fill.
+        checkpoint: path or URL.
+        prefix: keep only keys that start with this, and strip it ('backbone.' for a
+            detector's or segmentor's file).
+        map_location: as in torch.load.
+
+    Raises:
+        ValueError: other keys are missing or left over, a shape differs, nothing has
+            the prefix, or the file's positions differ where the backbone shares them.
+        FileNotFoundError and others: the file can't be read.
+    """
+    logger = MMLogger.get_current_instance()
+    loaded = CheckpointLoader.load_checkpoint(
+        checkpoint, map_location=map_location, logger=logger
+    )
+    state_dict = backbone_state_dict(loaded, prefix, source=checkpoint)
+    skipped = match_keys(backbone, state_dict, source=checkpoint)
+    backbone.load_state_dict(state_dict, strict=False)
+    if skipped:
+        logger.warning(f'{checkpoint}: ' + '; '.join(skipped))
+
+
+def backbone_state_dict(
+    checkpoint: Mapping, prefix: Optional[str] = None, source: str = 'checkpoint'
+) -> dict[str, Tensor]:
+    """The weights in a loaded checkpoint, unwrapped and without ``prefix``.
+
+    Raises:
+        ValueError: it holds no weights, or none with the prefix.
+    """
+    for key in CONTAINER_KEYS:
+        if isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+            break
+    weights = {k: v for k, v in checkpoint.items() if isinstance(v, Tensor)}
+    if not weights:
+        raise ValueError(f'{source} holds no weights, only {_some(checkpoint)}')
+    if not prefix:
+        return weights
+    stripped = {
+        key[len(prefix) :]: value
+        for key, value in weights.items()
+        if key.startswith(prefix)
+    }
+    if not stripped:
+        found = sorted({key.split('.')[0] + '.' for key in weights})
+        raise ValueError(
+            f"{source} has no keys with init_cfg's prefix {prefix!r}; its keys start "
+            f'with {_some(found)}'
+        )
+    return stripped
+
+
+def match_keys(
+    backbone: nn.Module, state_dict: Mapping[str, Tensor], source: str = 'checkpoint'
+) -> list[str]:
+    """Compare a state_dict with a backbone.
+
+    Returns:
+        Sentences about the optional keys that only one of them has.
+
+    Raises:
+        ValueError: any other difference.
+    """
+    own = backbone.state_dict()
+    missing = [key for key in own if key not in state_dict]
+    left_over = [key for key in state_dict if key not in own]
+    problems = [
+        f'{what}: {_some(wrong)}'
+        for what, keys in (('missing', missing), ('not in the model', left_over))
+        if (wrong := [key for key in keys if not OPTIONAL_KEYS.match(key)])
+    ]
+    reshaped = [
+        f'{key} {tuple(value.shape)} for {tuple(own[key].shape)}'
+        for key, value in state_dict.items()
+        if key in own and value.shape != own[key].shape
+    ]
+    if reshaped:
+        problems.append(f'of another shape: {_some(reshaped)}')
+    if problems:
+        raise ValueError(
+            f'{source} does not fit {type(backbone).__name__}; {"; ".join(problems)}. '
+            'Check arch, depthwise_cfg and, for the file of a whole detector or '
+            "segmentor, init_cfg's prefix='backbone.'"
+        )
+    _check_shared(backbone, state_dict, source)
+    listed = (('not in the file, left as they were', missing), ('not used', left_over))
+    return [f'{what}: {_some(keys)}' for what, keys in listed if keys]
+
+
+def _check_shared(backbone, state_dict: Mapping[str, Tensor], source: str) -> None:
+    """Keys of one shared parameter must hold one value, else the last would win."""
+    first_key = {}
+    for key, parameter in backbone.named_parameters(remove_duplicate=False):
+        first = first_key.setdefault(id(parameter), key)
+        if key in state_dict and not torch.equal(state_dict[first], state_dict[key]):
+            raise ValueError(
+                f'{source} has different values in {first} and {key}, which the '
+                'backbone shares: build it with sync_positions=False'
+            )
+
+
+def _some(keys) -> str:
+    keys = list(keys)
+    more = len(keys) - SHOWN_KEYS
+    return ', '.join(keys[:SHOWN_KEYS]) + (f' and {more} more' if more > 0 else '')

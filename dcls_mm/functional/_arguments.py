@@ -1,0 +1,32 @@
+"""Checks of arguments that functions and layers share."""
+
+import operator
+from collections.abc import Iterable
+from typing import Union
+
+IntOrTuple = Union[int, tuple[int, ...]]
+
+
+def as_int(name: str, value: int, minimum: int) -> int:
+    """``value`` as an int of at least ``minimum``, or an error that names it."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f'{name} must be an integer, got {value!r}') from None
+    if number < minimum:
+        raise ValueError(f'{name} must be at least {minimum}, got {number}')
+    return number
+
+
+def as_tuple(name: str, value: IntOrTuple, ndim: int, minimum: int) -> tuple[int, ...]:
+    """``value``, an int for all axes or one an axis, as a tuple of ``ndim`` ints."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return (as_int(name, value, minimum),) * ndim
+    values = tuple(value)
+    if len(values) != ndim:
+        raise ValueError(
+            f'{name} must be one integer or {ndim} of them, one an axis, got {value!r}'
+        )
+    return tuple(as_int(name, v, minimum) for v in values)

@@ -1,0 +1,37 @@
+"""The backends of :func:`dcls_mm.functional.convolve`, in order of preference.
+
+A backend is a module of two functions of the same arguments
+``(x, kernel, bias, stride, padding, groups)``, where stride and padding are tuples and
+padding is with zeros: ``unsupported`` says in a sentence why the backend can't serve
+the call (None if it can), ``convolve`` serves it. A backend may have a third,
+``worthwhile``: whether it should be chosen by itself where it can serve.
+"""
+
+from typing import Optional
+
+from . import cpu_depthwise, native
+
+BACKENDS = {'cpu_depthwise': cpu_depthwise, 'native': native}
+
+
+def select_backend(name: Optional[str], *call):
+    """The named backend, or the first that supports and suits the call.
+
+    Raises:
+        ValueError: ``name`` is unknown, or the named backend can't serve the call.
+    """
+    if name is None:
+        return next(backend for backend in BACKENDS.values() if _suits(backend, call))
+    if name not in BACKENDS:
+        raise ValueError(f'backend must be one of {list(BACKENDS)}, got {name!r}')
+    reason = BACKENDS[name].unsupported(*call)
+    if reason is not None:
+        raise ValueError(f'backend {name!r} cannot serve this call: {reason}')
+    return BACKENDS[name]
+
+
+def _suits(backend, call) -> bool:
+    if backend.unsupported(*call) is not None:
+        return False
+    worthwhile = getattr(backend, 'worthwhile', None)
+    return worthwhile is None or worthwhile(*call)

@@ -1,0 +1,92 @@
+"""How an element spreads its weight over the taps of one axis.
+
+Every interpolation of DCLS is a product over the axes of a one-dimensional *profile*;
+``INTERPOLATIONS`` holds them by name. To add one, write its profile and its row.
+
+Source: arXiv 2112.03740 (bilinear), arXiv 2306.00817 (the others).
+"""
+
+from typing import Callable, NamedTuple, Optional
+
+import torch
+from torch import Tensor
+
+# The widths that a profile has at sigma = 0, in pixels.
+MAX_BASE_WIDTH = 1.0
+GAUSS_BASE_WIDTH = 0.27
+
+
+def bilinear_profile(taps: Tensor, center: Tensor, sigma: Optional[Tensor]) -> Tensor:
+    """1 - r at floor(center) and r at the next tap, r being center's fraction.
+
+    Equal to the triangle, but for its gradient where center is an integer: there this
+    form has the slope towards the next tap.
+    """
+    lower = center.floor()
+    fraction = center - lower
+    distance = taps - lower
+    zero = fraction.new_zeros(())
+    return torch.where(
+        distance == 0, 1 - fraction, torch.where(distance == 1, fraction, zero)
+    )
+
+
+def triangle_profile(taps: Tensor, center: Tensor, sigma: Optional[Tensor]) -> Tensor:
+    """relu(1 - |tap - center|)."""
+    return (1 - (taps - center).abs()).relu()
+
+
+def max_profile(taps: Tensor, center: Tensor, sigma: Optional[Tensor]) -> Tensor:
+    """relu(1 + |sigma| - |tap - center|): a triangle of learned width."""
+    return (MAX_BASE_WIDTH + sigma.abs() - (taps - center).abs()).relu()
+
+
+def gauss_profile(taps: Tensor, center: Tensor, sigma: Optional[Tensor]) -> Tensor:
+    """exp(-((tap - center) / (0.27 + |sigma|))^2 / 2)."""
+    width = GAUSS_BASE_WIDTH + sigma.abs()
+    return (((taps - center) / width).square() * -0.5).exp()
+
+
+class Interpolation(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        profile: ``(taps, center, sigma) -> weights``; ``taps`` (extent,), the others
+            (..., 1), in pixels from the kernel's first tap; result (..., extent).
+        normalized: whether an element's taps are divided by their sum (+ 1e-7).
+        initial_sigma: the published first value of sigma, None without a sigma.
+    """
+
+    profile: Callable[[Tensor, Tensor, Optional[Tensor]], Tensor]
+    normalized: bool
+    initial_sigma: Optional[float]
+
+    @property
+    def has_sigma(self) -> bool:
+        return self.initial_sigma is not None
+
+
+INTERPOLATIONS = {
+    'bilinear': Interpolation(bilinear_profile, False, None),
+    'triangle': Interpolation(triangle_profile, True, None),
+    'max': Interpolation(max_profile, True, 0.0),
+    'gauss': Interpolation(gauss_profile, True, 0.23),
+}
+
+# The names of the published package for the first two.
+ALIASES = {'v0': 'bilinear', 'v1': 'triangle'}
+
+
+def interpolation_name(name: str) -> str:
+    """The table's key for ``name``, which may be an alias.
+
+    Raises:
+        ValueError: ``name`` is neither in the table nor an alias.
+    """
+    canonical = ALIASES.get(name, name) if isinstance(name, str) else name
+    if canonical not in INTERPOLATIONS:
+        raise ValueError(
+            f'interpolation must be one of {sorted(INTERPOLATIONS)} '
+            f"(or 'v0', 'v1' for the first two published forms), got {name!r}"
+        )
+    return canonical

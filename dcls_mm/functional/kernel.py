@@ -1,0 +1,120 @@
+"""Constructing a kernel from weights and positions."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from ._arguments import IntOrTuple, as_tuple
+from .interpolation import INTERPOLATIONS, interpolation_name
+
+# Keeps an element whose taps all vanish (far outside the extent) from dividing by zero.
+NORMALIZATION_EPS = 1e-7
+
+
+def construct_kernel(
+    weight: Tensor,
+    positions: Tensor,
+    sigma: Optional[Tensor] = None,
+    *,
+    kernel_size: IntOrTuple,
+    interpolation: str = 'bilinear',
+) -> Tensor:
+    """Spread weighted elements at real-valued positions over a dense kernel.
+
+    ``K = sum_e w_e * outer_a(profile_a(e))`` over the elements e and the axes a, a
+    batched matrix product of the per-axis profiles; for the normalised interpolations
+    ``w_e`` is divided by the sum of its element's taps (+ 1e-7). Taps outside the
+    extent are dropped. Computed in float32 at least, also under autocast.
+
+    Args:
+        weight: (out, in // groups, count).
+        positions: (ndim, out, in // groups, count), in pixels from the kernel's centre,
+            which is tap ``extent // 2``; row i belongs to spatial axis i.
+        sigma: like ``positions``, in pixels; for 'max' and 'gauss' only.
+        kernel_size: the extent in taps, one int or ``ndim`` of them.
+        interpolation: 'bilinear' ('v0'), 'triangle' ('v1'), 'max' or 'gauss'.
+
+    Returns:
+        (out, in // groups, *kernel_size), in the dtype of ``weight``.
+
+    Raises:
+        ValueError: a shape, the extent or the interpolation doesn't fit.
+
+    Source: arXiv 2112.03740 (bilinear), arXiv 2306.00817 (the others).
+    """
+    _check_elements(weight, positions)
+    extent = as_tuple('kernel_size', kernel_size, len(positions), minimum=1)
+    interpolation = interpolation_name(interpolation)
+    _check_sigma(sigma, positions, interpolation)
+
+    with _without_autocast(weight.device.type):
+        profiles = _axis_profiles(positions, sigma, extent, interpolation)
+        scaled = weight.to(profiles[0].dtype)
+        if INTERPOLATIONS[interpolation].normalized:
+            sums = torch.stack([profile.sum(-1) for profile in profiles])
+            scaled = scaled / (sums.prod(0) + NORMALIZATION_EPS)
+        return _outer_sum(scaled, profiles).to(weight.dtype)
+
+
+def _axis_profiles(
+    positions: Tensor, sigma: Optional[Tensor], extent: tuple, interpolation: str
+) -> list[Tensor]:
+    """One (out, in // groups, count, extent of the axis) an axis."""
+    dtype = torch.promote_types(positions.dtype, torch.float32)
+    profile = INTERPOLATIONS[interpolation].profile
+    profiles = []
+    for axis, size in enumerate(extent):
+        taps = torch.arange(size, dtype=dtype, device=positions.device)
+        center = positions[axis].to(dtype).unsqueeze(-1) + size // 2
+        width = None if sigma is None else sigma[axis].to(dtype).unsqueeze(-1)
+        profiles.append(profile(taps, center, width))
+    return profiles
+
+
+def _outer_sum(weight: Tensor, profiles: list[Tensor]) -> Tensor:
+    """Sum over elements of weight times the outer product of the profiles."""
+    taps = weight.unsqueeze(-1)
+    for profile in profiles[:-1]:
+        taps = (taps.unsqueeze(-1) * profile.unsqueeze(-2)).flatten(-2)
+    kernel = taps.transpose(-1, -2) @ profiles[-1]
+    extent = [profile.shape[-1] for profile in profiles]
+    return kernel.reshape(*weight.shape[:2], *extent)
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager:
+    if device_type in ('cpu', 'cuda'):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
+
+
+def _check_elements(weight: Tensor, positions: Tensor) -> None:
+    if weight.ndim != 3:
+        raise ValueError(
+            'weight must have the shape (out, in // groups, count), '
+            f'got {tuple(weight.shape)}'
+        )
+    if positions.ndim != 4 or positions.shape[1:] != weight.shape:
+        out, group_in, count = weight.shape
+        raise ValueError(
+            f'positions must have the shape (ndim, {out}, {group_in}, {count}) '
+            f"after weight's (out, in // groups, count), got {tuple(positions.shape)}"
+        )
+    if not 1 <= len(positions) <= 3:
+        raise ValueError(
+            f'positions must have 1, 2 or 3 axes in front, got {len(positions)}'
+        )
+
+
+def _check_sigma(sigma: Optional[Tensor], positions: Tensor, name: str) -> None:
+    wanted = INTERPOLATIONS[name].has_sigma
+    if wanted and sigma is None:
+        raise ValueError(f'interpolation {name!r} needs sigma, shaped like positions')
+    if not wanted and sigma is not None:
+        raise ValueError(f'interpolation {name!r} has no sigma: leave it None')
+    if wanted and sigma.shape != positions.shape:
+        raise ValueError(
+            f'sigma must be shaped like positions, {tuple(positions.shape)}, '
+            f'got {tuple(sigma.shape)}'
+        )

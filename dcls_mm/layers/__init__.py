@@ -1,0 +1,12 @@
+"""Modules that make their kernel and convolve with it."""
+
+from .base import ConstructedConvNd
+from .dcls import DCLSConv1d, DCLSConv2d, DCLSConv3d, DCLSConvNd
+
+__all__ = [
+    'ConstructedConvNd',
+    'DCLSConv1d',
+    'DCLSConv2d',
+    'DCLSConv3d',
+    'DCLSConvNd',
+]

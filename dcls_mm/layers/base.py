@@ -1,0 +1,145 @@
+"""The base of all convolutions that make their kernel."""
+
+from typing import Optional, Union
+
+import torch
+from torch import Tensor, nn
+
+from ..functional import convolve
+from ..functional._arguments import IntOrTuple, as_int, as_tuple
+from ..functional.backends import BACKENDS
+from ..functional.convolution import check_padding_mode, padding_sides
+
+
+class ConstructedConvNd(nn.Module):
+    """A convolution whose kernel a subclass makes from its parameters.
+
+    Subclasses set ``ndim``, own the parameters but ``bias``, and give :meth:`kernel`.
+    In evaluation without gradients the kernel is made once and kept until a parameter
+    is replaced or written in place, or the module is moved, converted or switched by
+    ``train()`` or ``eval()``. (A write through ``parameter.data`` leaves no trace that
+    torch tells of: call ``eval()`` again after one.)
+
+    Args:
+        extent: taps of the kernel an axis, (ndim,).
+        kernel_size, dilation: of the ordinary convolution in whose place this stands;
+            kept for code that asks a conv for them.
+        stride, padding, groups, bias, padding_mode: as in torch.nn.ConvNd, for the
+            kernel of ``extent`` taps.
+        backend: a backend of ``functional.convolve`` to force, None to choose.
+
+    Raises:
+        ValueError, TypeError: an argument that doesn't fit, by its name.
+    """
+
+    ndim: int
+    transposed = False
+    output_padding = (0,)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        extent: tuple[int, ...],
+        *,
+        kernel_size: tuple[int, ...],
+        dilation: tuple[int, ...],
+        stride: IntOrTuple,
+        padding: Union[IntOrTuple, str],
+        groups: int,
+        bias: bool,
+        padding_mode: str,
+        backend: Optional[str],
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        self.in_channels = as_int('in_channels', in_channels, minimum=1)
+        self.out_channels = as_int('out_channels', out_channels, minimum=1)
+        self.groups = as_int('groups', groups, minimum=1)
+        for name in ('in_channels', 'out_channels'):
+            if getattr(self, name) % self.groups:
+                raise ValueError(
+                    f'groups must divide {name} ({getattr(self, name)}), '
+                    f'got groups={groups}'
+                )
+        self.extent = extent
+        self.kernel_size = kernel_size
+        self.dilation = dilation
+        self.stride = as_tuple('stride', stride, self.ndim, minimum=1)
+        padding_sides(padding, extent, self.stride)
+        self.padding = (
+            padding
+            if isinstance(padding, str)
+            else as_tuple('padding', padding, self.ndim, minimum=0)
+        )
+        check_padding_mode(padding_mode)
+        self.padding_mode = padding_mode
+        if backend is not None and backend not in BACKENDS:
+            raise ValueError(
+                f'backend must be None or one of {list(BACKENDS)}, got {backend!r}'
+            )
+        self.backend = backend
+        if bias:
+            self.bias = nn.Parameter(
+                torch.empty(self.out_channels, device=device, dtype=dtype)
+            )
+        else:
+            self.register_parameter('bias', None)
+        self._kept_kernel = None
+
+    def kernel(self) -> Tensor:
+        """The dense kernel, (out, in // groups, *extent), differentiable."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, in, *size) -> (batch, out, *out_size), as torch.nn.ConvNd."""
+        return convolve(
+            x,
+            self._current_kernel(),
+            self.bias,
+            stride=self.stride,
+            padding=self.padding,
+            groups=self.groups,
+            padding_mode=self.padding_mode,
+            backend=self.backend,
+        )
+
+    def _current_kernel(self) -> Tensor:
+        if self.training or torch.is_grad_enabled():
+            return self.kernel()
+        parameters = list(self.parameters())
+        # Inference tensors count no writes; they can't be trained either.
+        state = [(id(p), p.is_inference() or p._version) for p in parameters]
+        if self._kept_kernel is None or self._kept_kernel[0] != state:
+            # The parameters are kept too, lest a new one takes an old one's id.
+            self._kept_kernel = state, self.kernel(), parameters
+        return self._kept_kernel[1]
+
+    def train(self, mode: bool = True):
+        self._kept_kernel = None
+        return super().train(mode)
+
+    def _apply(self, *args, **kwargs):
+        self._kept_kernel = None
+        return super()._apply(*args, **kwargs)
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), '_kept_kernel': None}
+
+    def extra_repr(self) -> str:
+        parts = [
+            f'{self.in_channels}, {self.out_channels}',
+            f'kernel_size={self.kernel_size}',
+            f'stride={self.stride}',
+        ]
+        optional = [
+            ('padding', self.padding, (0,) * self.ndim),
+            ('dilation', self.dilation, (1,) * self.ndim),
+            ('groups', self.groups, 1),
+            ('bias', self.bias is not None, True),
+            ('padding_mode', self.padding_mode, 'zeros'),
+            ('backend', self.backend, None),
+        ]
+        parts += [f'{k}={v!r}' for k, v, default in optional if v != default]
+        return ', '.join(parts)

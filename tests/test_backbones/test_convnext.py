@@ -1,0 +1,238 @@
+"""ConvNeXtDCLS: golden outputs, configs, sharing, freezing, checkpoint memory."""
+
+import pytest
+import torch
+from conftest import assert_close
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+import dcls_mm  # noqa: F401
+from dcls_mm.backbones import ConvNeXtDCLS
+from dcls_mm.backbones.convnext import ARCHITECTURES
+from dcls_mm.layers import DCLSConv2d
+
+SMALL = dict(depths=[1, 2, 1, 1], dims=[8, 12, 16, 24])
+
+
+def small(**arguments) -> ConvNeXtDCLS:
+    return ConvNeXtDCLS(**{'arch': SMALL, 'layer_scale_init_value': 1.0, **arguments})
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_golden_outputs_and_gradients(shared_file, with_cp):
+    """The published code's outputs and gradients, for its state_dict."""
+    golden = torch.load(
+        shared_file('golden/convnext_dcls_small_sync.pt'), weights_only=True
+    )
+    backbone = small(with_cp=with_cp)
+    backbone.load_state_dict(golden['state_dict'], strict=True)
+    x = golden['x'].requires_grad_()
+    outputs = backbone(x)
+    assert len(outputs) == len(golden['outs'])
+    for output, expected in zip(outputs, golden['outs']):
+        assert_close(output, expected)
+    torch.autograd.backward(outputs, golden['out_grads'])
+    assert_close(x.grad, golden['x_grad'])
+    parameters = dict(backbone.named_parameters())
+    assert set(parameters) == set(golden['param_grads'])
+    for name, parameter in parameters.items():
+        assert_close(parameter.grad, golden['param_grads'][name])
+
+
+@pytest.mark.parametrize('arch', ARCHITECTURES)
+def test_every_arch_builds(arch):
+    with torch.device('meta'):
+        backbone = ConvNeXtDCLS(arch)
+    blocks = tuple(len(stage) for stage in backbone.stages)
+    assert blocks == ARCHITECTURES[arch]['depths']
+    assert backbone.norm3.normalized_shape == (ARCHITECTURES[arch]['dims'][-1],)
+
+
+def test_published_parameter_counts():
+    """29M of dcls-T less its head (768 * 1000 + 1000) and norm, plus four norms."""
+    with torch.device('meta'):
+        dcls, plain, dense, dilated = (
+            sum(p.numel() for p in ConvNeXtDCLS('tiny', depthwise_cfg=cfg).parameters())
+            for cfg in (
+                None,
+                dict(type='Conv2d', kernel_size=7),
+                dict(type='Conv2d', kernel_size=17),
+                dict(type='Conv2d', kernel_size=7, dilation=2),
+            )
+        )
+    head = 769 * 1000
+    norms = 2 * (96 + 192 + 384)
+    assert plain == 28_589_128 - head + norms  # ConvNeXt-T, as the original release
+    assert dilated == plain
+    assert round((dense + head) / 1e6) == 30
+    assert round((dcls + head) / 1e6) == 29
+    per_block, per_stage = 34 - 49, 2 * 34
+    channels = [(3, 96), (3, 192), (9, 384), (3, 768)]
+    assert dcls - plain == sum(
+        c * (depth * per_block + per_stage) for depth, c in channels
+    )
+
+
+@pytest.mark.parametrize(
+    'depthwise_cfg',
+    [
+        dict(type='Conv2d', kernel_size=7),
+        dict(type='Conv2d', kernel_size=17),
+        dict(type='Conv2d', kernel_size=7, dilation=2),
+        dict(type='DCLSConv2d', kernel_size=7, dilated_kernel_size=17),
+        dict(type='DCLSConv2d', kernel_count=5, dilated_kernel_size=(3, 9)),
+        dict(
+            type='DCLSConv2d',
+            kernel_count=26,
+            dilated_kernel_size=23,
+            interpolation='gauss',
+        ),
+    ],
+)
+def test_any_depthwise_conv_keeps_the_sizes(depthwise_cfg):
+    backbone = small(depthwise_cfg=depthwise_cfg)
+    outputs = backbone(torch.randn(1, 3, 64, 96))
+    sizes = [(8, 16, 24), (12, 8, 12), (16, 4, 6), (24, 2, 3)]
+    assert [tuple(y.shape[1:]) for y in outputs] == sizes
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
+def test_built_by_name_under_any_scope(scope):
+    with DefaultScope.overwrite_default_scope(scope):
+        backbone = MODELS.build(dict(type='ConvNeXtDCLS', arch=SMALL))
+    assert isinstance(backbone.stages[0][0].dwconv, DCLSConv2d)
+
+
+def test_positions_are_shared_within_a_stage():
+    names = [n for n, _ in small().named_parameters() if n.endswith('.P')]
+    assert names == [f'stages.{i}.0.dwconv.P' for i in range(4)]
+    assert sum('.P' in key for key in small().state_dict()) == 5
+    apart = [n for n, _ in small(sync_positions=False).named_parameters()]
+    assert sum(n.endswith('.P') for n in apart) == 5
+
+
+def test_outputs_and_norms_follow_out_indices():
+    backbone = small(out_indices=(1, 3))
+    outputs = backbone(torch.randn(1, 3, 32, 32))
+    assert [y.shape[1] for y in outputs] == [12, 24]
+    assert not hasattr(backbone, 'norm0')
+
+
+def test_frozen_stages_stay_frozen():
+    for frozen, prefixes in {
+        -1: (),
+        0: ('downsample_layers.0.',),
+        2: (
+            'downsample_layers.0.',
+            'downsample_layers.1.',
+            'stages.0.',
+            'stages.1.',
+        ),
+    }.items():
+        backbone = small(frozen_stages=frozen, drop_path_rate=0.5).train()
+        for name, parameter in backbone.named_parameters():
+            assert parameter.requires_grad != name.startswith(prefixes or ('none',))
+        stages = [stage.training for stage in backbone.stages]
+        assert stages == [i >= frozen for i in range(4)]
+
+
+def test_drop_path_grows_with_depth():
+    rates = [
+        block.drop_path.drop_prob
+        for stage in small(drop_path_rate=0.4).stages
+        for block in stage
+    ]
+    assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+
+
+def test_without_layer_scale():
+    backbone = small(layer_scale_init_value=0)
+    assert not any('gamma' in key for key in backbone.state_dict())
+    backbone(torch.randn(1, 3, 32, 32))
+
+
+def test_memory_stays_channels_last():
+    outputs = small()(torch.randn(2, 3, 64, 64))
+    assert all(y.is_contiguous(memory_format=torch.channels_last) for y in outputs)
+
+
+def test_trains_under_autocast_with_checkpointing():
+    """Activation checkpointing gives the same gradients of shared positions."""
+    x = torch.randn(1, 3, 64, 64)
+    grads = []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        backbone = small(with_cp=with_cp).train()
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            sum(y.float().square().mean() for y in backbone(x)).backward()
+        grads.append([p.grad for p in backbone.parameters()])
+    for plain, checkpointed in zip(*grads):
+        assert_close(checkpointed, plain)
+
+
+@pytest.mark.parametrize(
+    ('change', 'error', 'message'),
+    [
+        (dict(arch='huge'), ValueError, "arch must be one of .*'tiny'.*got 'huge'"),
+        (dict(arch=dict(depths=[1])), ValueError, r'dict\(depths=..., dims=...\)'),
+        (
+            dict(arch=dict(depths=[1, 1], dims=[8])),
+            ValueError,
+            'as many depths as dims',
+        ),
+        (dict(arch=dict(depths=[0], dims=[8])), ValueError, 'arch.depths must be at'),
+        (dict(arch=dict(depths=[1], dims=[8.0])), TypeError, 'arch.dims must be an'),
+        (dict(in_channels=0), ValueError, 'in_channels must be at least 1'),
+        (dict(drop_path_rate=1), ValueError, r'drop_path_rate must be in \[0, 1\)'),
+        (dict(layer_scale_init_value=-1), ValueError, 'layer_scale_init_value must'),
+        (dict(out_indices=(0, 4)), ValueError, r'out_indices must .* 0\.\.3'),
+        (dict(out_indices=(1, 0)), ValueError, 'out_indices must rise'),
+        (dict(frozen_stages=5), ValueError, 'frozen_stages must be at most 4'),
+        (dict(frozen_stages=-2), ValueError, 'frozen_stages must be at least -1'),
+        (dict(depthwise_cfg=dict(kernel_size=7)), ValueError, "registered conv as 'ty"),
+        (
+            dict(depthwise_cfg=dict(type='Conv2d', kernel_size=7, padding=3)),
+            ValueError,
+            r"leave out \['padding'\]",
+        ),
+        (dict(depthwise_cfg=dict(type='Conv2d')), ValueError, 'must give kernel_size'),
+        (
+            dict(depthwise_cfg=dict(type='Conv2d', kernel_size=8)),
+            ValueError,
+            r'extent must be odd to keep the size, got \(8, 8\)',
+        ),
+        (
+            dict(depthwise_cfg=dict(type='DCLSConv3x', kernel_size=7)),
+            ValueError,
+            "registered conv as 'type'.*got 'DCLSConv3x'",
+        ),
+    ],
+)
+def test_bad_arguments(change, error, message):
+    with pytest.raises(error, match=message):
+        small(**change)
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match=r'\(batch, 3, height, width\), got \(1, 4'):
+        small()(torch.randn(1, 4, 32, 32))
+
+
+def test_conv_cfg_in_a_stock_detector_backbone():
+    """build_conv_layer finds DCLSConv2d wherever mmdet builds a conv."""
+    pytest.importorskip('mmdet')
+    from mmdet.models import ResNet
+
+    backbone = ResNet(
+        18,
+        base_channels=8,
+        conv_cfg=dict(type='DCLSConv2d', dilated_kernel_size=9),
+        norm_cfg=dict(type='BN'),
+    )
+    convs = [m for m in backbone.modules() if isinstance(m, DCLSConv2d)]
+    assert len(convs) == 20
+    assert not any(isinstance(m, nn.Conv2d) for m in backbone.modules())
+    plain = ResNet(18, base_channels=8, norm_cfg=dict(type='BN'))
+    x = torch.randn(1, 3, 64, 64)
+    for ours, theirs in zip(backbone(x), plain(x)):
+        assert ours.shape == theirs.shape

@@ -1,0 +1,195 @@
+"""convolve and its backends against the loops and torch's own convolution."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import assert_close
+
+from dcls_mm.functional import convolve
+from dcls_mm.functional.backends import BACKENDS, cpu_depthwise, native, select_backend
+from dcls_mm.functional.reference import reference_convolution
+
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+@pytest.mark.parametrize('ndim', [1, 2, 3])
+@pytest.mark.parametrize('groups', [1, 2, 4])
+@pytest.mark.parametrize(('stride', 'padding'), [(1, 0), (2, 1), (1, 2)])
+def test_equals_the_loops(ndim, groups, stride, padding):
+    x = torch.randn(2, 4, *(6, 5, 4)[:ndim], dtype=torch.float64)
+    kernel = torch.randn(8, 4 // groups, *(3, 2, 3)[:ndim], dtype=torch.float64)
+    bias = torch.randn(8, dtype=torch.float64)
+    y = convolve(x, kernel, bias, stride=stride, padding=padding, groups=groups)
+    expected = reference_convolution(
+        x,
+        kernel,
+        bias,
+        stride=(stride,) * ndim,
+        padding=(padding,) * ndim,
+        groups=groups,
+    )
+    assert_close(y, expected)
+
+
+@pytest.mark.parametrize('padding_mode', ['zeros', 'reflect', 'replicate', 'circular'])
+@pytest.mark.parametrize('padding', [0, 2, (1, 2), 'same', 'valid'])
+def test_padding_equals_torch_conv(padding_mode, padding):
+    conv = torch.nn.Conv2d(3, 6, (4, 3), padding=padding, padding_mode=padding_mode)
+    x = torch.randn(2, 3, 8, 9)
+    y = convolve(x, conv.weight, conv.bias, padding=padding, padding_mode=padding_mode)
+    assert_close(y, conv(x), factor=5)
+
+
+def test_without_batch_and_with_empty_batch():
+    kernel = torch.randn(4, 1, 11, 11)
+    x = torch.randn(4, 16, 16)
+    y = convolve(x, kernel, padding=5, groups=4)
+    expected = F.conv2d(x, kernel, padding=5, groups=4)
+    assert_close(y, expected, factor=5)
+    empty = x.new_zeros(0, 4, 16, 16).requires_grad_()
+    y = convolve(empty, kernel, padding=5, groups=4)
+    assert y.shape == (0, 4, 16, 16)
+    y.sum().backward()
+    assert empty.grad.shape == empty.shape
+
+
+SHAPES = [
+    # batch, channels, size, extent, padding
+    (2, 8, (32, 32), (17, 17), (8, 8)),
+    (1, 5, (20, 31), (11, 11), (5, 5)),
+    (3, 4, (9, 7), (17, 17), (8, 8)),
+    (2, 3, (16, 16), (12, 5), (6, 2)),
+    (1, 6, (25, 18), (13, 15), (0, 3)),
+    (2, 1, (14, 14), (11, 11), (10, 10)),
+    (1, 3, (11, 11), (11, 11), (0, 0)),
+]
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'strided'])
+def test_cpu_depthwise_equals_torch(shape, layout):
+    """Output and all gradients, against torch's own in float64."""
+    batch, channels, size, extent, padding = shape
+    x = torch.randn(batch, channels, *size)
+    if layout == 'channels_last':
+        x = x.contiguous(memory_format=torch.channels_last)
+    if layout == 'strided':
+        x = torch.randn(batch, channels, size[1], 2 * size[0])[..., ::2].transpose(2, 3)
+    x.requires_grad_()
+    kernel = torch.randn(channels, 1, *extent, requires_grad=True)
+    bias = torch.randn(channels, requires_grad=True)
+    inputs = [x, kernel, bias]
+    y = convolve(
+        x, kernel, bias, padding=padding, groups=channels, backend='cpu_depthwise'
+    )
+    doubles = [t.detach().double().requires_grad_() for t in inputs]
+    expected = F.conv2d(*doubles, padding=padding, groups=channels)
+    assert_close(y, expected, factor=5)
+    seed = torch.randn_like(y)
+    for grad, expected_grad in zip(
+        torch.autograd.grad(y, inputs, seed),
+        torch.autograd.grad(expected, doubles, seed.double()),
+    ):
+        assert_close(grad, expected_grad, factor=5)
+
+
+def test_cpu_depthwise_in_chunks(monkeypatch):
+    """The kernel's gradient doesn't depend on how many channels an FFT takes in."""
+    x, grad_y = torch.randn(2, 7, 20, 20), torch.randn(2, 7, 20, 20)
+    arguments = (x, grad_y, (11, 11), (5, 5))
+    whole = cpu_depthwise._kernel_gradient(*arguments)
+    monkeypatch.setattr(cpu_depthwise, 'FFT_CHUNK_BYTES', 15000)
+    assert_close(cpu_depthwise._kernel_gradient(*arguments), whole)
+
+
+def test_memory_format_is_kept():
+    kernel = torch.randn(4, 1, 11, 11)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(2, 4, 12, 12).contiguous(memory_format=memory_format)
+        y = convolve(x, kernel, padding=5, groups=4, backend='cpu_depthwise')
+        assert y.is_contiguous(memory_format=memory_format)
+
+
+def test_only_the_gradients_asked_for():
+    for wanted in itertools.product([False, True], repeat=3):
+        if not any(wanted):
+            continue
+        x, kernel, bias = (
+            t.requires_grad_(w)
+            for t, w in zip(
+                (torch.randn(1, 3, 12, 12), torch.randn(3, 1, 11, 11), torch.randn(3)),
+                wanted,
+            )
+        )
+        y = convolve(x, kernel, bias, padding=5, groups=3, backend='cpu_depthwise')
+        y.sum().backward()
+        assert [t.grad is not None for t in (x, kernel, bias)] == list(wanted)
+
+
+def test_autocast_stays_in_float32():
+    x = torch.randn(1, 3, 16, 16).bfloat16()
+    kernel = torch.randn(3, 1, 11, 11, requires_grad=True)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        y = convolve(x, kernel, padding=5, groups=3)
+    assert y.dtype == torch.float32
+    assert_close(y, F.conv2d(x.float(), kernel, padding=5, groups=3), factor=5)
+    y.sum().backward()
+    assert kernel.grad.dtype == torch.float32
+
+
+def call(x, kernel, stride=(1, 1), padding=(5, 5), groups=None):
+    return x, kernel, None, stride, padding, groups or len(kernel)
+
+
+LARGE = torch.randn(4, 1, 11, 11)
+IMAGE = torch.randn(2, 4, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'reason'),
+    [
+        (call(IMAGE.to('meta'), LARGE.to('meta')), 'runs on a CPU.*meta'),
+        (call(torch.randn(2, 4, 16), torch.randn(4, 1, 11), (1,), (5,)), '2-d'),
+        (call(IMAGE, torch.randn(4, 4, 11, 11), groups=1), 'depthwise'),
+        (call(IMAGE, LARGE, stride=(2, 1)), r'stride 1, got \(2, 1\)'),
+        (call(IMAGE, LARGE, padding=(11, 5)), 'padding under the kernel size'),
+        (call(IMAGE[:0], LARGE), 'empty'),
+        (call(IMAGE.double(), LARGE.double()), 'float32, got torch.float64'),
+    ],
+)
+def test_forced_backend_says_why_it_cannot_serve(arguments, reason):
+    with pytest.raises(ValueError, match=f"'cpu_depthwise' cannot serve.*{reason}"):
+        select_backend('cpu_depthwise', *arguments)
+    assert select_backend(None, *arguments) is native
+
+
+def test_selection_by_kernel_size():
+    assert select_backend(None, *call(IMAGE, LARGE)) is BACKENDS['cpu_depthwise']
+    small = call(IMAGE, LARGE[..., :3, :3], padding=(1, 1))
+    assert select_backend(None, *small) is native
+    assert select_backend('cpu_depthwise', *small) is cpu_depthwise
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(x=torch.randn(2, 5, 16, 16)), 'must have 4 channels .*got 5'),
+        (dict(x=torch.randn(16, 16)), r'must have 4 axes.*got the shape \(16, 16\)'),
+        (dict(kernel=torch.randn(4, 1)), r'1, 2 or 3 axes of extent, got \(4, 1\)'),
+        (dict(groups=3), 'groups must divide the 4 output channels, got 3'),
+        (dict(groups=0), 'groups must be at least 1, got 0'),
+        (dict(bias=torch.randn(3)), r'bias must have the shape \(4,\), got \(3,\)'),
+        (dict(stride=0), 'stride must be at least 1, got 0'),
+        (dict(padding=-1), 'padding must be at least 0, got -1'),
+        (dict(padding='full'), "'same' or 'valid', got 'full'"),
+        (dict(padding='same', stride=2), "'same' needs stride 1"),
+        (dict(padding_mode='mirror'), "one of .*'reflect'.*got 'mirror'"),
+        (dict(backend='cudnn'), "backend must be one of .*'native'.*got 'cudnn'"),
+    ],
+)
+def test_bad_arguments(change, message):
+    arguments = dict(x=IMAGE, kernel=LARGE, padding=5, groups=4)
+    with pytest.raises(ValueError, match=message):
+        convolve(**{**arguments, **change})
