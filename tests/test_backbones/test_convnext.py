@@ -156,6 +156,24 @@ def test_memory_stays_channels_last():
     assert all(y.is_contiguous(memory_format=torch.channels_last) for y in outputs)
 
 
+def test_flops_of_mmengine_are_those_of_the_dense_kernel():
+    """DCLS costs what its 17x17 kernel costs, and a product to construct it."""
+    pytest.importorskip('mmengine.analysis')
+    from mmengine.analysis import get_model_complexity_info
+
+    def flops(depthwise_cfg):
+        backbone = small(depthwise_cfg=depthwise_cfg)
+        info = get_model_complexity_info(backbone, (3, 64, 64), show_table=False)
+        return info['flops']
+
+    construct = sum(
+        depth * channels * 17 * 34 * 17
+        for depth, channels in zip(SMALL['depths'], SMALL['dims'])
+    )
+    dense = flops(dict(type='Conv2d', kernel_size=17))
+    assert flops(None) == pytest.approx(dense + construct, rel=1e-3)
+
+
 def test_trains_under_autocast_with_checkpointing():
     """Activation checkpointing gives the same gradients of shared positions."""
     x = torch.randn(1, 3, 64, 64)

@@ -42,6 +42,8 @@ def unsupported(
         return f'it needs padding under the kernel size, got {padding}'
     if x.numel() == 0:
         return 'the input is empty'
+    if torch.jit.is_tracing():
+        return "torch.jit.trace, which also counts FLOPs, records torch's operators"
     if not _autocast_on_cpu() and {x.dtype, kernel.dtype} != {torch.float32}:
         return f'it computes in float32, got {x.dtype} and {kernel.dtype}'
     return None
