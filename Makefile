@@ -1,0 +1,32 @@
+# Everything happens in .venv, which `make env` sets up: see requirements/verified.txt.
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+VENV_PYTHON := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo demo-seg test lint clean distclean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo '  PYTHON=...      the Python 3.11 to make .venv with, now: $(PYTHON)'
+
+env:  ## set up .venv; the first time builds mmcv (14 minutes on two cores)
+	@$(PYTHON) tools/setup_environment.py
+
+demo: env  ## train and evaluate a detector on drawn scenes (10 minutes on two cores)
+	@$(VENV_PYTHON) tools/demo.py det
+
+demo-seg: env  ## the same with a segmentor
+	@$(VENV_PYTHON) tools/demo.py seg
+
+test: env  ## run the tests
+	@$(VENV_PYTHON) -m pytest
+
+lint: env  ## run the linter
+	@.venv/bin/ruff check .
+
+clean:  ## remove build products and caches of the tools
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean  ## remove .venv too; the built mmcv wheel stays in the user's cache
+	rm -rf .venv

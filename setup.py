@@ -1,0 +1,39 @@
+"""Packaging of dcls_mm.
+
+Only torch and numpy are installed with it. The OpenMMLab packages stand in extras:
+an environment may hold one of their forks under the same import names, and a plain
+requirement would install the stock package over it. `import dcls_mm` checks what it
+finds instead (dcls_mm/_compat.py).
+"""
+
+from pathlib import Path
+from runpy import run_path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+MM = ['mmengine>=0.10,<1.0', 'mmcv>=2.0.0,<2.2.0']
+DET = MM + ['mmdet>=3.0.0,<4.0']
+SEG = MM + ['mmsegmentation>=1.0.0,<2.0', 'ftfy', 'regex']
+
+setup(
+    name='dcls_mm',
+    version=run_path(str(ROOT / 'dcls_mm' / 'version.py'))['__version__'],
+    description='Dilated convolution with learnable spacings for OpenMMLab',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    author='The dcls_mm authors',
+    license='MIT',
+    packages=find_packages(include=['dcls_mm', 'dcls_mm.*']),
+    python_requires='>=3.9',
+    install_requires=['torch>=2.0', 'numpy'],
+    extras_require={
+        'mm': MM,
+        'det': DET,
+        'seg': SEG,
+        'all': sorted({*DET, *SEG}),
+        'tests': ['pytest', 'hypothesis', 'dcls'],
+    },
+    zip_safe=False,
+)

@@ -1,0 +1,77 @@
+"""Whether an unfit machine is told what is missing and how to get it."""
+
+from types import SimpleNamespace
+
+import pytest
+from environment import SetupError, preflight
+
+
+def full_disk(monkeypatch, tmp_path):
+    usage = SimpleNamespace(free=preflight.GIB // 2)
+    monkeypatch.setattr(preflight.shutil, 'disk_usage', lambda path: usage)
+
+
+UNFIT = {
+    'another system': (
+        lambda m, tmp: m.setattr(preflight.sys, 'platform', 'darwin'),
+        r"for Linux, this is darwin.*pip install -e '.\[all\]'",
+    ),
+    'another Python': (
+        lambda m, tmp: m.setattr(preflight.sys, 'version_info', (3, 13, 0)),
+        r'Python 3\.11 is needed.*Python 3\.13.*make PYTHON=python3\.11',
+    ),
+    'no ensurepip': (
+        lambda m, tmp: m.setattr(preflight.importlib.util, 'find_spec', lambda n: None),
+        'apt install python3.11-venv',
+    ),
+    'no headers': (
+        lambda m, tmp: m.setattr(preflight.sysconfig, 'get_path', lambda n: str(tmp)),
+        'Python.h.*apt install python3.11-dev',
+    ),
+    'no compiler': (
+        lambda m, tmp: (m.delenv('CXX', raising=False), m.setenv('PATH', str(tmp))),
+        r"compiler 'c\+\+' does not run.*apt install g\+\+",
+    ),
+    'broken compiler': (
+        lambda m, tmp: m.setenv('CXX', 'false -O2'),
+        "compiler 'false -O2' does not run",
+    ),
+    'full disk': (full_disk, r'3\.0 GiB of free disk.*0\.5 GiB are free'),
+}
+
+
+@pytest.fixture
+def fit_machine(monkeypatch, tmp_path):
+    """A machine that passes every check, whatever the tests run on."""
+    (tmp_path / 'fit').mkdir()
+    (tmp_path / 'fit' / 'Python.h').touch()
+    needs = (tmp_path / 'one', 2 * preflight.GIB), (tmp_path / 'two', preflight.GIB)
+    monkeypatch.setattr(preflight, 'NEEDS', needs)
+    monkeypatch.setattr(preflight.sys, 'platform', 'linux')
+    monkeypatch.setattr(preflight.sys, 'version_info', (3, 11, 7))
+    monkeypatch.setattr(preflight.importlib.util, 'find_spec', lambda name: name)
+    fit = str(tmp_path / 'fit')
+    monkeypatch.setattr(preflight.sysconfig, 'get_path', lambda name: fit)
+    monkeypatch.setenv('CXX', 'true')
+    usage = SimpleNamespace(free=4 * preflight.GIB)
+    monkeypatch.setattr(preflight.shutil, 'disk_usage', lambda path: usage)
+
+
+def test_a_fit_machine_passes(fit_machine):
+    preflight.check_machine()
+
+
+@pytest.mark.parametrize('name', UNFIT)
+def test_an_unfit_machine_is_told_why(name, fit_machine, monkeypatch, tmp_path):
+    spoil, message = UNFIT[name]
+    spoil(monkeypatch, tmp_path)
+    with pytest.raises(SetupError, match=message) as error:
+        preflight.check_machine()
+    assert '\n' not in str(error.value)
+
+
+def test_all_that_is_unfit_is_told_at_once(fit_machine, monkeypatch, tmp_path):
+    monkeypatch.setenv('CXX', 'false')
+    full_disk(monkeypatch, tmp_path)
+    with pytest.raises(SetupError, match='compiler.*\n.*disk'):
+        preflight.check_machine()

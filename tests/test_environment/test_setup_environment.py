@@ -1,0 +1,175 @@
+"""The pins, the steps and the stamp; nothing is installed here."""
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import setup_environment
+from environment import SetupError
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_lock_holds_every_dependency_of_every_pin():
+    pins = setup_environment.read_pins()
+    assert pins['torch'] and pins['mmcv']
+    for name, version in pins.items():
+        assert canonicalize_name(name) == name
+        try:
+            found = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            pytest.skip(f'{name} is not installed: not the verified environment')
+        if found.version.partition('+')[0] != version:
+            pytest.skip(f'{name} {found.version}: not the verified environment')
+        # torch is installed with its dependencies, so its CUDA ones are not pinned.
+        requirements = [] if name == 'torch' else map(Requirement, found.requires or [])
+        for requirement in requirements:
+            if requirement.marker and not requirement.marker.evaluate({'extra': ''}):
+                continue
+            needed = canonicalize_name(requirement.name)
+            if needed == 'opencv-python':
+                needed = 'opencv-python-headless'
+            assert needed in pins, f'{name} needs {requirement}'
+            assert requirement.specifier.contains(pins[needed]), f'{name}: {needed}'
+
+
+def test_pins_are_read_without_comments(tmp_path):
+    path = tmp_path / 'pins.txt'
+    path.write_text('# a comment\n\ntorch==2.13.0\nmmcv==2.1.0  # why\n')
+    assert setup_environment.read_pins(path) == {'torch': '2.13.0', 'mmcv': '2.1.0'}
+
+
+@pytest.fixture
+def clone(monkeypatch, tmp_path):
+    """A clone whose steps only note that they ran."""
+    venv = tmp_path / '.venv'
+    paths = {
+        'ROOT': tmp_path,
+        'VENV': venv,
+        'VENV_PYTHON': venv / 'bin' / 'python',
+        'STAMP': venv / 'dcls_mm.stamp',
+        'PINS_FILE': tmp_path / 'verified.txt',
+    }
+    for name, path in paths.items():
+        monkeypatch.setattr(setup_environment, name, path)
+    (tmp_path / 'dcls_mm').mkdir()
+    (tmp_path / 'dcls_mm' / 'version.py').write_text("__version__ = '0'")
+    (tmp_path / 'setup.py').touch()
+    paths['PINS_FILE'].write_text('torch==2.13.0\nmmcv==2.1.0\nnumpy==2.3.5\n')
+    done = []
+
+    def make_venv():
+        paths['VENV_PYTHON'].parent.mkdir(parents=True, exist_ok=True)
+        paths['VENV_PYTHON'].touch()
+        done.append('venv')
+
+    def step(name):
+        return lambda *arguments: done.append(name)
+
+    monkeypatch.setattr(setup_environment, 'make_venv', make_venv)
+    monkeypatch.setattr(setup_environment, 'install_packages', step('packages'))
+    monkeypatch.setattr(setup_environment, 'install_torch', step('torch'))
+    monkeypatch.setattr(setup_environment.mmcv_wheel, 'install', step('mmcv'))
+    monkeypatch.setattr(setup_environment, 'install_project', step('project'))
+    monkeypatch.setattr(setup_environment, 'check_machine', step('check'))
+    monkeypatch.setattr(setup_environment.signal, 'signal', lambda *a: None)
+    monkeypatch.setattr(sys, 'argv', ['setup_environment.py'])
+    return SimpleNamespace(**paths, done=done)
+
+
+ALL_STEPS = ['check', 'venv', 'packages', 'torch', 'mmcv', 'project']
+
+
+def test_a_second_run_does_nothing(clone, capsys):
+    setup_environment.main()
+    assert clone.done == ALL_STEPS
+    assert '[3/5] installing torch 2.13.0' in capsys.readouterr().out
+    setup_environment.main()
+    assert clone.done == ALL_STEPS
+    assert capsys.readouterr().out == f'{clone.VENV} is ready\n'
+
+
+@pytest.mark.parametrize('name', ['verified.txt', 'setup.py', 'dcls_mm/version.py'])
+def test_a_change_of_what_it_is_made_from_sets_up_again(name, clone):
+    setup_environment.main()
+    with open(clone.ROOT / name, 'a') as file:
+        file.write('\n')
+    assert not setup_environment.is_ready()
+    setup_environment.main()
+    assert clone.done == 2 * ALL_STEPS
+
+
+def test_a_venv_without_python_is_not_ready(clone):
+    setup_environment.main()
+    clone.VENV_PYTHON.unlink()
+    clone.VENV_PYTHON.symlink_to('/no/such/python')
+    assert not setup_environment.is_ready()
+
+
+@pytest.mark.parametrize('stop', [KeyboardInterrupt, SetupError('pip failed')])
+def test_a_stopped_run_is_continued(stop, clone, monkeypatch):
+    def fail(*arguments):
+        raise stop
+
+    with monkeypatch.context() as broken:
+        broken.setattr(setup_environment, 'install_packages', fail)
+        with pytest.raises(SystemExit, match='Interrupted|pip failed') as error:
+            setup_environment.main()
+    assert isinstance(error.value.code, str)
+    assert not setup_environment.is_ready()
+    setup_environment.main()
+    assert setup_environment.is_ready()
+
+
+@pytest.mark.parametrize('program', [None, '#!/bin/sh\nexit 1\n', 'not a program'])
+def test_a_venv_that_does_not_work_is_made_anew(program, monkeypatch, tmp_path):
+    venv = tmp_path / '.venv'
+    monkeypatch.setattr(setup_environment, 'VENV', venv)
+    monkeypatch.setattr(setup_environment, 'VENV_PYTHON', venv / 'bin' / 'python')
+    made = []
+    monkeypatch.setattr(setup_environment, 'run_logged', lambda *a: made.append(a))
+    (venv / 'bin').mkdir(parents=True)
+    if program:
+        (venv / 'bin' / 'python').write_text(program)
+        (venv / 'bin' / 'python').chmod(0o755)
+    setup_environment.make_venv()
+    assert list(venv.iterdir()) == []
+    assert len(made) == 1
+
+
+def test_pip_forgets_what_it_installed_by_halves(monkeypatch, tmp_path):
+    monkeypatch.setattr(setup_environment, 'VENV', tmp_path)
+    packages = tmp_path / 'lib' / 'python3.11' / 'site-packages'
+    for name in ('whole-1.dist-info', 'half-1.dist-info'):
+        (packages / name).mkdir(parents=True)
+        (packages / name / 'METADATA').touch()
+    (packages / 'whole-1.dist-info' / 'RECORD').touch()
+    setup_environment.drop_half_installed()
+    assert [path.name for path in packages.iterdir()] == ['whole-1.dist-info']
+
+
+def test_the_script_ends_with_a_message_and_touches_nothing(tmp_path):
+    for name in ('tools/setup_environment.py', 'requirements/verified.txt', 'setup.py'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / 'tools/environment', tmp_path / 'tools/environment')
+    before = {path for path in tmp_path.rglob('*') if '__pycache__' not in str(path)}
+    run = subprocess.run(
+        [sys.executable, 'tools/setup_environment.py'],
+        cwd=tmp_path,
+        env={**os.environ, 'CXX': 'no-such-compiler', 'XDG_CACHE_HOME': str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1
+    assert 'no-such-compiler' in run.stderr
+    assert 'Traceback' not in run.stderr
+    after = {path for path in tmp_path.rglob('*') if '__pycache__' not in str(path)}
+    assert after == before

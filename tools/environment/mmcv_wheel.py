@@ -1,0 +1,147 @@
+"""Compiles mmcv, of which there is no binary release for the torch in .venv.
+
+The wheel is kept in a folder of the cache whose name says all that it depends on.
+The source is compiled in that folder too, so that an interrupted build goes on from
+the files that ninja has compiled before.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import zipfile
+
+from . import AGAIN, CACHE, VENV, VENV_PYTHON, SetupError
+from .running import clock, environment, locked, pip, run_logged
+
+BYTES_PER_COMPILER = 2 * 2**30
+MINUTES_ON_ONE_CORE = 28
+
+PROBE = """
+import json, sys, sysconfig, torch
+from torch.utils.cpp_extension import CUDA_HOME
+gpu = torch.cuda.is_available()
+print(json.dumps({
+    'torch': torch.__version__,
+    'python': 'cp%d%d' % sys.version_info[:2],
+    'platform': sysconfig.get_platform(),
+    'ops': 'sm%d%d' % torch.cuda.get_device_capability() if gpu else 'cpu',
+    'nvcc': CUDA_HOME is not None,
+}))
+"""
+
+
+def probe_torch():
+    """Asks the torch in .venv for what a built mmcv depends on."""
+    answer = subprocess.run(
+        [str(VENV_PYTHON), '-c', PROBE], env=environment(), stdout=subprocess.PIPE
+    )
+    if answer.returncode:
+        raise SetupError(f'torch in {VENV} does not work: remove that folder. {AGAIN}')
+    traits = json.loads(answer.stdout)
+    if traits['ops'] != 'cpu' and not traits['nvcc']:
+        raise SetupError(
+            'There is a GPU, but not the compiler nvcc that mmcv needs to use it. '
+            f'Install the CUDA toolkit that torch {traits["torch"]} is built for and '
+            'name its folder in CUDA_HOME, or leave the GPU out: '
+            'CUDA_VISIBLE_DEVICES= make env'
+        )
+    return traits
+
+
+def wheel_key(version, traits):
+    parts = [f'mmcv-{version}', f'torch{traits["torch"]}']
+    return '-'.join(parts + [traits[name] for name in ('python', 'platform', 'ops')])
+
+
+def kept_wheel(folder):
+    """Returns the wheel of an earlier build if it is whole, and removes it if not."""
+    for wheel in folder.glob('*.whl'):
+        with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(wheel) as file:
+            if file.testzip() is None:
+                return wheel
+        wheel.unlink()
+    return None
+
+
+def unpack(archive, folder):
+    """Unpacks a source archive, if it has only files and folders, all inside."""
+    # Not tarfile's own filter='data': Debian 12's Python 3.11.2 does not have it.
+    with tarfile.open(archive) as tar:
+        for member in tar.getmembers():
+            inside = folder.resolve() in (folder / member.name).resolve().parents
+            if not inside or not (member.isfile() or member.isdir()):
+                raise SetupError(f'{archive} has a member {member.name!r}: refused.')
+        tar.extractall(folder)
+
+
+def fetch_source(version, source):
+    download = source.with_name('download')
+    shutil.rmtree(download, ignore_errors=True)
+    options = ['--no-deps', '--no-build-isolation', '--no-binary', 'mmcv']
+    options += ['--dest', download]
+    pip('Downloading mmcv', 'download', *options, f'mmcv=={version}')
+    (archive,) = download.glob('mmcv-*.tar.gz')
+    unpack(archive, download)
+    (download / f'mmcv-{version}').rename(source)
+    shutil.rmtree(download)
+
+
+def build_jobs():
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    return max(1, min(len(os.sched_getaffinity(0)), memory // BYTES_PER_COMPILER))
+
+
+def ninja_progress(text, elapsed):
+    """Reads ninja's last '[done/total]' in the log of a build."""
+    counts = re.findall(r'^\[(\d+)/(\d+)\] ', text, re.MULTILINE)
+    if not counts:
+        return 'preparing'
+    done, total = map(int, counts[-1])
+    if done == total:
+        return f'{total}/{total} files, linking'
+    left = clock(elapsed / done * (total - done))
+    return f'{done}/{total} files, {100 * done // total}%, about {left} left'
+
+
+def build(version, folder, ops):
+    source, dist, log = (folder / name for name in ('source', 'dist', 'build.log'))
+    if not source.exists():
+        fetch_source(version, source)
+    jobs = build_jobs()
+    minutes = MINUTES_ON_ONE_CORE // jobs
+    print(f'      compiling, about {minutes} minutes the first time', flush=True)
+    print(f'      log: {log}', flush=True)
+    variables = environment(
+        MMCV_WITH_OPS='1',
+        FORCE_CUDA='0' if ops == 'cpu' else '1',
+        MAX_JOBS=str(jobs),
+    )
+    run_logged(
+        f'The build of mmcv {version}',
+        [VENV_PYTHON, 'setup.py', 'bdist_wheel', '--dist-dir', dist],
+        log,
+        ninja_progress,
+        cwd=str(source),
+        env=variables,
+    )
+    (built,) = dist.glob('*.whl')
+    wheel = folder / built.name
+    built.replace(wheel)
+    shutil.rmtree(source)
+    shutil.rmtree(dist)
+    return wheel
+
+
+def install(version):
+    traits = probe_torch()
+    folder = CACHE / wheel_key(version, traits)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        wheel = kept_wheel(folder) or build(version, folder, traits['ops'])
+    # By force: the same version may be there, built against another torch.
+    options = ['--no-deps', '--force-reinstall']
+    pip('Installing mmcv', 'install', *options, wheel)

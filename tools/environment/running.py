@@ -1,0 +1,130 @@
+"""Runs commands in the background of a progress line; locks folders meanwhile."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+from . import AGAIN, VENV, VENV_PYTHON, SetupError
+
+PIP_LOG = VENV / 'setup.log'
+
+
+def clock(seconds):
+    return f'{int(seconds) // 60}:{int(seconds) % 60:02d}'
+
+
+class ProgressLine:
+    """A line rewritten in place on a terminal, printed every 30 s elsewhere."""
+
+    PERIOD = 30
+
+    def __init__(self):
+        self.start = time.monotonic()
+        self.next_print = self.PERIOD
+        self.in_place = sys.stdout.isatty() and not os.environ.get('CI')
+        self.width = shutil.get_terminal_size().columns - 1
+
+    def elapsed(self):
+        return time.monotonic() - self.start
+
+    def show(self, text):
+        elapsed = self.elapsed()
+        line = f'      {clock(elapsed)}  {text}'[: self.width]
+        if self.in_place:
+            print(f'\r{line}\x1b[K', end='', flush=True)
+        elif elapsed >= self.next_print:
+            self.next_print = elapsed + self.PERIOD
+            print(line, flush=True)
+
+    def clear(self):
+        if self.in_place:
+            print('\r\x1b[K', end='', flush=True)
+
+
+def tail(path, size=2**18):
+    with open(path, 'rb') as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+        return file.read().decode(errors='replace').strip()
+
+
+def last_line(text, elapsed=0):
+    return text.rpartition('\n')[2].strip()
+
+
+def environment(**extra):
+    """The variables of child processes: .venv's programs first, no foreign modules."""
+    kept = dict(os.environ)
+    for name in ('PYTHONPATH', 'PYTHONHOME'):
+        kept.pop(name, None)
+    path = os.pathsep.join([str(VENV / 'bin'), kept.get('PATH', os.defpath)])
+    return {**kept, 'PATH': path, **extra}
+
+
+def run_logged(what, command, log, progress=last_line, **options):
+    """Runs a command with its output in `log` and its progress on the screen.
+
+    The child inherits the locks (see `locked`) and writes to a file, not to a pipe:
+    should this process be killed, the child ends its work undisturbed, and the next
+    set-up waits for it. An ordinary interruption ends the child too.
+    """
+    options.setdefault('env', environment())
+    line = ProgressLine()
+    with open(log, 'wb') as output:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            close_fds=False,
+            **options,
+        )
+    try:
+        while process.poll() is None:
+            line.show(progress(tail(log), line.elapsed()))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=1)
+    finally:
+        line.clear()
+        if process.poll() is None:
+            stop(process)
+    if process.returncode:
+        last_lines = '\n'.join(tail(log).splitlines()[-15:])
+        raise SetupError(
+            f'{what} failed. The last lines of its output (all of it: {log}):\n'
+            f'{last_lines}\nIf a download failed, look to the network. {AGAIN}'
+        )
+
+
+def stop(process):
+    """Ends a child and its children, with time to remove their partial files."""
+    for number, patience in ((signal.SIGINT, 10), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, number)
+            process.wait(patience)
+
+
+def pip(what, *arguments):
+    command = [VENV_PYTHON, '-m', 'pip', '--disable-pip-version-check', '--no-input']
+    run_logged(what, [*command, *arguments], PIP_LOG)
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Holds the lock on a folder until this process and its children are done."""
+    handle = os.open(folder, os.O_RDONLY)
+    os.set_inheritable(handle, True)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f'another set-up is at work in {folder}, waiting', flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

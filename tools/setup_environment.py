@@ -1,0 +1,162 @@
+"""Makes .venv ready: the verified set of packages, mmcv built against its torch.
+
+    python3.11 tools/setup_environment.py
+
+Can be run again at any time: it returns at once when nothing changed, and continues
+where it stopped when it was interrupted. Writes to .venv and to ~/.cache/dcls_mm
+(below $XDG_CACHE_HOME if that is set), where it keeps the built mmcv wheel.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+from environment import (
+    AGAIN,
+    PINS_FILE,
+    PYTHON,
+    ROOT,
+    VENV,
+    VENV_PYTHON,
+    SetupError,
+    mmcv_wheel,
+)
+from environment.preflight import check_machine
+from environment.running import (
+    PIP_LOG,
+    clock,
+    environment,
+    last_line,
+    locked,
+    pip,
+    run_logged,
+    tail,
+)
+
+STAMP = VENV / 'dcls_mm.stamp'
+
+IS_USABLE = f"""
+import sys
+from importlib.metadata import files
+sys.exit(sys.version_info[:2] != {PYTHON} or not files('pip'))
+"""
+
+SHOW_VERSIONS = """
+import dcls_mm, mmcv, mmcv.ops, mmdet, mmengine, mmseg, torch
+modules = dcls_mm, torch, mmcv, mmengine, mmdet, mmseg
+print(', '.join(m.__name__ + ' ' + m.__version__ for m in modules))
+"""
+
+
+def read_pins(path=PINS_FILE):
+    lines = (line.partition('#')[0].strip() for line in path.read_text().splitlines())
+    return dict(line.split('==') for line in lines if line)
+
+
+def fingerprint():
+    """Tells one state of what the environment is made from, and where, from others."""
+    digest = hashlib.sha256(f'{ROOT} {PYTHON}'.encode())
+    for path in (PINS_FILE, ROOT / 'setup.py', ROOT / 'dcls_mm' / 'version.py'):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def is_ready():
+    present = VENV_PYTHON.exists() and STAMP.exists()
+    return present and STAMP.read_text() == fingerprint()
+
+
+def mark_ready():
+    partial = STAMP.with_suffix('.partial')
+    partial.write_text(fingerprint())
+    partial.replace(STAMP)
+
+
+def make_venv():
+    """Makes .venv, anew unless its Python and pip are there and whole."""
+    if VENV.exists():
+        with contextlib.suppress(OSError):
+            command = [str(VENV_PYTHON), '-c', IS_USABLE]
+            if not subprocess.run(command, stderr=subprocess.DEVNULL).returncode:
+                drop_half_installed()
+                return
+        print('      it is incomplete or has another Python: removing it', flush=True)
+        shutil.rmtree(VENV)
+    VENV.mkdir()
+    run_logged('python -m venv', [sys.executable, '-m', 'venv', VENV], PIP_LOG)
+
+
+def drop_half_installed():
+    """Makes pip forget what it was installing when killed: RECORD comes last."""
+    for info in VENV.glob('lib/python*/site-packages/*.dist-info'):
+        if not (info / 'RECORD').exists():
+            shutil.rmtree(info)
+
+
+def install_packages(pins):
+    exact = (f'{name}=={version}' for name, version in pins.items())
+    pip('Downloading and installing packages', 'install', '--no-deps', *exact)
+
+
+def install_torch(version):
+    pip('Downloading and installing torch', 'install', f'torch=={version}')
+
+
+def install_project():
+    options = ['--no-deps', '--no-build-isolation']
+    pip('Installing dcls_mm', 'install', *options, '--editable', ROOT)
+    command = [VENV_PYTHON, '-c', SHOW_VERSIONS]
+    variables = environment(PYTHONWARNINGS='ignore')
+    run_logged('Importing the packages', command, PIP_LOG, env=variables, cwd=VENV)
+    print(f'      {last_line(tail(PIP_LOG))}')
+
+
+def set_up():
+    others = read_pins()
+    torch, mmcv = others.pop('torch'), others.pop('mmcv')
+    steps = (
+        (f'making {VENV}', make_venv),
+        (f'installing {len(others)} packages', lambda: install_packages(others)),
+        (f'installing torch {torch}', lambda: install_torch(torch)),
+        (f'installing mmcv {mmcv}', lambda: mmcv_wheel.install(mmcv)),
+        ('installing dcls_mm, checking all', install_project),
+    )
+    for number, (text, step) in enumerate(steps, 1):
+        start = time.monotonic()
+        print(f'[{number}/{len(steps)}] {text}', flush=True)
+        step()
+        print(f'      done in {clock(time.monotonic() - start)}', flush=True)
+    mark_ready()
+
+
+def interrupt(signum, frame):
+    raise KeyboardInterrupt
+
+
+def main():
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    try:
+        if not is_ready():
+            check_machine()
+            with locked(ROOT):
+                # Another set-up may have done it while this one waited.
+                if not is_ready():
+                    set_up()
+        print(f'{VENV} is ready')
+    except (SetupError, OSError) as error:
+        sys.exit(f'The set-up stopped.\n{error}')
+    except KeyboardInterrupt:
+        sys.exit(f'\nInterrupted. {AGAIN}')
+
+
+if __name__ == '__main__':
+    main()
