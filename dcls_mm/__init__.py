@@ -8,11 +8,11 @@ __all__ = ['__version__']
 _compat.check()
 
 if _compat.available('mmengine') and _compat.available('mmcv'):
-    from mmengine.registry import MODELS
+    from mmengine.registry import HOOKS, MODELS
 
-    from . import backbones, engine, layers  # noqa: F401
+    from . import backbones, engine, layers
 
-    # In the root registry, where mmdet, mmseg and mmcv's build functions all look.
+    # In the root registries, where mmdet, mmseg and mmcv's build functions all look.
     for module in (
         layers.DCLSConv1d,
         layers.DCLSConv2d,
@@ -20,3 +20,5 @@ if _compat.available('mmengine') and _compat.available('mmcv'):
         backbones.ConvNeXtDCLS,
     ):
         MODELS.register_module(module=module)
+    HOOKS.register_module(module=engine.AtomicCheckpointHook)
+    engine.guard_mmengine()

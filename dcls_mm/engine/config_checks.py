@@ -1,0 +1,169 @@
+"""Finds the mistakes in a config that mmengine would pass over or meet late."""
+
+import difflib
+import inspect
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Optional
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+# What a config may hold at the top: what Runner takes, and what mmengine and
+# the tools look up by name.
+_TOP_LEVEL = {
+    *inspect.signature(Runner).parameters,
+    'activation_checkpointing',
+    'compile',
+    'efficient_conv_bn_eval',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'runner_type',
+    'sync_bn',
+    'tta_model',
+    'tta_pipeline',
+}
+
+# The parts of a config that name data, by what is about to run.
+_DATA = {
+    'train': ('train_dataloader',),
+    'val': ('val_dataloader', 'val_evaluator'),
+    'test': ('test_dataloader', 'test_evaluator'),
+}
+
+
+class ConfigError(ValueError):
+    """A config, or an option, that can't be used as it is, and why."""
+
+
+def apply_overrides(cfg: Config, overrides: dict[str, Any]) -> None:
+    """Merges ``--cfg-options`` into ``cfg``.
+
+    mmengine accepts any key, also those that nobody will read: a misspelt
+    section, or a variable of the config file that has been used up by then.
+
+    Raises:
+        ConfigError: such a key, one inside something that is no section, or
+            an index past the end of a list.
+    """
+    for key in overrides:
+        problem = _override_problem(cfg, key)
+        if problem:
+            raise ConfigError(f'--cfg-options {key}: {problem}')
+    cfg.merge_from_dict(overrides)
+
+
+def _override_problem(cfg: Config, key: str) -> Optional[str]:
+    first, *rest = parts = key.split('.')
+    if first not in _TOP_LEVEL:
+        if first not in cfg:
+            return f'no config has a {first}' + _suggestion(first, _TOP_LEVEL, 0.6)
+        copies = ', '.join(_copies(cfg, first)) or 'what was made of it'
+        return (
+            f'{first} is a variable of the config file, whose value has been used by '
+            f'now; set {copies}'
+        )
+    if first not in cfg:
+        return None
+    section = cfg[first]
+    for depth, part in enumerate(rest, 1):
+        where = '.'.join(parts[:depth])
+        if isinstance(section, (list, tuple)):
+            if not part.isdigit() or int(part) >= len(section):
+                return f'{where} is a list of {len(section)}, without a {part}'
+            section = section[int(part)]
+        elif not isinstance(section, dict):
+            return f'{where} is {section!r}, and has no {part} to set'
+        elif part in section:
+            section = section[part]
+        else:  # A new key is fine, unless it looks like a slip for another.
+            suggestion = _suggestion(part, section, 0.75)
+            is_section = depth < len(rest)
+            if is_section and suggestion:
+                return f'{where} has no {part}{suggestion}'
+            return None
+    return None
+
+
+def _suggestion(name: str, known: Iterable[str], cutoff: float) -> str:
+    similar = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
+    return f'; did you mean {similar[0]}?' if similar else ''
+
+
+def _copies(cfg: Config, variable: str) -> list[str]:
+    """The keys to which a variable of the config file seems to have gone."""
+    value = cfg[variable]
+    comparable = bool(value) and isinstance(value, (str, dict, list, tuple))
+    return [
+        key
+        for section in cfg
+        if section in _TOP_LEVEL
+        for key, item in _items(cfg[section], section)
+        if key.endswith(f'.{variable}') or (comparable and item == value)
+    ]
+
+
+def _items(section: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Everything in a section, each with its dotted key."""
+    if isinstance(section, dict):
+        parts = section.items()
+    elif isinstance(section, (list, tuple)):
+        parts = enumerate(section)
+    else:
+        return
+    for name, item in parts:
+        yield f'{key}.{name}', item
+        yield from _items(item, f'{key}.{name}')
+
+
+def check_data(cfg: Config, stages: Sequence[str]) -> None:
+    """Checks that the data are where the config says, before anything is built.
+
+    Args:
+        cfg: The config.
+        stages: What is about to run: 'train', 'val' and 'test' in any number.
+
+    Raises:
+        ConfigError: a data root, annotation file or image folder on this
+            machine does not exist; one line for each, naming its keys.
+    """
+    missing: dict[str, list[str]] = {}
+    for stage in stages:
+        for key in _DATA[stage]:
+            for path, name in _needed(cfg.get(key), key):
+                if not os.path.exists(path):
+                    missing.setdefault(path, []).append(name)
+    if missing:
+        raise ConfigError(
+            '\n'.join(
+                f'{names[0]}: {path!r} does not exist (looked in {os.getcwd()}); put '
+                'the data there, or pass --cfg-options '
+                + ' '.join(f'{name}=...' for name in names)
+                for path, names in missing.items()
+            )
+        )
+
+
+def _needed(section: Any, key: str) -> Iterator[tuple[str, str]]:
+    """The paths that a dataloader or an evaluator reads, each with its key."""
+    if isinstance(section, (list, tuple)):
+        for index, item in enumerate(section):
+            yield from _needed(item, f'{key}.{index}')
+    if not isinstance(section, dict):
+        return
+    for wrapped in ('dataset', 'datasets'):
+        if wrapped in section:
+            yield from _needed(section[wrapped], f'{key}.{wrapped}')
+    root = section.get('data_root') or ''
+    if section.get('backend_args') or '://' in root:
+        return  # not on this machine, or not as files
+    if root and not os.path.exists(root):
+        yield root, f'{key}.data_root'
+        return
+    prefixes = section.get('data_prefix')
+    paths = {'ann_file': section.get('ann_file')}
+    if isinstance(prefixes, dict):
+        paths.update({f'data_prefix.{name}': path for name, path in prefixes.items()})
+    for name, path in paths.items():
+        if isinstance(path, str) and path and '://' not in path:
+            yield os.path.join(root, path), f'{key}.{name}'

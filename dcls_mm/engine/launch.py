@@ -1,0 +1,300 @@
+"""What ``tools/train.py`` and ``tools/test.py`` do, for any mmdet or mmseg config.
+
+A ``prepare_*`` function turns options into a config and checks it, so that
+mistakes show before anything is built; ``train`` and ``test`` then run it.
+"""
+
+import os
+import sys
+from argparse import ArgumentParser, ArgumentTypeError
+from importlib.util import find_spec
+from typing import Any, Callable, Optional
+
+import torch.distributed
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from .checkpoint import CheckpointError, MissingCheckpointError
+from .checkpoint_hooks import CheckpointMatchHook
+from .config_checks import ConfigError, apply_overrides, check_data
+from .resume import TEMPLATES, check_resumable, find_resumable
+from .scopes import SCOPES, use_tta, use_visualization
+
+
+def add_common_arguments(parser: ArgumentParser) -> None:
+    """Adds the arguments that training and testing share."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        type=_assignment,
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. train_dataloader.batch_size=4',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started the processes of a distributed job',
+    )
+    # As torch.distributed.launch passes it, before and since torch 2.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def _assignment(text: str) -> str:
+    if not text.partition('=')[1]:
+        raise ArgumentTypeError(f'expected KEY=VALUE, got {text!r}')
+    return text
+
+
+def load_config(
+    config: str,
+    work_dir: Optional[str] = None,
+    cfg_options: Optional[dict[str, Any]] = None,
+    launcher: str = 'none',
+) -> Config:
+    """Reads a config and merges the options that training and testing share.
+
+    Args:
+        config: The file.
+        work_dir: Where logs and checkpoints go; by default what the config
+            says, or else ``work_dirs/<name of the file>``.
+        cfg_options: What to override, by dotted key.
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+
+    Raises:
+        ConfigError: no such file, an unknown key, or a scope other than mmdet
+            and mmseg.
+    """
+    if not os.path.isfile(config):
+        raise ConfigError(f'config {config} does not exist (looked in {os.getcwd()})')
+    try:
+        cfg = Config.fromfile(config)
+    except FileNotFoundError as error:  # a _base_
+        raise ConfigError(f'{config}: {error}') from error
+    apply_overrides(cfg, cfg_options or {})
+    scope = cfg.get('default_scope')
+    if scope not in SCOPES:
+        raise ConfigError(
+            f'{config}: default_scope must be one of {", ".join(SCOPES)}, is {scope!r}'
+        )
+    if find_spec(scope) is None:
+        raise ConfigError(
+            f'{config}: default_scope is {scope!r}, which is not installed; '
+            f'pip install {SCOPES[scope].package}'
+        )
+    cfg.launcher = launcher
+    if work_dir is not None:
+        cfg.work_dir = str(work_dir)
+    elif not cfg.get('work_dir'):
+        name = os.path.splitext(os.path.basename(config))[0]
+        cfg.work_dir = os.path.join('work_dirs', name)
+    return cfg
+
+
+def prepare_train(
+    config: str,
+    work_dir: Optional[str] = None,
+    resume: Optional[str] = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    cfg_options: Optional[dict[str, Any]] = None,
+    launcher: str = 'none',
+) -> tuple[Config, list[str]]:
+    """Turns the options of ``tools/train.py`` into a config.
+
+    Args:
+        config: See ``load_config``, as for work_dir, cfg_options and launcher.
+        resume: The checkpoint to go on from, or 'auto' for the last whole one
+            in the work directory.
+        amp: Train in mixed precision.
+        auto_scale_lr: Scale the learning rate to the batch size in use.
+
+    Returns:
+        The config, and what to log about it.
+
+    Raises:
+        ConfigError: the config can't serve an option, or data are missing.
+        CheckpointError: the checkpoint can't be resumed from.
+    """
+    cfg = load_config(config, work_dir, cfg_options, launcher)
+    notices = _set_precision(cfg, amp)
+    if auto_scale_lr:
+        if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
+            raise ConfigError(
+                '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size, '
+                'the batch size for which its learning rate was chosen'
+            )
+        cfg.auto_scale_lr.enable = True
+    check_data(cfg, ['train', 'val'] if cfg.get('val_cfg') else ['train'])
+    return cfg, notices + _set_resume(cfg, resume)
+
+
+def _set_precision(cfg: Config, amp: bool) -> list[str]:
+    """Switches mixed precision on, or off where there is no GPU for it.
+
+    mmengine's wrapper demands a GPU. Autocasting to bfloat16 without it would
+    not help detectors: mmcv's nms and RoIAlign take no bfloat16 on a CPU.
+    """
+    wrapper = cfg.get('optim_wrapper')
+    if not wrapper:
+        raise ConfigError('the config has no optim_wrapper, it is not for training')
+    on_gpu = get_device() not in ('cpu', 'mps')
+    kind = wrapper.get('type', 'OptimWrapper')
+    kind = kind if isinstance(kind, str) else kind.__name__
+    if amp:
+        if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise ConfigError(
+                '--amp: optim_wrapper.type must be OptimWrapper or AmpOptimWrapper, '
+                f'is {kind}'
+            )
+        if not on_gpu:
+            raise ConfigError('--amp: mixed precision needs a GPU, and none is found')
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+    elif kind == 'AmpOptimWrapper' and not on_gpu:
+        wrapper.type = 'OptimWrapper'
+        for option in ('loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(option, None)
+        return ['optim_wrapper.type: no GPU for AmpOptimWrapper, trains in float32']
+    return []
+
+
+def _set_resume(cfg: Config, resume: Optional[str]) -> list[str]:
+    """Settles which checkpoint to go on from, so that mmengine need not guess."""
+    if resume is None and cfg.get('resume'):
+        resume = cfg.get('load_from') or 'auto'
+    if resume is None:
+        return []
+    if resume != 'auto':
+        check_resumable(resume)
+        notices = []
+    else:
+        hook = cfg.get('default_hooks', {}).get('checkpoint') or {}
+        template = hook.get('filename_tmpl')
+        resume, skipped = find_resumable(
+            cfg.work_dir, [template] if template else TEMPLATES
+        )
+        notices = [f'--resume: passes over: {reason}' for reason in skipped]
+        if resume is None:
+            cfg.resume = False
+            return [*notices, f'--resume: no checkpoint in {cfg.work_dir}, starts anew']
+    cfg.resume = True
+    cfg.load_from = resume
+    return [*notices, f'--resume: goes on from {resume}']
+
+
+def prepare_test(
+    config: str,
+    checkpoint: str,
+    work_dir: Optional[str] = None,
+    out: Optional[str] = None,
+    show: bool = False,
+    show_dir: Optional[str] = None,
+    wait_time: float = 2.0,
+    tta: bool = False,
+    cfg_options: Optional[dict[str, Any]] = None,
+    launcher: str = 'none',
+) -> tuple[Config, list[str]]:
+    """Turns the options of ``tools/test.py`` into a config.
+
+    Args:
+        config: See ``load_config``, as for work_dir, cfg_options and launcher.
+        checkpoint: The weights: a path, or a URL that mmengine knows.
+        out: Where predictions go: for mmdet a file, ending in .pkl; for mmseg
+            a folder.
+        show: Show each prediction in a window, for ``wait_time`` seconds.
+        show_dir: The folder into which pictures of the predictions go.
+        wait_time: See ``show``.
+        tta: Test with augmentation.
+
+    Returns:
+        The config, and what to log about it.
+
+    Raises:
+        ConfigError: the config can't serve an option, or data are missing.
+        MissingCheckpointError: there is no such checkpoint.
+    """
+    if '://' not in checkpoint and not os.path.isfile(checkpoint):
+        raise MissingCheckpointError(
+            f'checkpoint {checkpoint} does not exist (looked in {os.getcwd()})'
+        )
+    cfg = load_config(config, work_dir, cfg_options, launcher)
+    for key in ('test_dataloader', 'test_evaluator', 'test_cfg'):
+        if cfg.get(key) is None:
+            raise ConfigError(f'the config has no {key}, it is not for testing')
+    cfg.load_from = checkpoint
+    cfg.resume = False
+    check_data(cfg, ['test'])
+    if show or show_dir:
+        use_visualization(cfg, show, show_dir, wait_time)
+    if out:
+        SCOPES[cfg.default_scope].save_predictions(cfg, out)
+    return cfg, use_tta(cfg) if tta else []
+
+
+def train(**options: Any) -> None:
+    """Trains; the options are those of ``prepare_train``."""
+    cfg, notices = prepare_train(**options)
+    runner = _build_runner(cfg, notices)
+    if cfg.get('resume'):
+        runner.register_hook(CheckpointMatchHook(cfg.load_from))
+    runner.train()
+
+
+def test(**options: Any) -> None:
+    """Tests; the options are those of ``prepare_test``."""
+    cfg, notices = prepare_test(**options)
+    runner = _build_runner(cfg, notices)
+    runner.register_hook(CheckpointMatchHook(cfg.load_from))
+    runner.test()
+
+
+def _build_runner(cfg: Config, notices: list[str]) -> Runner:
+    if cfg.launcher != 'none' and get_device() == 'cpu':
+        notices = notices + _init_cpu_group(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    for notice in notices:
+        runner.logger.warning(notice)
+    return runner
+
+
+def _init_cpu_group(cfg: Config) -> list[str]:
+    """Joins the processes of torchrun on a machine without a GPU.
+
+    mmengine's ``init_dist`` sets a GPU in any case, and its wrapper for
+    distributed models names one; both let be what they find done.
+    """
+    if cfg.launcher != 'pytorch':
+        raise ConfigError(f'--launcher {cfg.launcher}: needs a GPU, and none is found')
+    torch.distributed.init_process_group('gloo')
+    cfg.model_wrapper_cfg = {
+        'type': 'MMDistributedDataParallel',
+        'broadcast_buffers': False,
+        'find_unused_parameters': cfg.get('find_unused_parameters', False),
+        **cfg.get('model_wrapper_cfg', {}),
+        'device_ids': None,
+    }
+    return ['--launcher pytorch: no GPU, the processes are joined by gloo']
+
+
+def run(function: Callable[..., None], options: dict[str, Any]) -> None:
+    """Calls ``train`` or ``test`` as a command.
+
+    A mistake in the config, the options or a checkpoint ends the process with
+    status 1 and a sentence; any other error keeps its traceback.
+
+    Args:
+        function: ``train`` or ``test``.
+        options: Its options, and ``local_rank`` where the launcher passes it.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(options.pop('local_rank', 0)))
+    try:
+        function(**options)
+    except (ConfigError, CheckpointError) as error:
+        sys.exit(f'error: {error}')
+    except KeyboardInterrupt:
+        sys.stderr.write('interrupted\n')
+        sys.exit(130)

@@ -1,0 +1,220 @@
+"""Options become a checked config, and mistakes a sentence."""
+
+import pytest
+import torch
+from toy import write_config
+
+from dcls_mm.engine import launch
+from dcls_mm.engine.checkpoint import CheckpointError, MissingCheckpointError
+from dcls_mm.engine.config_checks import ConfigError
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """Writes a config that differs from toy_config by the changes given."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(**changes):
+        return write_config(tmp_path / 'toy.py', **changes)
+
+    return write
+
+
+@pytest.fixture(params=['cpu', 'cuda'])
+def device(request, monkeypatch):
+    monkeypatch.setattr(launch, 'get_device', lambda: request.param)
+    return request.param
+
+
+def test_a_config_that_is_not_there(config):
+    with pytest.raises(ConfigError, match=r'config no\.py does not exist \(looked in'):
+        launch.load_config('no.py')
+    with pytest.raises(ConfigError, match=r'toy\.py: .*base\.py'):
+        launch.load_config(config(_base_='./base.py'))
+
+
+@pytest.mark.parametrize('scope', ['mmpose', None])
+def test_the_scope_must_be_one_of_two(config, scope):
+    message = f'default_scope must be one of mmdet, mmseg, is {scope!r}'
+    with pytest.raises(ConfigError, match=message):
+        launch.load_config(config(default_scope=scope))
+
+
+def test_a_scope_that_is_not_installed(config, monkeypatch):
+    monkeypatch.setattr(launch, 'find_spec', lambda name: None)
+    with pytest.raises(ConfigError, match='pip install mmsegmentation'):
+        launch.load_config(config(default_scope='mmseg'))
+
+
+def test_the_work_directory(config):
+    assert launch.load_config(config()).work_dir == 'work_dirs/toy'
+    assert launch.load_config(config(work_dir='a')).work_dir == 'a'
+    assert launch.load_config(config(work_dir='a'), work_dir='b').work_dir == 'b'
+
+
+def test_overrides_and_launcher(config):
+    cfg = launch.load_config(
+        config(), cfg_options={'train_cfg.max_epochs': 7}, launcher='pytorch'
+    )
+    assert cfg.train_cfg.max_epochs == 7
+    assert cfg.launcher == 'pytorch'
+
+
+def test_stock_configs_of_both_scopes(tmp_path, monkeypatch):
+    """They know nothing of dcls_mm, and name data that are not here."""
+    monkeypatch.chdir(tmp_path)
+    for name, base, root in (
+        ('det', 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', 'data/coco/'),
+        ('seg', 'mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py', 'data/ade/ADE'),
+    ):
+        (tmp_path / f'{name}.py').write_text(f'_base_ = {base!r}')
+        cfg = launch.load_config(f'{name}.py')
+        assert cfg.default_scope == f'mm{name}'
+        with pytest.raises(ConfigError, match=f"data_root: '{root}.*does not exist"):
+            launch.prepare_train(f'{name}.py')
+
+
+def test_mixed_precision(config, device):
+    if device == 'cpu':
+        with pytest.raises(ConfigError, match='--amp: .* needs a GPU'):
+            launch.prepare_train(config(), amp=True)
+        return
+    cfg, _ = launch.prepare_train(config(), amp=True)
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.optim_wrapper.loss_scale == 'dynamic'
+    wrapper = {'type': 'AmpOptimWrapper', 'loss_scale': 512.0, 'optimizer': {}}
+    cfg, _ = launch.prepare_train(config(optim_wrapper=wrapper), amp=True)
+    assert cfg.optim_wrapper.loss_scale == 512
+
+
+def test_mixed_precision_of_another_wrapper(config):
+    wrapper = {'type': 'ApexOptimWrapper', 'optimizer': {}}
+    with pytest.raises(ConfigError, match=r'optim_wrapper\.type must .* is ApexOptim'):
+        launch.prepare_train(config(optim_wrapper=wrapper), amp=True)
+
+
+def test_a_config_in_mixed_precision_runs_without_a_gpu(config, device):
+    optimizer = {'type': 'SGD', 'lr': 0.1}
+    wrapper = {
+        'type': 'AmpOptimWrapper',
+        'loss_scale': 'dynamic',
+        'dtype': 'bfloat16',
+        'optimizer': optimizer,
+    }
+    cfg, notices = launch.prepare_train(config(optim_wrapper=wrapper))
+    if device == 'cpu':
+        assert cfg.optim_wrapper == {'type': 'OptimWrapper', 'optimizer': optimizer}
+        assert 'no GPU for AmpOptimWrapper, trains in float32' in notices[0]
+    else:
+        assert cfg.optim_wrapper == wrapper
+
+
+def test_scaling_the_learning_rate(config):
+    with pytest.raises(ConfigError, match=r'no auto_scale_lr\.base_batch_size'):
+        launch.prepare_train(config(), auto_scale_lr=True)
+    path = config(auto_scale_lr={'enable': False, 'base_batch_size': 16})
+    assert launch.prepare_train(path, auto_scale_lr=True)[0].auto_scale_lr.enable
+    assert not launch.prepare_train(path)[0].auto_scale_lr.enable
+
+
+def test_a_config_that_is_not_for_the_task(config):
+    with pytest.raises(ConfigError, match='no optim_wrapper'):
+        launch.prepare_train(config(optim_wrapper=None))
+    torch.save({}, 'x.pth')
+    with pytest.raises(ConfigError, match='no test_evaluator'):
+        launch.prepare_test(config(test_evaluator=None), 'x.pth')
+
+
+def checkpoint(path):
+    torch.save({'meta': {}, 'message_hub': {}, 'optimizer': {}}, path)
+    return str(path)
+
+
+def test_resuming_from_the_last_checkpoint(config, tmp_path):
+    path = config(work_dir=str(tmp_path), load_from='pretrained.pth')
+    cfg, (notice,) = launch.prepare_train(path, resume='auto')
+    assert (cfg.resume, cfg.load_from) == (False, 'pretrained.pth')
+    assert 'no checkpoint in' in notice and 'starts anew' in notice
+    last = checkpoint(tmp_path / 'epoch_1.pth')
+    (tmp_path / 'epoch_2.pth').write_bytes(b'')
+    cfg, (skipped, notice) = launch.prepare_train(path, resume='auto')
+    assert (cfg.resume, cfg.load_from) == (True, last)
+    assert 'passes over: ' in skipped and 'epoch_2.pth is damaged' in skipped
+    assert notice == f'--resume: goes on from {last}'
+
+
+def test_resuming_under_other_file_names(config, tmp_path):
+    hooks = {'checkpoint': {'type': 'CheckpointHook', 'filename_tmpl': 'm{}.pth'}}
+    last = checkpoint(tmp_path / 'm3.pth')
+    path = config(work_dir=str(tmp_path), default_hooks=hooks)
+    assert launch.prepare_train(path, resume='auto')[0].load_from == last
+
+
+def test_resuming_from_a_checkpoint(config, tmp_path):
+    given = checkpoint(tmp_path / 'x.pth')
+    cfg, _ = launch.prepare_train(config(load_from='pretrained.pth'), resume=given)
+    assert (cfg.resume, cfg.load_from) == (True, given)
+    cfg, _ = launch.prepare_train(config(resume=True, load_from=given))
+    assert (cfg.resume, cfg.load_from) == (True, given)
+    with pytest.raises(MissingCheckpointError, match='missing.pth'):
+        launch.prepare_train(config(), resume='missing.pth')
+
+
+def test_not_resuming(config):
+    cfg, notices = launch.prepare_train(config(load_from='x.pth'))
+    assert (cfg.get('resume'), cfg.load_from, notices) == (None, 'x.pth', [])
+
+
+def test_testing(config, tmp_path):
+    with pytest.raises(MissingCheckpointError, match='missing.pth does not exist'):
+        launch.prepare_test(config(), 'missing.pth')
+    path = checkpoint(tmp_path / 'x.pth')
+    cfg, notices = launch.prepare_test(config(resume=True), path, out='out.pkl')
+    assert (cfg.resume, cfg.load_from) == (False, path)
+    assert cfg.test_evaluator[1].out_file_path == 'out.pkl'
+    cfg, _ = launch.prepare_test(config(), 'https://example.org/x.pth')
+    assert cfg.load_from == 'https://example.org/x.pth'
+
+
+def test_slurm_without_a_gpu(config):
+    cfg = launch.load_config(config(), launcher='slurm')
+    with pytest.raises(ConfigError, match='--launcher slurm: needs a GPU'):
+        launch._build_runner(cfg, [])
+
+
+@pytest.fixture
+def no_rank(monkeypatch):
+    """Lets ``run`` set the rank, and undoes it."""
+    monkeypatch.setenv('LOCAL_RANK', '')
+    monkeypatch.delenv('LOCAL_RANK')
+
+
+@pytest.mark.usefixtures('no_rank')
+@pytest.mark.parametrize('error', [ConfigError('a: b'), CheckpointError('a: b')])
+def test_mistakes_end_with_a_sentence(error):
+    def fail():
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        launch.run(fail, {'local_rank': 0})
+    assert caught.value.code == 'error: a: b'
+
+
+@pytest.mark.usefixtures('no_rank')
+def test_other_errors_keep_their_traceback():
+    def fail(**options):
+        raise ValueError(str(options))
+
+    with pytest.raises(ValueError, match="{'a': 1}"):
+        launch.run(fail, {'local_rank': 0, 'a': 1})
+
+
+@pytest.mark.usefixtures('no_rank')
+def test_an_interrupt_ends_with_its_status(capsys):
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        launch.run(stop, {})
+    assert caught.value.code == 130
+    assert 'interrupted' in capsys.readouterr().err

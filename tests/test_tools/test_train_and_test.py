@@ -1,0 +1,134 @@
+"""tools/train.py and tools/test.py as commands, on a toy, interrupted and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+TOY = ROOT / 'tests' / 'test_engine'
+sys.path.insert(0, str(TOY))
+from toy import write_config  # noqa: E402
+
+from dcls_mm.engine import launch  # noqa: E402
+from dcls_mm.engine.checkpoint import load_checkpoint_file  # noqa: E402
+
+
+def start(tool, *arguments):
+    """Starts a tool as from a checkout in which dcls_mm is not installed."""
+    return subprocess.Popen(
+        [sys.executable, ROOT / 'tools' / tool, *map(str, arguments)],
+        env={**os.environ, 'PYTHONPATH': str(TOY), 'OMP_NUM_THREADS': '1'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=200)
+    return process.returncode, out, err
+
+
+def wait_for(path, process):
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+
+
+def slow_config(path, hook):
+    """An epoch takes almost a second, and is long enough to be interrupted."""
+    dataloader = {
+        'batch_size': 4,
+        'num_workers': 2,
+        'dataset': {'type': 'ToyDataset', 'pause': 0.1},
+        'sampler': {'type': 'DefaultSampler', 'shuffle': True},
+    }
+    return write_config(
+        path,
+        default_hooks={'checkpoint': {'type': hook, 'interval': 1}},
+        train_dataloader=dataloader,
+    )
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory):
+    """What a training that nobody interrupted ends with."""
+    folder = tmp_path_factory.mktemp('uninterrupted')
+    launch.train(
+        config=slow_config(folder / 'toy.py', 'CheckpointHook'), work_dir=folder
+    )
+    return load_checkpoint_file(str(folder / 'epoch_3.pth'))
+
+
+def test_a_killed_training_is_resumed_and_tested(uninterrupted, tmp_path):
+    config = slow_config(tmp_path / 'toy.py', 'AtomicCheckpointHook')
+    work_dir = tmp_path / 'work dir'
+    arguments = (config, '--work-dir', work_dir, '--resume')
+
+    training = start('train.py', *arguments)
+    wait_for(work_dir / 'last_checkpoint', training)
+    training.kill()
+    finish(training)
+    assert not (work_dir / 'epoch_3.pth').exists()
+    last = max(work_dir.glob('epoch_*.pth'))
+
+    status, out, err = finish(start('train.py', *arguments))
+    assert status == 0, err
+    assert f'--resume: goes on from {last}' in out + err
+    checkpoint = load_checkpoint_file(str(work_dir / 'epoch_3.pth'))
+    for actual, expected in (
+        (checkpoint['state_dict'], uninterrupted['state_dict']),
+        (checkpoint['optimizer']['state'], uninterrupted['optimizer']['state']),
+    ):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+    assert checkpoint['param_schedulers'] == uninterrupted['param_schedulers']
+
+    checkpoint = work_dir / 'epoch_3.pth'
+    testing = start('test.py', config, checkpoint, '--work-dir', tmp_path / 'test')
+    status, out, err = finish(testing)
+    assert status == 0, err
+    (metrics,) = (tmp_path / 'test').glob('*/*.json')
+    validated = work_dir.glob('*/vis_data/scalars.json')
+    scores = [
+        json.loads(line).get('score')
+        for file in sorted(validated)
+        for line in file.read_text().splitlines()
+    ]
+    assert json.loads(metrics.read_text())['score'] == pytest.approx(scores[-1])
+
+
+def test_an_interrupted_training_says_so_and_is_resumed(tmp_path):
+    config = slow_config(tmp_path / 'toy.py', 'CheckpointHook')  # mmengine's own
+    training = start('train.py', config, '--work-dir', tmp_path)
+    wait_for(tmp_path / 'last_checkpoint', training)
+    training.send_signal(signal.SIGINT)
+    status, _, err = finish(training)
+    assert status == 130
+    assert err.strip().endswith('interrupted')
+    cfg, _ = launch.prepare_train(config, work_dir=tmp_path, resume='auto')
+    # mmengine's own hook may have been interrupted as it wrote a later one.
+    assert cfg.load_from in map(str, tmp_path.glob('epoch_*.pth'))
+    assert load_checkpoint_file(cfg.load_from)['meta']['epoch'] >= 1
+
+
+def test_mistakes_are_told_in_a_sentence(tmp_path):
+    config = write_config(tmp_path / 'toy.py')
+    cases = {
+        ('train.py', tmp_path / 'no.py'): (1, 'no.py does not exist'),
+        ('train.py', config, '--cfg-options', 'a'): (2, 'expected KEY=VALUE'),
+        ('test.py', config, 'no.pth'): (1, 'no.pth does not exist'),
+    }
+    processes = [(case, start(*case)) for case in cases]
+    for case, process in processes:
+        status, out, err = finish(process)
+        expected, message = cases[case]
+        assert status == expected
+        assert message in err
+        assert 'Traceback' not in err
