@@ -106,7 +106,7 @@ class ConvNeXtDCLS(BaseModule):
     """ConvNeXt with DCLS, or any other, depthwise convolutions.
 
     Its state_dict has the keys of the published ConvNeXt-dcls code. On a CPU it works
-    in channels_last memory throughout, and so do its outputs.
+    in channels_last memory; its outputs are contiguous.
 
     Args:
         arch: a name of ``ARCHITECTURES`` ('atto' to 'xlarge'), or a dict of ``depths``
@@ -212,7 +212,8 @@ class ConvNeXtDCLS(BaseModule):
         ):
             x = stage(downsample(x))
             if i in self.out_indices:
-                outputs.append(getattr(self, f'norm{i}')(x))
+                # mmcv's RoIAlign takes any memory for contiguous, without an error.
+                outputs.append(getattr(self, f'norm{i}')(x).contiguous())
         return tuple(outputs)
 
     def init_weights(self) -> None:

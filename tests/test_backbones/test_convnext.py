@@ -151,9 +151,33 @@ def test_without_layer_scale():
     backbone(torch.randn(1, 3, 32, 32))
 
 
-def test_memory_stays_channels_last():
-    outputs = small()(torch.randn(2, 3, 64, 64))
-    assert all(y.is_contiguous(memory_format=torch.channels_last) for y in outputs)
+def test_works_in_channels_last_memory_on_a_cpu():
+    backbone = small()
+    formats = []
+    for stage in backbone.stages:
+        for block in stage:
+            block.dwconv.register_forward_hook(
+                lambda module, inputs, output: formats.extend([inputs[0], output])
+            )
+    backbone(torch.randn(2, 3, 64, 64))
+    assert len(formats) == 10
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in formats)
+
+
+@pytest.mark.parametrize('memory_format', [None, torch.channels_last])
+def test_outputs_are_what_roi_align_takes_them_for(memory_format):
+    """mmcv's RoIAlign reads channels_last memory as if it were contiguous."""
+    ops = pytest.importorskip('mmcv.ops')
+    backbone = small()
+    if memory_format is not None:
+        backbone = backbone.to(memory_format=memory_format)
+    feature = backbone(torch.randn(1, 3, 64, 64))[0].detach()
+    align = ops.RoIAlign(output_size=4, spatial_scale=0.25, sampling_ratio=2)
+    rois = torch.tensor([[0.0, 8, 8, 40, 40]])
+    rearranged = feature.contiguous(memory_format=torch.channels_last)
+    assert not torch.equal(align(rearranged, rois), align(feature.clone(), rois))
+    apart = [align(channel[None, None], rois) for channel in feature[0]]
+    assert torch.equal(align(feature, rois), torch.cat(apart, dim=1))
 
 
 def test_flops_of_mmengine_are_those_of_the_dense_kernel():
