@@ -1,0 +1,104 @@
+"""The demo's own steps; what train.py and test.py do is tested elsewhere."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
+
+import dcls_mm  # noqa: F401
+from dcls_mm.datasets import draw_scene, write_scenes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    """The script as a module that works in an empty folder and starts no process."""
+    spec = importlib.util.spec_from_file_location('demo', ROOT / 'tools' / 'demo.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / 'configs').symlink_to(ROOT / 'configs')
+    module.calls = []
+    monkeypatch.setattr(module, 'ROOT', tmp_path)
+    monkeypatch.setattr(
+        module, 'run_tool', lambda *args: module.calls.append([str(a) for a in args])
+    )
+    return module
+
+
+def leave_checkpoint(work_dir, epoch):
+    work_dir.mkdir(parents=True, exist_ok=True)
+    content = dict(meta={}, message_hub={}, optimizer={}, state_dict={})
+    torch.save(content, work_dir / f'epoch_{epoch}.pth')
+
+
+def last_epoch(demo, task):
+    return Config.fromfile(ROOT / demo.DEMOS[task].config).train_cfg.max_epochs
+
+
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_training_goes_on_until_it_is_done(demo, task, tmp_path, capsys):
+    setting = demo.DEMOS[task]
+    resumed = ['train.py', setting.config, '--work-dir', str(setting.work_dir)]
+    resumed.append('--resume')
+    demo.train(setting)
+    leave_checkpoint(tmp_path / setting.work_dir, 1)
+    demo.train(setting)
+    assert demo.calls == [resumed, resumed]
+
+    leave_checkpoint(tmp_path / setting.work_dir, last_epoch(demo, task))
+    demo.train(setting)
+    assert len(demo.calls) == 2, 'a finished training must not run again'
+    assert 'trained already' in capsys.readouterr().out
+
+
+def test_the_last_checkpoint_is_evaluated(demo, tmp_path):
+    setting = demo.DEMOS['det']
+    leave_checkpoint(tmp_path / setting.work_dir, 1)
+    leave_checkpoint(tmp_path / setting.work_dir, 2)
+    demo.evaluate(setting)
+    ((tool, config, checkpoint, *options),) = demo.calls
+    assert (tool, config) == ('test.py', setting.config)
+    assert checkpoint == str(tmp_path / setting.work_dir / 'epoch_2.pth')
+    assert '--show-dir' in options
+
+
+def test_report_shows_what_the_evaluation_wrote(demo, tmp_path, capsys):
+    setting = demo.DEMOS['det']
+    folder = tmp_path / setting.work_dir / 'test' / '20260101_000000'
+    folder.mkdir(parents=True)
+    values = {key: 0.1 * i for i, key in enumerate(setting.metrics)}
+    (folder / '20260101_000000.json').write_text(json.dumps(values))
+    demo.report(setting)
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split() == ['mask', 'AP50', '0.100'] for line in lines)
+
+
+def test_failing_tool_ends_the_demo(demo, monkeypatch):
+    monkeypatch.undo()
+    with pytest.raises(SystemExit, match='tools/train.py ended with status 1'):
+        demo.run_tool('train.py', 'configs/demo/missing.py')
+
+
+def test_configs_read_the_drawn_scenes(demo, tmp_path):
+    list(write_scenes(str(tmp_path), 'val', count=2, seed=1))
+    scene = draw_scene(np.random.default_rng([1, 0]))
+    for task, scope in (('det', 'mmdet'), ('seg', 'mmseg')):
+        dataset = Config.fromfile(ROOT / demo.DEMOS[task].config).val_dataloader.dataset
+        dataset.data_root = str(tmp_path)
+        with DefaultScope.overwrite_default_scope(scope):
+            sample = DATASETS.build(dataset)[0]['data_samples']
+        if task == 'det':
+            assert sample.gt_instances.labels.tolist() == scene.labels.tolist()
+            np.testing.assert_array_equal(
+                sample.gt_instances.masks.to_ndarray(), scene.masks
+            )
+        else:
+            np.testing.assert_array_equal(
+                sample.gt_sem_seg.data[0].numpy(), scene.label_map()
+            )

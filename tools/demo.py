@@ -1,0 +1,159 @@
+"""Trains and evaluates a small detector or segmentor on drawn scenes, for a look."""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # dcls_mm, uninstalled
+import mmcv  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+
+from dcls_mm.engine.resume import find_resumable  # noqa: E402
+from dcls_mm.visualization import (  # noqa: E402
+    draw_curves,
+    draw_kernels,
+    load_kernels,
+    read_curves,
+)
+
+SCENES = [
+    dict(split='train', count=800, seed=0),
+    dict(split='val', count=100, seed=2),
+]
+
+
+class Demo(NamedTuple):
+    """What differs between the demos; metrics: key in the log -> name."""
+
+    title: str
+    config: str
+    work_dir: Path
+    metrics: dict
+    unit: str
+
+
+DEMOS = {
+    'det': Demo(
+        'Cascade Mask R-CNN with ConvNeXt-dcls',
+        'configs/demo/cascade-mask-rcnn_convnext-dcls-demo_fpn_shapes.py',
+        Path('work_dirs/demo'),
+        {
+            'coco/bbox_mAP_50': 'box AP50',
+            'coco/segm_mAP_50': 'mask AP50',
+            'coco/bbox_mAP': 'box AP',
+            'coco/segm_mAP': 'mask AP',
+        },
+        'average precision, 0 to 1',
+    ),
+    'seg': Demo(
+        'UperNet with ConvNeXt-dcls',
+        'configs/demo/upernet_convnext-dcls-demo_shapes.py',
+        Path('work_dirs/demo-seg'),
+        {'mIoU': 'mIoU', 'mAcc': 'mAcc', 'aAcc': 'aAcc'},
+        'percent',
+    ),
+}
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('demo', choices=list(DEMOS), help='detector or segmentor')
+    parser.add_argument(
+        '--fresh', action='store_true', help='remove what an earlier run left, first'
+    )
+    return parser.parse_args()
+
+
+def run_tool(name, *arguments):
+    """Run a script of tools/ as a user would; end with its status if it fails."""
+    command = [sys.executable, f'tools/{name}', *map(str, arguments)]
+    print('$ python', *command[1:], flush=True)
+    status = subprocess.run(command, cwd=ROOT).returncode
+    if status:
+        sys.exit(f'demo: tools/{name} ended with status {status}, see above')
+
+
+def draw_scenes(demo):
+    root = Config.fromfile(ROOT / demo.config).data_root
+    for part in SCENES:
+        options = [f'--{key}={value}' for key, value in part.items()]
+        run_tool('dataset_converters/draw_shapes.py', root, *options)
+
+
+def train(demo):
+    config = Config.fromfile(ROOT / demo.config)
+    done, _ = find_resumable(str(ROOT / demo.work_dir))
+    if done and Path(done).name == f'epoch_{config.train_cfg.max_epochs}.pth':
+        print(f'trained already: {done} (start over with --fresh)')
+        return
+    run_tool('train.py', demo.config, '--work-dir', demo.work_dir, '--resume')
+
+
+def evaluate(demo):
+    shutil.rmtree(ROOT / demo.work_dir / 'test', ignore_errors=True)
+    checkpoint, _ = find_resumable(str(ROOT / demo.work_dir))
+    folder = demo.work_dir / 'test'
+    options = ['--work-dir', folder, '--show-dir', folder / 'pictures']
+    run_tool('test.py', demo.config, checkpoint, *options)
+
+
+def draw_results(demo):
+    folder = ROOT / demo.work_dir
+    curves = read_curves(folder, list(demo.metrics))
+    named = {demo.metrics[key]: curve for key, curve in curves.items()}
+    picture = draw_curves(named, f'{demo.title}, validation', y_label=demo.unit)
+    mmcv.imwrite(mmcv.rgb2bgr(picture), str(folder / 'metrics.png'))
+    checkpoint, _ = find_resumable(str(folder))
+    kernels = load_kernels(str(ROOT / demo.config), checkpoint)
+    mmcv.imwrite(mmcv.rgb2bgr(draw_kernels(kernels)), str(folder / 'kernels.png'))
+
+
+STAGES = {
+    'scenes': draw_scenes,
+    'training': train,
+    'evaluation on scenes not trained on': evaluate,
+    'pictures': draw_results,
+}
+
+
+def report(demo):
+    (log,) = (ROOT / demo.work_dir / 'test').glob('*/*.json')
+    values = json.loads(log.read_text())
+    print(f'\n{demo.title}, on {SCENES[1]["count"]} scenes not trained on:')
+    for key, name in demo.metrics.items():
+        print(f'  {name:<10} {values[key]:7.3f}')
+    print(f'({demo.unit})\n')
+    for what, where in {
+        'predictions': 'test/pictures (truth on the left)',
+        'metric curve': 'metrics.png',
+        'learned kernels': 'kernels.png',
+        'checkpoints, logs': '',
+    }.items():
+        print(f'  {what:<18} {demo.work_dir / where}')
+
+
+def main():
+    args = parse_args()
+    demo = DEMOS[args.demo]
+    if args.fresh:
+        shutil.rmtree(ROOT / demo.work_dir, ignore_errors=True)
+    print(f'{demo.title}: some 7 minutes on two CPU cores; stop and go on at will.')
+    try:
+        for number, (name, stage) in enumerate(STAGES.items(), 1):
+            print(f'\n[{number}/{len(STAGES)}] {name}', flush=True)
+            start = time.monotonic()
+            stage(demo)
+            print(f'[{number}/{len(STAGES)}] {time.monotonic() - start:.0f} s')
+    except KeyboardInterrupt:
+        sys.exit('\ndemo: interrupted; the same command goes on from here')
+    report(demo)
+
+
+if __name__ == '__main__':
+    main()
