@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._arguments import IntOrTuple, as_int, as_tuple
-from .backends import select_backend
+from .backends import ConvolutionCall, select_backend
 
 # The padding modes of torch.nn.ConvNd, and what torch.nn.functional.pad calls them.
 PADDING_MODES = {
@@ -61,8 +61,8 @@ def convolve(
         x = F.pad(x, last_axis_first, PADDING_MODES[padding_mode])
         sides = [(0, 0)] * ndim
     zeros = tuple(before for before, _ in sides)
-    chosen = select_backend(backend, x, kernel, bias, stride, zeros, groups)
-    y = chosen.convolve(x, kernel, bias, stride, zeros, groups)
+    call = ConvolutionCall(x, kernel, bias, stride, zeros, groups)
+    y = select_backend(backend, call).convolve(call)
     return y.squeeze(0) if unbatched else y
 
 

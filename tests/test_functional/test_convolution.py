@@ -8,7 +8,13 @@ import torch.nn.functional as F
 from conftest import assert_close
 
 from dcls_mm.functional import convolve
-from dcls_mm.functional.backends import BACKENDS, cpu_depthwise, native, select_backend
+from dcls_mm.functional.backends import (
+    BACKENDS,
+    ConvolutionCall,
+    cpu_depthwise,
+    native,
+    select_backend,
+)
 from dcls_mm.functional.reference import reference_convolution
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -140,7 +146,7 @@ def test_autocast_stays_in_float32():
 
 
 def call(x, kernel, stride=(1, 1), padding=(5, 5), groups=None):
-    return x, kernel, None, stride, padding, groups or len(kernel)
+    return ConvolutionCall(x, kernel, None, stride, padding, groups or len(kernel))
 
 
 LARGE = torch.randn(4, 1, 11, 11)
@@ -151,7 +157,7 @@ IMAGE = torch.randn(2, 4, 16, 16)
     ('arguments', 'reason'),
     [
         (call(IMAGE.to('meta'), LARGE.to('meta')), 'runs on a CPU.*meta'),
-        (call(torch.randn(2, 4, 16), torch.randn(4, 1, 11), (1,), (5,)), '2-d'),
+        (call(torch.randn(2, 4, 16), torch.randn(4, 1, 11), (1,), (5,)), '2 axes'),
         (call(IMAGE, torch.randn(4, 4, 11, 11), groups=1), 'depthwise'),
         (call(IMAGE, LARGE, stride=(2, 1)), r'stride 1, got \(2, 1\)'),
         (call(IMAGE, LARGE, padding=(11, 5)), 'padding under the kernel size'),
@@ -161,15 +167,15 @@ IMAGE = torch.randn(2, 4, 16, 16)
 )
 def test_forced_backend_says_why_it_cannot_serve(arguments, reason):
     with pytest.raises(ValueError, match=f"'cpu_depthwise' cannot serve.*{reason}"):
-        select_backend('cpu_depthwise', *arguments)
-    assert select_backend(None, *arguments) is native
+        select_backend('cpu_depthwise', arguments)
+    assert select_backend(None, arguments) is native
 
 
 def test_selection_by_kernel_size():
-    assert select_backend(None, *call(IMAGE, LARGE)) is BACKENDS['cpu_depthwise']
+    assert select_backend(None, call(IMAGE, LARGE)) is BACKENDS['cpu_depthwise']
     small = call(IMAGE, LARGE[..., :3, :3], padding=(1, 1))
-    assert select_backend(None, *small) is native
-    assert select_backend('cpu_depthwise', *small) is cpu_depthwise
+    assert select_backend(None, small) is native
+    assert select_backend('cpu_depthwise', small) is cpu_depthwise
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,23 @@
 """The backends of :func:`dcls_mm.functional.convolve`, in order of preference.
 
-A backend is a module of two functions of the same arguments
-``(x, kernel, bias, stride, padding, groups)``, where stride and padding are tuples and
-padding is with zeros: ``unsupported`` says in a sentence why the backend can't serve
-the call (None if it can), ``convolve`` serves it. A backend may have a third,
-``worthwhile``: whether it should be chosen by itself where it can serve.
+A backend is a module of functions of a :class:`ConvolutionCall`: ``unsupported`` says
+in a sentence why the backend can't serve the call (None if it can), ``convolve`` serves
+it. It may have a third, ``worthwhile``: whether it should be chosen by itself where it
+can serve.
 """
 
+from types import ModuleType
 from typing import Optional
 
 from . import cpu_depthwise, native
+from .call import ConvolutionCall
+
+__all__ = ['BACKENDS', 'ConvolutionCall', 'select_backend']
 
 BACKENDS = {'cpu_depthwise': cpu_depthwise, 'native': native}
 
 
-def select_backend(name: Optional[str], *call):
+def select_backend(name: Optional[str], call: ConvolutionCall) -> ModuleType:
     """The named backend, or the first that supports and suits the call.
 
     Raises:
@@ -24,14 +27,14 @@ def select_backend(name: Optional[str], *call):
         return next(backend for backend in BACKENDS.values() if _suits(backend, call))
     if name not in BACKENDS:
         raise ValueError(f'backend must be one of {list(BACKENDS)}, got {name!r}')
-    reason = BACKENDS[name].unsupported(*call)
+    reason = BACKENDS[name].unsupported(call)
     if reason is not None:
         raise ValueError(f'backend {name!r} cannot serve this call: {reason}')
     return BACKENDS[name]
 
 
-def _suits(backend, call) -> bool:
-    if backend.unsupported(*call) is not None:
+def _suits(backend: ModuleType, call: ConvolutionCall) -> bool:
+    if backend.unsupported(call) is not None:
         return False
     worthwhile = getattr(backend, 'worthwhile', None)
-    return worthwhile is None or worthwhile(*call)
+    return worthwhile is None or worthwhile(call)

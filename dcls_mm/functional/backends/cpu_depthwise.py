@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# From this extent on the backend beats torch in training as in inference; measured.
+from .call import ConvolutionCall
+
+# Extents from which this path is chosen: about where torch's own slows down.
 WORTHWHILE_EXTENT = 11
 
 # Bytes of image that one FFT of the kernel's gradient takes in, so that the spectra
@@ -21,25 +23,19 @@ WORTHWHILE_EXTENT = 11
 FFT_CHUNK_BYTES = 4 * 2**20
 
 
-def unsupported(
-    x: Tensor,
-    kernel: Tensor,
-    bias: Optional[Tensor],
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    groups: int,
-) -> Optional[str]:
+def unsupported(call: ConvolutionCall) -> Optional[str]:
     """Why this backend can't serve the call; None if it can."""
+    x, kernel = call.x, call.kernel
     if x.device.type != 'cpu':
         return f'it runs on a CPU, the input is on {x.device}'
-    if kernel.ndim != 4 or x.ndim != 4:
-        return 'it is for batched 2-d input'
-    if not groups == x.shape[1] == kernel.shape[0]:
+    if kernel.ndim != 4:
+        return f'it is for 2 axes of space, got {kernel.ndim - 2}'
+    if not call.groups == x.shape[1] == kernel.shape[0]:
         return 'it is depthwise: groups must equal the input and the output channels'
-    if stride != (1, 1):
-        return f'it needs stride 1, got {stride}'
-    if any(p >= size for p, size in zip(padding, kernel.shape[2:])):
-        return f'it needs padding under the kernel size, got {padding}'
+    if call.stride != (1, 1):
+        return f'it needs stride 1, got {call.stride}'
+    if any(p >= size for p, size in zip(call.padding, kernel.shape[2:])):
+        return f'it needs padding under the kernel size, got {call.padding}'
     if x.numel() == 0:
         return 'the input is empty'
     if torch.jit.is_tracing():
@@ -49,25 +45,18 @@ def unsupported(
     return None
 
 
-def worthwhile(x: Tensor, kernel: Tensor, *others) -> bool:
+def worthwhile(call: ConvolutionCall) -> bool:
     """Whether the kernel is large enough for this path to be the faster one."""
-    return min(kernel.shape[2:]) >= WORTHWHILE_EXTENT
+    return min(call.kernel.shape[2:]) >= WORTHWHILE_EXTENT
 
 
-def convolve(
-    x: Tensor,
-    kernel: Tensor,
-    bias: Optional[Tensor],
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    groups: int,
-) -> Tensor:
+def convolve(call: ConvolutionCall) -> Tensor:
     """The convolution, in float32 also under autocast, in the memory format of x."""
-    keep_channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    keep_channels_last = call.x.is_contiguous(memory_format=torch.channels_last)
     with torch.autocast('cpu', enabled=False):
-        bias = None if bias is None else bias.float()
-        x = x.float().contiguous(memory_format=torch.channels_last)
-        y = _DepthwiseConv2d.apply(x, kernel.float(), bias, padding)
+        x = call.x.float().contiguous(memory_format=torch.channels_last)
+        bias = None if call.bias is None else call.bias.float()
+        y = _DepthwiseConv2d.apply(x, call.kernel.float(), bias, call.padding)
     return y if keep_channels_last else y.contiguous()
 
 

@@ -1,33 +1,20 @@
 """torch's own convolution: serves every call, and is the peer of all benchmarks."""
 
-from typing import Optional
-
 import torch.nn.functional as F
 from torch import Tensor
+
+from .call import ConvolutionCall
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
-def unsupported(
-    x: Tensor,
-    kernel: Tensor,
-    bias: Optional[Tensor],
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    groups: int,
-) -> Optional[str]:
+def unsupported(call: ConvolutionCall) -> None:
     """None: torch's convolution serves every call."""
-    return None
 
 
-def convolve(
-    x: Tensor,
-    kernel: Tensor,
-    bias: Optional[Tensor],
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    groups: int,
-) -> Tensor:
+def convolve(call: ConvolutionCall) -> Tensor:
     """torch.nn.functional.convNd."""
-    conv = CONVOLUTIONS[kernel.ndim - 2]
-    return conv(x, kernel, bias, stride, padding, groups=groups)
+    conv = CONVOLUTIONS[call.kernel.ndim - 2]
+    return conv(
+        call.x, call.kernel, call.bias, call.stride, call.padding, groups=call.groups
+    )

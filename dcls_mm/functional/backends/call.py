@@ -1,0 +1,25 @@
+"""What a backend is asked to do."""
+
+from typing import NamedTuple, Optional
+
+from torch import Tensor
+
+
+class ConvolutionCall(NamedTuple):
+    """The checked arguments of one convolution.
+
+    Attributes:
+        x: (batch, in, *size).
+        kernel: (out, in // groups, *extent).
+        bias: (out,) or None.
+        stride: one an axis.
+        padding: zeros before and after, one an axis.
+        groups: divides the input and the output channels.
+    """
+
+    x: Tensor
+    kernel: Tensor
+    bias: Optional[Tensor]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    groups: int
