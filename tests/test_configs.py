@@ -23,7 +23,6 @@ DATA_ROOT = REPO.parent / 'shared' / 'data'
 CONFIGS = sorted(
     str(path.relative_to(CONFIG_ROOT))
     for path in CONFIG_ROOT.glob('[!_]*/*.py')
-    if path.name != 'common.py'
 )
 COCO_TINY = (
     'cascade_mask_rcnn/'

@@ -1,5 +1,5 @@
-# The Cascade Mask R-CNN family at a size that a CPU trains from random weights in
-# ten minutes: ConvNeXt-dcls-atto, 64 channels in neck and heads, small anchors.
+# The Cascade Mask R-CNN family at a size that a CPU can train from random weights:
+# ConvNeXt-dcls-atto, 64 channels in neck and heads, small anchors.
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_convnext-dcls_fpn.py',
     '../_base_/datasets/nuclei.py',

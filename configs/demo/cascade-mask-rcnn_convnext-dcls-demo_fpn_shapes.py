@@ -2,7 +2,7 @@
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_convnext-dcls_fpn.py',
     '../_base_/mmdet_runtime.py',
-    './common.py',
+    './_base_/shapes.py',
 ]
 width = 64
 strides = [4, 8, 16, 32]

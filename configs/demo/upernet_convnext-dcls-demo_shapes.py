@@ -2,7 +2,7 @@
 _base_ = [
     '../_base_/models/upernet_convnext-dcls.py',
     '../_base_/mmseg_runtime.py',
-    './common.py',
+    './_base_/shapes.py',
 ]
 width = 64
 num_classes = 6

@@ -1,4 +1,4 @@
-# The UperNet family at a size that a CPU trains from random weights in ten minutes:
+# The UperNet family at a size that a CPU can train from random weights:
 # ConvNeXt-dcls-atto and 64 channels in the heads.
 _base_ = [
     '../_base_/models/upernet_convnext-dcls.py',

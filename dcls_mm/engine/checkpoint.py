@@ -19,6 +19,7 @@ import pickle
 import re
 from contextlib import contextmanager
 from typing import Any, Callable
+from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -216,8 +217,8 @@ def guarded(loader: Callable) -> Callable:
 
     Returns:
         A loader with the same arguments. It raises a ``CheckpointError`` for
-        a type that mmengine does not write, and its subclasses for a file that
-        does not exist or can't be read.
+        a type that mmengine does not write and for a failed download, and its
+        subclasses for a file that does not exist or can't be read.
     """
 
     @functools.wraps(loader)

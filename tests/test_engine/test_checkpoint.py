@@ -295,6 +295,12 @@ def test_downloads_are_not_unpickled_either(trained, server, tmp_path):
     assert same(CheckpointLoader.load_checkpoint(f'{url}/good.pth'), trained[1])
 
 
+def test_a_failed_download_is_told_in_a_sentence():
+    closed = 'http://127.0.0.1:9/weights.pth'
+    with pytest.raises(CheckpointError, match=f'{closed} could not be downloaded'):
+        CheckpointLoader.load_checkpoint(closed)
+
+
 def test_the_attacks_would_work(tmp_path):
     """Else the tests above would show nothing."""
     canary = tmp_path / 'canary'
