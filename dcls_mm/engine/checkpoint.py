@@ -231,6 +231,11 @@ def guarded(loader: Callable) -> Callable:
             raise MissingCheckpointError(
                 f'checkpoint {filename} does not exist (looked in {os.getcwd()})'
             ) from error
+        except URLError as error:
+            raise CheckpointError(
+                f'checkpoint {filename} could not be downloaded ({error.reason}); '
+                'fetch it where there is a network, and give the path of the file'
+            ) from error
         except (MemoryError, torch.cuda.OutOfMemoryError):
             raise
         except Exception as error:
