@@ -1,5 +1,9 @@
 """The registered names work wherever OpenMMLab builds a convolution."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from mmcv.cnn import ConvModule, build_conv_layer
@@ -65,3 +69,25 @@ def test_head_of_mmseg():
     )
     assert head([torch.randn(1, 4, 16, 16)]).shape == (1, 3, 16, 16)
     assert sum(isinstance(m, DCLSConv2d) for m in head.modules()) == 3
+
+
+WITHOUT_OPENMMLAB = """
+import sys
+sys.modules.update(mmengine=None, mmcv=None)  # importing them now fails
+import torch
+from dcls_mm.functional import construct_kernel
+from dcls_mm.layers import DCLSConv2d
+layer = DCLSConv2d(4, 4, 3, padding=1, dilated_kernel_size=9)
+assert layer(torch.randn(1, 4, 8, 8)).shape == (1, 4, 8, 8)
+"""
+
+
+def test_layers_and_maths_work_without_openmmlab():
+    done = subprocess.run(
+        [sys.executable, '-c', WITHOUT_OPENMMLAB],
+        cwd=Path(__file__).parents[1],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'mmengine and mmcv not found: dcls_mm.layers and' in done.stderr

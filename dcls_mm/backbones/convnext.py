@@ -29,8 +29,8 @@ ARCHITECTURES = {
     'xlarge': dict(depths=(3, 3, 27, 3), dims=(256, 512, 1024, 2048)),
 }
 
-# The published setting: as many elements as a 7x7 kernel has weights once the learned
-# positions are counted, two an element for all blocks of a stage.
+# The published setting; the count makes the parameters, learned positions included,
+# about as many as those of ConvNeXt-T with 7x7 kernels.
 DCLS_17X17 = dict(
     type='DCLSConv2d',
     kernel_count=34,

@@ -90,7 +90,7 @@ class ConstructedConvNd(nn.Module):
 
     def kernel(self) -> Tensor:
         """The dense kernel, (out, in // groups, *extent), differentiable."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} must define kernel()')
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in, *size) -> (batch, out, *out_size), as torch.nn.ConvNd."""

@@ -231,6 +231,18 @@ def test_bad_arguments(change, error, message):
         DCLSConv2d(**{**dict(in_channels=4, out_channels=4, kernel_size=3), **change})
 
 
+def test_a_forced_backend_serves_or_says_why_not():
+    x = torch.randn(1, 4, 16, 16)
+    layers = {
+        backend: DCLSConv2d(4, 4, 11, padding=5, groups=4, backend=backend)
+        for backend in ('native', 'cpu_depthwise')
+    }
+    layers['native'].load_state_dict(layers['cpu_depthwise'].state_dict())
+    assert_close(layers['cpu_depthwise'](x), layers['native'](x), factor=5)
+    with pytest.raises(ValueError, match="'cpu_depthwise' cannot serve.*depthwise"):
+        DCLSConv2d(4, 4, 11, padding=5, backend='cpu_depthwise')(x)
+
+
 def test_bad_input():
     layer = DCLSConv2d(4, 4, 3)
     with pytest.raises(ValueError, match='must have 4 channels.*got 3'):

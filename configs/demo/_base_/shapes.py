@@ -1,5 +1,7 @@
 # What the demos share: the scenes, a small backbone, and a schedule that learns from
 # random weights in minutes.
+_base_ = '../../_base_/schedules/adamw_dcls.py'
+
 data_root = 'data/shapes/'
 image_size = (160, 160)
 classes = ('disc', 'triangle', 'square', 'star', 'ring')
@@ -22,16 +24,5 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
-    clip_grad=dict(max_norm=10),
-    # The learning technique of DCLS: positions learn five times as fast, undecayed.
-    # A stage's blocks share theirs: bypass_duplicate lists them once.
-    paramwise_cfg=dict(
-        bypass_duplicate=True,
-        norm_decay_mult=0.0,
-        custom_keys={'dwconv.P': dict(lr_mult=5.0, decay_mult=0.0)},
-    ),
-)
+optim_wrapper = dict(optimizer=dict(lr=2e-3), clip_grad=dict(max_norm=10))
 randomness = dict(seed=0)
