@@ -17,7 +17,11 @@ if _compat.available('mmengine') and _compat.available('mmcv'):
         layers.DCLSConv1d,
         layers.DCLSConv2d,
         layers.DCLSConv3d,
+        layers.DCLSConvTranspose1d,
+        layers.DCLSConvTranspose2d,
+        layers.DCLSConvTranspose3d,
         backbones.ConvNeXtDCLS,
+        backbones.DCLSDeconvModule,
     ):
         MODELS.register_module(module=module)
     HOOKS.register_module(module=engine.AtomicCheckpointHook)

@@ -6,12 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmcv.cnn import ConvModule, build_conv_layer
+from mmcv.cnn import ConvModule, build_conv_layer, build_upsample_layer
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 import dcls_mm  # noqa: F401
-from dcls_mm.layers import DCLSConv1d, DCLSConv2d, DCLSConv3d
+from dcls_mm.layers import (
+    DCLSConv1d,
+    DCLSConv2d,
+    DCLSConv3d,
+    DCLSConvTranspose1d,
+    DCLSConvTranspose2d,
+    DCLSConvTranspose3d,
+)
 
 CONV_CFG = dict(type='DCLSConv2d', dilated_kernel_size=7)
 
@@ -22,6 +29,21 @@ def test_build_conv_layer(layer):
     built = build_conv_layer(cfg, 4, 6, 3, padding=1)
     assert type(built) is layer
     assert built.extent == (5,) * layer.ndim
+
+
+@pytest.mark.parametrize(
+    'layer', [DCLSConvTranspose1d, DCLSConvTranspose2d, DCLSConvTranspose3d]
+)
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
+def test_build_upsample_layer(layer, scope):
+    pytest.importorskip(scope)
+    init_default_scope(scope)
+    cfg = dict(type=layer.__name__, kernel_size=4, stride=2, padding=1)
+    built = build_upsample_layer(
+        dict(cfg, dilated_kernel_size=6), in_channels=4, out_channels=6
+    )
+    assert type(built) is layer
+    assert built(torch.randn(1, 4, *(5,) * layer.ndim)).shape[2:] == (10,) * layer.ndim
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])

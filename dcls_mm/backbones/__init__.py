@@ -1,5 +1,6 @@
-"""Backbones for mmdet and mmseg."""
+"""Backbones, and blocks for the networks around them, for OpenMMLab's configs."""
 
 from .convnext import ConvNeXtDCLS
+from .upsampling import DCLSDeconvModule
 
-__all__ = ['ConvNeXtDCLS']
+__all__ = ['ConvNeXtDCLS', 'DCLSDeconvModule']

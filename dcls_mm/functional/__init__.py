@@ -1,7 +1,14 @@
 """The maths of DCLS on plain tensors: torch only, no state, no registry."""
 
-from .convolution import convolve
+from .convolution import convolve, convolve_transposed
 from .interpolation import INTERPOLATIONS
 from .kernel import construct_kernel
+from .sampling import sampled_convolution
 
-__all__ = ['INTERPOLATIONS', 'construct_kernel', 'convolve']
+__all__ = [
+    'INTERPOLATIONS',
+    'construct_kernel',
+    'convolve',
+    'convolve_transposed',
+    'sampled_convolution',
+]

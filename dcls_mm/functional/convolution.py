@@ -16,6 +16,12 @@ PADDING_MODES = {
     'circular': 'circular',
 }
 
+TRANSPOSED_CONVOLUTIONS = {
+    1: F.conv_transpose1d,
+    2: F.conv_transpose2d,
+    3: F.conv_transpose3d,
+}
+
 
 def convolve(
     x: Tensor,
@@ -47,9 +53,13 @@ def convolve(
     Raises:
         ValueError, TypeError: an argument doesn't fit, or ``backend`` can't serve.
     """
-    ndim = kernel.ndim - 2
+    ndim = _spatial_axes(kernel, '(out, in // groups, *extent)')
     groups = as_int('groups', groups, minimum=1)
-    _check_shapes(x, kernel, bias, groups)
+    out, group_in = kernel.shape[:2]
+    if out % groups:
+        raise ValueError(f'groups must divide the {out} output channels, got {groups}')
+    check_input(x, ndim, group_in * groups)
+    check_bias(bias, out)
     stride = as_tuple('stride', stride, ndim, minimum=1)
     check_padding_mode(padding_mode)
     sides = padding_sides(padding, tuple(kernel.shape[2:]), stride)
@@ -57,13 +67,56 @@ def convolve(
     unbatched = x.ndim == ndim + 1
     x = x.unsqueeze(0) if unbatched else x
     if padding_mode != 'zeros' or any(before != after for before, after in sides):
-        last_axis_first = [side for pair in reversed(sides) for side in pair]
-        x = F.pad(x, last_axis_first, PADDING_MODES[padding_mode])
+        x = pad(x, sides, padding_mode)
         sides = [(0, 0)] * ndim
     zeros = tuple(before for before, _ in sides)
     call = ConvolutionCall(x, kernel, bias, stride, zeros, groups)
     y = select_backend(backend, call).convolve(call)
     return y.squeeze(0) if unbatched else y
+
+
+def convolve_transposed(
+    x: Tensor,
+    kernel: Tensor,
+    bias: Optional[Tensor] = None,
+    *,
+    stride: IntOrTuple = 1,
+    padding: IntOrTuple = 0,
+    output_padding: IntOrTuple = 0,
+    groups: int = 1,
+) -> Tensor:
+    """The transpose of :func:`convolve`, as torch.nn.functional.conv_transposeNd.
+
+    Args:
+        x: (batch, in, *size) or (in, *size), with 1, 2 or 3 spatial axes.
+        kernel: (in, out // groups, *extent).
+        bias: (out,).
+        stride, padding: of the convolution that this is the transpose of.
+        output_padding: further pixels at the output's end, under the stride.
+        groups: divides the input and the output channels.
+
+    Returns:
+        (batch, out, *out_size) with out_size = (size - 1) * stride - 2 * padding
+        + extent + output_padding, or without batch if ``x`` has none.
+
+    Raises:
+        ValueError, TypeError: an argument doesn't fit.
+    """
+    ndim = _spatial_axes(kernel, '(in, out // groups, *extent)')
+    groups = as_int('groups', groups, minimum=1)
+    if len(kernel) % groups:
+        raise ValueError(
+            f'groups must divide the {len(kernel)} input channels, got {groups}'
+        )
+    check_input(x, ndim, len(kernel))
+    check_bias(bias, kernel.shape[1] * groups)
+    stride = as_tuple('stride', stride, ndim, minimum=1)
+    padding = as_tuple('padding', padding, ndim, minimum=0)
+    output_padding = as_tuple('output_padding', output_padding, ndim, minimum=0)
+    check_output_padding(output_padding, stride)
+    return TRANSPOSED_CONVOLUTIONS[ndim](
+        x, kernel, bias, stride, padding, output_padding, groups
+    )
 
 
 def padding_sides(
@@ -87,6 +140,12 @@ def padding_sides(
     return [(p, p) for p in as_tuple('padding', padding, len(extent), minimum=0)]
 
 
+def pad(x: Tensor, sides: list[tuple[int, int]], padding_mode: str) -> Tensor:
+    """``x`` with (before, after) pixels an axis in a mode of ``PADDING_MODES``."""
+    last_axis_first = [side for pair in reversed(sides) for side in pair]
+    return F.pad(x, last_axis_first, PADDING_MODES[padding_mode])
+
+
 def check_padding_mode(padding_mode: str) -> None:
     if padding_mode not in PADDING_MODES:
         raise ValueError(
@@ -94,26 +153,36 @@ def check_padding_mode(padding_mode: str) -> None:
         )
 
 
-def _check_shapes(x: Tensor, kernel: Tensor, bias: Optional[Tensor], groups: int):
-    ndim = kernel.ndim - 2
-    if not 1 <= ndim <= 3:
+def check_output_padding(output_padding: tuple, stride: tuple) -> None:
+    if any(more >= step for more, step in zip(output_padding, stride)):
         raise ValueError(
-            'kernel must have the shape (out, in // groups, *extent) with 1, 2 or 3 '
-            f'axes of extent, got {tuple(kernel.shape)}'
+            f'output_padding must be under the stride {stride}, got {output_padding}'
         )
-    out, group_in = kernel.shape[:2]
-    if out % groups:
-        raise ValueError(f'groups must divide the {out} output channels, got {groups}')
+
+
+def check_input(x: Tensor, ndim: int, channels: int) -> None:
+    """Raise a ValueError unless ``x`` is ([batch,] channels, *size)."""
     if x.ndim not in (ndim + 1, ndim + 2):
         raise ValueError(
             f'the input must have {ndim + 2} axes (batch, channels, {ndim} of space), '
             f'or {ndim + 1} without batch, got the shape {tuple(x.shape)}'
         )
-    channels = x.shape[-ndim - 1]
-    if channels != group_in * groups:
+    if x.shape[-ndim - 1] != channels:
         raise ValueError(
-            f'the input must have {group_in * groups} channels (in // groups = '
-            f'{group_in}, groups = {groups}), got {channels} in {tuple(x.shape)}'
+            f'the input must have {channels} channels, got {x.shape[-ndim - 1]} in '
+            f'the shape {tuple(x.shape)}'
         )
+
+
+def check_bias(bias: Optional[Tensor], out: int) -> None:
     if bias is not None and bias.shape != (out,):
         raise ValueError(f'bias must have the shape ({out},), got {tuple(bias.shape)}')
+
+
+def _spatial_axes(kernel: Tensor, shape: str) -> int:
+    if not 3 <= kernel.ndim <= 5:
+        raise ValueError(
+            f'kernel must have the shape {shape} with 1, 2 or 3 axes of extent, '
+            f'got {tuple(kernel.shape)}'
+        )
+    return kernel.ndim - 2

@@ -25,7 +25,8 @@ def bilinear_profile(taps: Tensor, center: Tensor, sigma: Optional[Tensor]) -> T
     lower = center.floor()
     fraction = center - lower
     distance = taps - lower
-    zero = fraction.new_zeros(())
+    # Not a plain zero, which would hide a NaN.
+    zero = fraction * 0
     return torch.where(
         distance == 0, 1 - fraction, torch.where(distance == 1, fraction, zero)
     )

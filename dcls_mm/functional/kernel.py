@@ -25,31 +25,37 @@ def construct_kernel(
 
     ``K = sum_e w_e * outer_a(profile_a(e))`` over the elements e and the axes a, a
     batched matrix product of the per-axis profiles; for the normalised interpolations
-    ``w_e`` is divided by the sum of its element's taps (+ 1e-7). Taps outside the
-    extent are dropped. Computed in float32 at least, also under autocast.
+    ``w_e`` is divided by the sum of its element's taps (+ 1e-7). Computed in float32 at
+    least, also under autocast.
+
+    Positions beyond the extent are allowed: the taps outside are dropped, and the
+    normalised interpolations divide by the sum of those inside. A position or sigma
+    that is NaN or infinite makes every tap of its kernel NaN. A sigma of zero is the
+    narrowest profile, and gets no gradient (|sigma| has none there).
 
     Args:
-        weight: (out, in // groups, count).
-        positions: (ndim, out, in // groups, count), in pixels from the kernel's centre,
-            which is tap ``extent // 2``; row i belongs to spatial axis i.
+        weight: (*kernels, count), for a convolution (out, in // groups, count).
+        positions: (ndim, *kernels, count), in pixels from the kernel's centre, which is
+            tap ``extent // 2``; row i belongs to spatial axis i. An axis of size 1 is
+            shared along that axis of ``weight``.
         sigma: like ``positions``, in pixels; for 'max' and 'gauss' only.
         kernel_size: the extent in taps, one int or ``ndim`` of them.
         interpolation: 'bilinear' ('v0'), 'triangle' ('v1'), 'max' or 'gauss'.
 
     Returns:
-        (out, in // groups, *kernel_size), in the dtype of ``weight``.
+        (*kernels, *kernel_size), in the dtype of ``weight``.
 
     Raises:
         ValueError: a shape, the extent or the interpolation doesn't fit.
 
     Source: arXiv 2112.03740 (bilinear), arXiv 2306.00817 (the others).
     """
-    _check_elements(weight, positions)
+    check_elements(weight, positions)
     extent = as_tuple('kernel_size', kernel_size, len(positions), minimum=1)
     interpolation = interpolation_name(interpolation)
     _check_sigma(sigma, positions, interpolation)
 
-    with _without_autocast(weight.device.type):
+    with without_autocast(weight.device.type):
         profiles = _axis_profiles(positions, sigma, extent, interpolation)
         scaled = weight.to(profiles[0].dtype)
         if INTERPOLATIONS[interpolation].normalized:
@@ -58,18 +64,24 @@ def construct_kernel(
         return _outer_sum(scaled, profiles).to(weight.dtype)
 
 
+def finite_or_nan(values: Tensor) -> Tensor:
+    """``values`` with NaN for what is infinite, the gradient unchanged."""
+    return values + (values - values)
+
+
 def _axis_profiles(
     positions: Tensor, sigma: Optional[Tensor], extent: tuple, interpolation: str
 ) -> list[Tensor]:
-    """One (out, in // groups, count, extent of the axis) an axis."""
+    """One (*kernels, count, extent of the axis) an axis."""
     dtype = torch.promote_types(positions.dtype, torch.float32)
+    centers = finite_or_nan(positions.to(dtype)).unsqueeze(-1)
+    widths = None if sigma is None else finite_or_nan(sigma.to(dtype)).unsqueeze(-1)
     profile = INTERPOLATIONS[interpolation].profile
     profiles = []
     for axis, size in enumerate(extent):
         taps = torch.arange(size, dtype=dtype, device=positions.device)
-        center = positions[axis].to(dtype).unsqueeze(-1) + size // 2
-        width = None if sigma is None else sigma[axis].to(dtype).unsqueeze(-1)
-        profiles.append(profile(taps, center, width))
+        width = None if widths is None else widths[axis]
+        profiles.append(profile(taps, centers[axis] + size // 2, width))
     return profiles
 
 
@@ -80,31 +92,33 @@ def _outer_sum(weight: Tensor, profiles: list[Tensor]) -> Tensor:
         taps = (taps.unsqueeze(-1) * profile.unsqueeze(-2)).flatten(-2)
     kernel = taps.transpose(-1, -2) @ profiles[-1]
     extent = [profile.shape[-1] for profile in profiles]
-    return kernel.reshape(*weight.shape[:2], *extent)
+    return kernel.reshape(*weight.shape[:-1], *extent)
 
 
-def _without_autocast(device_type: str) -> AbstractContextManager:
+def without_autocast(device_type: str) -> AbstractContextManager:
+    """A context in which operators keep the dtypes that they are given."""
     if device_type in ('cpu', 'cuda'):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
 
 
-def _check_elements(weight: Tensor, positions: Tensor) -> None:
-    if weight.ndim != 3:
+def check_elements(weight: Tensor, positions: Tensor) -> None:
+    """Raise a ValueError if the shapes of weight and positions don't fit."""
+    if weight.ndim == 0:
         raise ValueError(
-            'weight must have the shape (out, in // groups, count), '
-            f'got {tuple(weight.shape)}'
+            'weight must have the shape (*kernels, count), for a convolution '
+            '(out, in // groups, count), got a scalar'
         )
-    if positions.ndim != 4 or positions.shape[1:] != weight.shape:
-        out, group_in, count = weight.shape
+    wanted, given = tuple(weight.shape), tuple(positions.shape)
+    if len(given) != len(wanted) + 1 or any(
+        size not in (1, full) for size, full in zip(given[1:], wanted)
+    ):
         raise ValueError(
-            f'positions must have the shape (ndim, {out}, {group_in}, {count}) '
-            f"after weight's (out, in // groups, count), got {tuple(positions.shape)}"
+            f"positions must have the shape (ndim, {', '.join(map(str, wanted))}) "
+            f"after weight's {wanted}, or 1 in an axis that shares them, got {given}"
         )
-    if not 1 <= len(positions) <= 3:
-        raise ValueError(
-            f'positions must have 1, 2 or 3 axes in front, got {len(positions)}'
-        )
+    if not 1 <= given[0] <= 3:
+        raise ValueError(f'positions must have 1, 2 or 3 axes in front, got {given[0]}')
 
 
 def _check_sigma(sigma: Optional[Tensor], positions: Tensor, name: str) -> None:

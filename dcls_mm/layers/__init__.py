@@ -2,6 +2,12 @@
 
 from .base import ConstructedConvNd
 from .dcls import DCLSConv1d, DCLSConv2d, DCLSConv3d, DCLSConvNd
+from .transposed import (
+    DCLSConvTranspose1d,
+    DCLSConvTranspose2d,
+    DCLSConvTranspose3d,
+    DCLSConvTransposeNd,
+)
 
 __all__ = [
     'ConstructedConvNd',
@@ -9,4 +15,8 @@ __all__ = [
     'DCLSConv2d',
     'DCLSConv3d',
     'DCLSConvNd',
+    'DCLSConvTranspose1d',
+    'DCLSConvTranspose2d',
+    'DCLSConvTranspose3d',
+    'DCLSConvTransposeNd',
 ]

@@ -14,7 +14,8 @@ from ..functional.convolution import check_padding_mode, padding_sides
 class ConstructedConvNd(nn.Module):
     """A convolution whose kernel a subclass makes from its parameters.
 
-    Subclasses set ``ndim``, own the parameters but ``bias``, and give :meth:`kernel`.
+    Subclasses set ``ndim``, make their parameters, then the bias by
+    :meth:`register_bias`, and give :meth:`kernel`.
     In evaluation without gradients the kernel is made once and kept until a parameter
     is replaced or written in place, or the module is moved, converted or switched by
     ``train()`` or ``eval()``. (A write through ``parameter.data`` leaves no trace that
@@ -24,8 +25,8 @@ class ConstructedConvNd(nn.Module):
         extent: taps of the kernel an axis, (ndim,).
         kernel_size, dilation: of the ordinary convolution in whose place this stands;
             kept for code that asks a conv for them.
-        stride, padding, groups, bias, padding_mode: as in torch.nn.ConvNd, for the
-            kernel of ``extent`` taps.
+        stride, padding, groups, padding_mode: as in torch.nn.ConvNd, for the kernel of
+            ``extent`` taps.
         backend: a backend of ``functional.convolve`` to force, None to choose.
 
     Raises:
@@ -34,7 +35,6 @@ class ConstructedConvNd(nn.Module):
 
     ndim: int
     transposed = False
-    output_padding = (0,)
 
     def __init__(
         self,
@@ -47,11 +47,8 @@ class ConstructedConvNd(nn.Module):
         stride: IntOrTuple,
         padding: Union[IntOrTuple, str],
         groups: int,
-        bias: bool,
         padding_mode: str,
         backend: Optional[str],
-        device=None,
-        dtype=None,
     ):
         super().__init__()
         self.in_channels = as_int('in_channels', in_channels, minimum=1)
@@ -67,6 +64,7 @@ class ConstructedConvNd(nn.Module):
         self.kernel_size = kernel_size
         self.dilation = dilation
         self.stride = as_tuple('stride', stride, self.ndim, minimum=1)
+        self.output_padding = (0,) * self.ndim
         padding_sides(padding, extent, self.stride)
         self.padding = (
             padding
@@ -80,16 +78,30 @@ class ConstructedConvNd(nn.Module):
                 f'backend must be None or one of {list(BACKENDS)}, got {backend!r}'
             )
         self.backend = backend
-        if bias:
-            self.bias = nn.Parameter(
-                torch.empty(self.out_channels, device=device, dtype=dtype)
-            )
-        else:
-            self.register_parameter('bias', None)
         self._kept_kernel = None
 
+    def register_bias(self, bias: bool, device=None, dtype=None) -> None:
+        """Make the parameter ``bias``, (out,), or None.
+
+        It comes last, as in torch.nn.ConvNd: an optimizer's state_dict knows its
+        parameters by their order.
+        """
+        parameter = None
+        if bias:
+            parameter = nn.Parameter(
+                torch.empty(self.out_channels, device=device, dtype=dtype)
+            )
+        self.register_parameter('bias', parameter)
+
+    @property
+    def kernel_channels(self) -> tuple[int, int]:
+        """(out, in // groups); if transposed (in, out // groups)."""
+        if self.transposed:
+            return self.in_channels, self.out_channels // self.groups
+        return self.out_channels, self.in_channels // self.groups
+
     def kernel(self) -> Tensor:
-        """The dense kernel, (out, in // groups, *extent), differentiable."""
+        """The dense kernel, (*kernel_channels, *extent), differentiable."""
         raise NotImplementedError(f'{type(self).__name__} must define kernel()')
 
     def forward(self, x: Tensor) -> Tensor:

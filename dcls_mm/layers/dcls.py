@@ -6,16 +6,18 @@ from typing import Optional, Union
 import torch
 from torch import Tensor, nn
 
-from ..functional import INTERPOLATIONS, construct_kernel
-from ..functional._arguments import IntOrTuple, as_int, as_tuple
+from ..functional import INTERPOLATIONS, construct_kernel, sampled_convolution
+from ..functional._arguments import IntOrTuple, as_int
 from ..functional.interpolation import interpolation_name
+from ..functional.kernel import NORMALIZATION_EPS
 from .base import ConstructedConvNd
+from .geometry import grown_padding, layer_geometry
+from .positions import INITIAL_POSITIONS, LearnedPositions, initialize_sigma
 
-# Standard deviation of the published initial positions, in pixels.
-POSITION_STD = 0.5
+FORMULATIONS = ('construct', 'sample')
 
 
-class DCLSConvNd(ConstructedConvNd):
+class DCLSConvNd(LearnedPositions, ConstructedConvNd):
     """A convolution that learns where its elements sit inside a large kernel.
 
     It takes the place of the torch.nn.ConvNd with the same first arguments: with
@@ -24,19 +26,34 @@ class DCLSConvNd(ConstructedConvNd):
     replaced conv's size. ``kernel_size`` may be left None where ``kernel_count`` and
     ``dilated_kernel_size`` are given; padding is then that of the extent itself.
 
+    Axes that ``position_axes`` leaves out are dense: there the kernel has the replaced
+    conv's taps, each with its own elements along the learned axes.
+
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
             padding_mode, device, dtype: as in torch.nn.ConvNd, of the replaced conv.
-        kernel_count: number of elements; by default the replaced conv's weights.
-        dilated_kernel_size: extent in pixels, an int or one an axis; by default
-            ``dilation * (kernel_size - 1) + 1``.
+        kernel_count: number of elements, for each tap of the dense axes if there are
+            any; by default the replaced conv's taps along the learned axes.
+        dilated_kernel_size: extent in pixels, an int for the learned axes or one an
+            axis; by default ``dilation * (kernel_size - 1) + 1``.
         interpolation: 'bilinear' ('v0'), 'triangle' ('v1'), 'max' or 'gauss'.
+        position_axes: the spatial axis that each row of P stands for; by default all
+            axes in order. ``(1,)`` learns columns only, ``(1, 0)`` puts columns first.
+        per_output_positions: False shares the positions among the output channels.
+        formulation: 'construct' builds the kernel and convolves with it; 'sample'
+            samples the input at the positions (bilinear only), with memory that does
+            not grow with the extent.
+        initial_positions: 'normal' (published), 'uniform' or 'grid' (the replaced
+            conv's taps).
+        initial_sigma: in pixels, for 'max' and 'gauss'; by default the published value.
+        learn_positions, learn_sigma: False keeps them as they start.
+        integer_positions: in evaluation, round the positions to whole pixels.
         backend: a backend of ``functional.convolve`` to force, None to choose.
 
     Parameters:
-        weight (out, in // groups, count); P (ndim, out, in // groups, count), positions
-        in pixels from the kernel's centre, rows first; SIG, like P, for 'max' and
-        'gauss' only; bias (out,).
+        weight (out, in // groups, [dense taps,] count); P (learned axes, *weight's
+        shape, without ``out`` if shared), positions in pixels from the kernel's centre;
+        SIG, like P, for 'max' and 'gauss' only; bias (out,).
 
     Raises:
         ValueError, TypeError: an argument that doesn't fit, by its name.
@@ -44,6 +61,18 @@ class DCLSConvNd(ConstructedConvNd):
     Source: arXiv 2112.03740 (bilinear), 2306.00817 (the others); initial values as in
     the published package.
     """
+
+    # What from_conv takes over from the attributes of a convolution.
+    CONV_ARGUMENTS = (
+        'in_channels',
+        'out_channels',
+        'kernel_size',
+        'stride',
+        'padding',
+        'dilation',
+        'groups',
+        'padding_mode',
+    )
 
     def __init__(
         self,
@@ -62,111 +91,243 @@ class DCLSConvNd(ConstructedConvNd):
         kernel_count: Optional[int] = None,
         dilated_kernel_size: Optional[IntOrTuple] = None,
         interpolation: str = 'bilinear',
+        position_axes: Optional[tuple[int, ...]] = None,
+        per_output_positions: bool = True,
+        formulation: str = 'construct',
+        initial_positions: str = 'normal',
+        initial_sigma: Optional[float] = None,
+        learn_positions: bool = True,
+        learn_sigma: bool = True,
+        integer_positions: bool = False,
         backend: Optional[str] = None,
     ):
-        if kernel_size is None:
-            if kernel_count is None or dilated_kernel_size is None:
-                raise ValueError(
-                    'kernel_size may be left out only where kernel_count and '
-                    'dilated_kernel_size are both given'
-                )
-            kernel_size = dilated_kernel_size
-        kernel_size = as_tuple('kernel_size', kernel_size, self.ndim, minimum=1)
-        dilation = as_tuple('dilation', dilation, self.ndim, minimum=1)
-        replaced = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel_size))
-        extent = replaced
-        if dilated_kernel_size is not None:
-            extent = as_tuple(
-                'dilated_kernel_size', dilated_kernel_size, self.ndim, minimum=1
-            )
+        geometry = layer_geometry(
+            self.ndim,
+            kernel_size,
+            dilation,
+            kernel_count,
+            dilated_kernel_size,
+            position_axes,
+        )
         super().__init__(
             in_channels,
             out_channels,
-            extent,
-            kernel_size=kernel_size,
-            dilation=dilation,
+            geometry.extent,
+            kernel_size=geometry.kernel_size,
+            dilation=geometry.dilation,
             stride=stride,
-            padding=_grown_padding(padding, extent, replaced),
+            padding=grown_padding(padding, geometry),
             groups=groups,
-            bias=bias,
             padding_mode=padding_mode,
             backend=backend,
-            device=device,
-            dtype=dtype,
         )
+        self.position_axes = geometry.position_axes
+        self.dense_axes = geometry.dense_axes
         if kernel_count is None:
-            kernel_count = math.prod(kernel_size)
+            kernel_count = math.prod(self.kernel_size[i] for i in self.position_axes)
         self.kernel_count = as_int('kernel_count', kernel_count, minimum=1)
         self.interpolation = interpolation_name(interpolation)
-        shape = (self.out_channels, self.in_channels // self.groups, self.kernel_count)
+        self.per_output_positions = per_output_positions
+        self.formulation = formulation
+        self.integer_positions = integer_positions
+        self.initial_positions = initial_positions
+        self.initial_sigma = initial_sigma
+        self._check_choices(learn_sigma)
+
+        shape = self.element_shape
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        self.P = nn.Parameter(
-            torch.empty(self.ndim, *shape, device=device, dtype=dtype)
-        )
+        placed = shape if per_output_positions else shape[1:]
+        rows = len(self.position_axes)
+        self.P = nn.Parameter(torch.empty(rows, *placed, device=device, dtype=dtype))
         if INTERPOLATIONS[self.interpolation].has_sigma:
             self.SIG = nn.Parameter(torch.empty_like(self.P))
         else:
             self.register_parameter('SIG', None)
+        self.register_bias(bias, device, dtype)
         self.reset_parameters()
+        if not learn_positions:
+            self.freeze_positions()
+        if not learn_sigma:
+            self.fix_sigma()
+
+    @classmethod
+    def from_conv(cls, conv: nn.Module, **options) -> 'DCLSConvNd':
+        """A layer that computes the function of ``conv``, from which it may learn on.
+
+        Args:
+            conv: the torch.nn.ConvNd to replace, of as many axes (transposed for a
+                transposed layer); its weights and bias are copied.
+            options: keyword arguments of the layer, ``dilated_kernel_size`` among them,
+                but not those that ``conv`` gives.
+
+        Raises:
+            TypeError: ``conv`` is of another kind.
+            ValueError: the interpolation spreads an element over its neighbours, as
+                'gauss' always does.
+        """
+        kind = getattr(nn, f'Conv{"Transpose" * cls.transposed}{cls.ndim}d')
+        if not isinstance(conv, kind):
+            raise TypeError(
+                f'conv must be a torch.nn.{kind.__name__} to become a {cls.__name__}, '
+                f'got {type(conv).__name__}'
+            )
+        arguments = {name: getattr(conv, name) for name in cls.CONV_ARGUMENTS}
+        layer = cls(
+            **arguments,
+            bias=conv.bias is not None,
+            device=conv.weight.device,
+            dtype=conv.weight.dtype,
+            initial_positions='grid',
+            **options,
+        )
+        widened = layer.SIG is not None and bool(layer.SIG.any())
+        if layer.interpolation == 'gauss' or widened:
+            raise ValueError(
+                'conv can be replaced only by elements that each stay on one tap: take '
+                "interpolation 'bilinear', 'triangle', or 'max' with sigma 0, not "
+                f'{layer.interpolation!r} with sigma {options.get("initial_sigma")}'
+            )
+        order = [0, 1, *(2 + i for i in (*layer.dense_axes, *layer.learned_axes))]
+        weight = conv.weight.permute(order).reshape(layer.weight.shape)
+        if INTERPOLATIONS[layer.interpolation].normalized:
+            weight = weight * (1 + NORMALIZATION_EPS)
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            if conv.bias is not None:
+                layer.bias.copy_(conv.bias)
+        return layer
 
     @property
     def dilated_kernel_size(self) -> tuple[int, ...]:
         """The extent in pixels, one an axis."""
         return self.extent
 
+    @property
+    def learned_axes(self) -> list[int]:
+        """The axes with learned positions, in order."""
+        return sorted(self.position_axes)
+
+    @property
+    def element_shape(self) -> tuple[int, ...]:
+        """The shape of weight: (*kernel_channels, *dense taps, count)."""
+        dense = (self.extent[axis] for axis in self.dense_axes)
+        return (*self.kernel_channels, *dense, self.kernel_count)
+
     def reset_parameters(self) -> None:
-        """The published initial values."""
+        """The initial values: the published ones but for what the arguments say."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
             bound = 1 / math.sqrt(self.weight[0].numel())
             nn.init.uniform_(self.bias, -bound, bound)
-        nn.init.normal_(self.P, std=POSITION_STD)
-        self.clamp_positions()
-        if self.SIG is not None:
-            nn.init.constant_(
-                self.SIG, INTERPOLATIONS[self.interpolation].initial_sigma
-            )
+        INITIAL_POSITIONS[self.initial_positions](self)
+        initialize_sigma(self, self.initial_sigma)
 
-    @torch.no_grad()
-    def clamp_positions(self) -> None:
-        """Move positions beyond the first or the last tap of the extent onto it."""
-        for positions, size in zip(self.P, self.extent):
-            positions.clamp_(-(size // 2), size - 1 - size // 2)
+    def elements(self) -> tuple[Tensor, Tensor, Optional[Tensor]]:
+        """weight (*element_shape), positions and sigma, as they stand now.
 
-    def share_positions(self, other: 'DCLSConvNd') -> None:
-        """Use the position (and sigma) parameters of another layer as one's own.
-
-        Raises:
-            ValueError: the layers' positions are of different shape or meaning.
+        Positions and sigma are (learned axes, *element_shape), the rows in the order of
+        the spatial axes; ``out`` is 1 where the outputs share them.
         """
-        for name in ('extent', 'interpolation'):
-            if getattr(self, name) != getattr(other, name):
-                raise ValueError(
-                    f'layers that share positions must have one {name}, got '
-                    f'{getattr(self, name)} and {getattr(other, name)}'
-                )
-        if self.P.shape != other.P.shape:
-            raise ValueError(
-                'layers that share positions must have positions of one shape, got '
-                f'{tuple(self.P.shape)} and {tuple(other.P.shape)}'
-            )
-        self.P, self.SIG = other.P, other.SIG
+        placed = []
+        for rows in (self.P, self.SIG):
+            if rows is not None:
+                rows = self._in_axis_order(rows)
+                rows = rows if self.per_output_positions else rows.unsqueeze(1)
+            placed.append(rows)
+        positions, sigma = placed
+        if self.integer_positions and not self.training:
+            positions = positions.round()
+        return self.weight, positions, sigma
 
     def kernel(self) -> Tensor:
-        """The constructed kernel, (out, in // groups, *dilated_kernel_size)."""
-        return construct_kernel(
-            self.weight,
-            self.P,
-            self.SIG,
-            kernel_size=self.extent,
+        """The constructed kernel, (*kernel_channels, *dilated_kernel_size)."""
+        kernel = construct_kernel(
+            *self.elements(),
+            kernel_size=[self.extent[axis] for axis in self.learned_axes],
             interpolation=self.interpolation,
         )
+        if not self.dense_axes:
+            return kernel
+        made = range(2, 2 + self.ndim)
+        return kernel.movedim(
+            list(made), [2 + i for i in (*self.dense_axes, *self.learned_axes)]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, in, *size) -> (batch, out, *out_size), as torch.nn.ConvNd."""
+        if self.formulation == 'construct':
+            return super().forward(x)
+        weight, positions = self._elements_on_all_axes()
+        return sampled_convolution(
+            x,
+            weight,
+            positions,
+            self.bias,
+            kernel_size=self.extent,
+            stride=self.stride,
+            padding=self.padding,
+            groups=self.groups,
+            padding_mode=self.padding_mode,
+        )
+
+    def _elements_on_all_axes(self) -> tuple[Tensor, Tensor]:
+        """weight (out, in // groups, n) and positions with a row for dense axes too."""
+        weight, positions, _ = self.elements()
+        rows = dict(zip(self.learned_axes, positions))
+        for i, axis in enumerate(self.dense_axes):
+            first, last = self.position_limits(axis)
+            taps = torch.arange(first, last + 1).to(positions)
+            shape = [1] * (positions.ndim - 1)
+            shape[2 + i] = len(taps)
+            rows[axis] = taps.view(shape).expand_as(positions[0])
+        positions = torch.stack([rows[axis] for axis in range(self.ndim)]).flatten(3)
+        if not self.per_output_positions:
+            positions = positions.squeeze(1)
+        return weight.flatten(2), positions
+
+    def _check_choices(self, learn_sigma: bool) -> None:
+        for name, table in (
+            ('formulation', FORMULATIONS),
+            ('initial_positions', INITIAL_POSITIONS),
+        ):
+            if getattr(self, name) not in table:
+                raise ValueError(
+                    f'{name} must be one of {list(table)}, got {getattr(self, name)!r}'
+                )
+        has_sigma = INTERPOLATIONS[self.interpolation].has_sigma
+        if not has_sigma and (self.initial_sigma is not None or not learn_sigma):
+            raise ValueError(
+                f'interpolation {self.interpolation!r} has no sigma: leave out '
+                'initial_sigma and learn_sigma'
+            )
+        if self.formulation == 'sample' and self.interpolation != 'bilinear':
+            raise ValueError(
+                "formulation 'sample' needs interpolation 'bilinear', "
+                f'got {self.interpolation!r}'
+            )
+        if self.formulation == 'sample' and self.backend is not None:
+            raise ValueError(
+                "formulation 'sample' takes no backend, which would convolve with a "
+                f'kernel, got {self.backend!r}'
+            )
 
     def extra_repr(self) -> str:
-        return (
-            f'{super().extra_repr()}, kernel_count={self.kernel_count}, '
-            f'dilated_kernel_size={self.extent}, interpolation={self.interpolation!r}'
-        )
+        parts = [
+            super().extra_repr(),
+            f'kernel_count={self.kernel_count}',
+            f'dilated_kernel_size={self.extent}',
+            f'interpolation={self.interpolation!r}',
+        ]
+        optional = [
+            ('position_axes', tuple(range(self.ndim))),
+            ('per_output_positions', True),
+            ('formulation', 'construct'),
+            ('integer_positions', False),
+        ]
+        for name, default in optional:
+            if getattr(self, name) != default:
+                parts.append(f'{name}={getattr(self, name)!r}')
+        return ', '.join(parts)
 
 
 class DCLSConv1d(DCLSConvNd):
@@ -185,35 +346,3 @@ class DCLSConv3d(DCLSConvNd):
     """:class:`DCLSConvNd` over (batch, channels, depth, height, width)."""
 
     ndim = 3
-
-
-def _grown_padding(
-    padding: Union[IntOrTuple, str],
-    extent: tuple[int, ...],
-    replaced: tuple[int, ...],
-) -> Union[tuple[int, ...], str]:
-    """The padding with which ``extent`` taps give the replaced conv's output size."""
-    if extent == replaced or padding == 'same':
-        return padding
-    if padding == 'valid':
-        padding = 0
-    elif isinstance(padding, str):
-        raise ValueError(
-            f"padding must be integers, 'same' or 'valid', got {padding!r}"
-        )
-    grown = []
-    paddings = as_tuple('padding', padding, len(extent), minimum=0)
-    for given, large, small in zip(paddings, extent, replaced):
-        if (large - small) % 2:
-            raise ValueError(
-                f'dilated_kernel_size {extent} differs from the extent {replaced} of '
-                'the replaced conv (dilation * (kernel_size - 1) + 1) by an odd '
-                "number, so no padding keeps the output's size: change it by one"
-            )
-        if given + (large - small) // 2 < 0:
-            raise ValueError(
-                f'padding {padding} is too small for dilated_kernel_size {extent}, '
-                f'which is smaller than the replaced extent {replaced}'
-            )
-        grown.append(given + (large - small) // 2)
-    return tuple(grown)

@@ -100,7 +100,7 @@ def test_shared_positions_are_one_parameter():
     ]
     layers[1].share_positions(layers[0])
     names = [name for name, _ in nn.ModuleList(layers).named_parameters()]
-    assert names == ['0.bias', '0.weight', '0.P', '0.SIG', '1.bias', '1.weight']
+    assert names == ['0.weight', '0.P', '0.SIG', '0.bias', '1.weight', '1.bias']
     for other in (
         DCLSConv2d(3, 3, 3, groups=3, dilated_kernel_size=7),
         DCLSConv2d(3, 3, 3, groups=3, interpolation='gauss'),

@@ -11,8 +11,8 @@ from typing import Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from .._torch import is_channels_last, torch_func_active
 from .call import ConvolutionCall
 
 # Extents from which this path is chosen: about where torch's own slows down.
@@ -40,6 +40,8 @@ def unsupported(call: ConvolutionCall) -> Optional[str]:
         return 'the input is empty'
     if torch.jit.is_tracing():
         return "torch.jit.trace, which also counts FLOPs, records torch's operators"
+    if torch_func_active():
+        return "transforms of torch.func see through torch's operators only"
     if not _autocast_on_cpu() and {x.dtype, kernel.dtype} != {torch.float32}:
         return f'it computes in float32, got {x.dtype} and {kernel.dtype}'
     return None
@@ -52,12 +54,11 @@ def worthwhile(call: ConvolutionCall) -> bool:
 
 def convolve(call: ConvolutionCall) -> Tensor:
     """The convolution, in float32 also under autocast, in the memory format of x."""
-    keep_channels_last = call.x.is_contiguous(memory_format=torch.channels_last)
     with torch.autocast('cpu', enabled=False):
         x = call.x.float().contiguous(memory_format=torch.channels_last)
         bias = None if call.bias is None else call.bias.float()
         y = _DepthwiseConv2d.apply(x, call.kernel.float(), bias, call.padding)
-    return y if keep_channels_last else y.contiguous()
+    return y if is_channels_last(call.x) else y.contiguous()
 
 
 class _DepthwiseConv2d(torch.autograd.Function):
@@ -71,7 +72,6 @@ class _DepthwiseConv2d(torch.autograd.Function):
         ctx.save_for_backward(x, kernel)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_y):
         x, kernel = ctx.saved_tensors
         grad_x = grad_kernel = grad_bias = None

@@ -1,0 +1,64 @@
+"""Upsampling blocks with learned positions, for the decoders of OpenMMLab."""
+
+from typing import Optional
+
+import torch
+from mmcv.cnn import ConvModule
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint as run_checkpointed
+
+
+class DCLSDeconvModule(ConvModule):
+    """Transposed DCLS convolution, norm and activation, as mmseg's DeconvModule.
+
+    It takes what decoders hand to the layer of their ``upsample_cfg``; UNet's does:
+    ``upsample_cfg=dict(type='DCLSDeconvModule', dilated_kernel_size=8)``.
+
+    Args:
+        in_channels, out_channels: as in a convolution.
+        with_cp: recompute the block in the backward pass to save memory.
+        norm_cfg, act_cfg: of the norm and the activation, None for neither.
+        kernel_size: of the transposed convolution that is replaced; it differs from
+            ``scale_factor`` by an even number, or 0.
+        scale_factor: by which height and width grow.
+        options: keyword arguments of :class:`..layers.DCLSConvTranspose2d`.
+
+    Raises:
+        ValueError: kernel size and scale factor don't fit.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        with_cp: bool = False,
+        norm_cfg: Optional[dict] = None,
+        act_cfg: Optional[dict] = None,
+        *,
+        kernel_size: int = 4,
+        scale_factor: int = 2,
+        **options,
+    ):
+        excess = kernel_size - scale_factor
+        if excess < 0 or excess % 2:
+            raise ValueError(
+                'kernel_size must be scale_factor or larger by an even number, '
+                f'got {kernel_size} and {scale_factor}'
+            )
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=scale_factor,
+            padding=excess // 2,
+            conv_cfg=dict(type='DCLSConvTranspose2d', **options),
+            norm_cfg=norm_cfg,
+            act_cfg=act_cfg,
+        )
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, in, H, W) -> (batch, out, scale_factor H, scale_factor W)."""
+        if self.with_cp and torch.is_grad_enabled():
+            return run_checkpointed(super().forward, x, use_reentrant=False)
+        return super().forward(x)

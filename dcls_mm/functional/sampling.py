@@ -1,0 +1,255 @@
+"""The im2col formulation: the input sampled at the positions, without a kernel."""
+
+import math
+from functools import reduce
+from typing import NamedTuple, Optional, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ._arguments import IntOrTuple, as_int, as_tuple
+from ._torch import is_channels_last, torch_func_active
+from .convolution import (
+    check_bias,
+    check_input,
+    check_padding_mode,
+    pad,
+    padding_sides,
+)
+from .kernel import check_elements, finite_or_nan, without_autocast
+
+# Pixels gathered in one step (at least those of one element of one output a group).
+# Each takes about 60 bytes in the backward pass, in float32.
+STEP_PIXELS = 2**19
+
+
+def sampled_convolution(
+    x: Tensor,
+    weight: Tensor,
+    positions: Tensor,
+    bias: Optional[Tensor] = None,
+    *,
+    kernel_size: IntOrTuple,
+    stride: IntOrTuple = 1,
+    padding: Union[IntOrTuple, str] = 0,
+    groups: int = 1,
+    padding_mode: str = 'zeros',
+) -> Tensor:
+    """Convolve ``x`` with bilinear elements without building their kernel.
+
+    ``y[o] = sum_{i, e} weight[o, i, e] * x[i](pixel + positions[:, i, e])``, ``x``
+    interpolated between its pixels: what :func:`convolve` gives with the kernel that
+    :func:`construct_kernel` makes of the elements. The work follows the number of
+    elements and not the extent; the memory follows neither, as the backward pass
+    samples again. That pays where few elements lie in a large extent, above all if
+    many outputs share their positions.
+
+    Positions beyond the extent are allowed: the taps outside are dropped. A position
+    that is NaN or infinite makes all outputs NaN that use it. Computed in the dtype of
+    ``x`` and ``weight``, in float32 at least, also under autocast.
+
+    Args:
+        x: (batch, in, *size) or (in, *size), with 1, 2 or 3 spatial axes.
+        weight: (out, in // groups, count).
+        positions: (ndim, in // groups, count), shared over the outputs and the groups,
+            or (ndim, out, in // groups, count), in pixels from the kernel's centre,
+            which is tap ``extent // 2``; row i belongs to spatial axis i. An axis of
+            size 1 is shared along that axis of ``weight``.
+        bias: (out,).
+        kernel_size: the extent in taps, one int or one an axis.
+        stride, padding, groups, padding_mode: as in :func:`convolve`.
+
+    Returns:
+        (batch, out, *out_size), or without batch if ``x`` has none; in the dtype of
+        ``x`` and, in 2-d, its memory format.
+
+    Raises:
+        ValueError, TypeError: an argument doesn't fit.
+
+    Source: arXiv 2112.03740.
+    """
+    if weight.ndim != 3 or len(weight) == 0:
+        raise ValueError(
+            'weight must have the shape (out, in // groups, count) with some outputs, '
+            f'got {tuple(weight.shape)}'
+        )
+    if positions.ndim == 3:
+        check_elements(weight[0], positions)
+        positions = positions.unsqueeze(1)
+    check_elements(weight, positions)
+    ndim = len(positions)
+    groups = as_int('groups', groups, minimum=1)
+    out, group_in, _ = weight.shape
+    if out % groups:
+        raise ValueError(f'groups must divide the {out} output channels, got {groups}')
+    check_input(x, ndim, group_in * groups)
+    check_bias(bias, out)
+    extent = as_tuple('kernel_size', kernel_size, ndim, minimum=1)
+    stride = as_tuple('stride', stride, ndim, minimum=1)
+    check_padding_mode(padding_mode)
+    sides = padding_sides(padding, extent, stride)
+
+    channels_last = is_channels_last(x)
+    unbatched = x.ndim == ndim + 1
+    x = x.unsqueeze(0) if unbatched else x
+    if padding_mode != 'zeros':
+        x = pad(x, sides, padding_mode)
+        sides = [(0, 0)] * ndim
+    axes = [_axis(*axis) for axis in zip(x.shape[2:], sides, extent, stride)]
+    with without_autocast(x.device.type):
+        y = _sample_and_multiply(x, weight, positions, extent, axes, groups)
+        if bias is not None:
+            y = y + bias.view(-1, *[1] * ndim)
+        y = y.to(x.dtype)
+    if channels_last:
+        y = y.contiguous(memory_format=torch.channels_last)
+    return y.squeeze(0) if unbatched else y
+
+
+class _Axis(NamedTuple):
+    """The pixels of one axis that an element at its first tap needs, ascending.
+
+    Attributes:
+        pixels: the two around each output's sample, once where outputs share one.
+        spacing: how many of them lie from one output's to the next's, 1 or 2.
+    """
+
+    pixels: Tensor
+    spacing: int
+
+
+def _axis(size: int, sides: tuple[int, int], taps: int, stride: int) -> _Axis:
+    last = size + sum(sides) - taps
+    if last < 0:
+        raise ValueError(
+            f'kernel_size must fit into the padded input, got {taps} taps for '
+            f'{size} pixels and a padding of {sum(sides)} in all'
+        )
+    spacing = min(stride, 2)
+    number = torch.arange(last // stride * spacing + 2)
+    return _Axis(number // spacing * stride + number % spacing - sides[0], spacing)
+
+
+def _sample_and_multiply(
+    x: Tensor,
+    weight: Tensor,
+    positions: Tensor,
+    extent: tuple[int, ...],
+    axes: list[_Axis],
+    groups: int,
+) -> Tensor:
+    """(batch, out, *out_size), in steps of some sets of positions and some elements.
+
+    ``sets`` is how many positions an element has in a group: one for each output, or
+    one for all.
+    """
+    out, group_in, count = weight.shape
+    sets = 1 if positions.shape[1] == 1 else out // groups
+    dtype = reduce(torch.promote_types, (x.dtype, weight.dtype, torch.float32))
+    positions = positions.expand(-1, -1, group_in, count).unflatten(1, (-1, sets))
+    start, fraction, scale = _taps(positions, extent)
+    fraction = fraction.to(dtype)
+    outputs = out // groups // sets
+    weight = weight.to(dtype).reshape(groups, sets, outputs, group_in, count)
+    weight = weight * scale.to(dtype).unsqueeze(2)
+    # The pixel of zeros around stands for all beyond the border.
+    x = F.pad(x.to(dtype), (1, 1) * len(extent)).unflatten(1, (groups, 1, group_in))
+
+    # Of an element and a set: those gathered, or those of their gradient's image.
+    gathered = len(x) * groups * group_in * math.prod(len(a.pixels) for a in axes)
+    pixels = max(1, gathered, x.numel())
+    elements_a_step = min(max(1, STEP_PIXELS // pixels), max(1, count))
+    sets_a_step = max(1, STEP_PIXELS // (pixels * elements_a_step))
+    step = _resampling_step if _may_resample(x, weight, fraction) else _step
+    axes = [axis._replace(pixels=axis.pixels.to(x.device)) for axis in axes]
+    parts = []
+    for of_sets in zip(
+        weight.split(sets_a_step, 1),
+        start.split(sets_a_step, 2),
+        fraction.split(sets_a_step, 2),
+    ):
+        elements = zip(*(tensor.split(elements_a_step, -1) for tensor in of_sets))
+        parts.append(sum(step(x, *some, axes) for some in elements))
+    return torch.cat(parts, 2).flatten(1, 3)
+
+
+def _taps(positions: Tensor, extent: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Elements as ``scale * lerp(x[start], x[start + 1], fraction)`` along each axis.
+
+    Within the extent the scale is 1. Where one of the taps is dropped, the fraction
+    chooses the other, whose weight is the scale. Elsewhere the scale is 0, or NaN.
+
+    Returns:
+        start and fraction, like ``positions``, and scale, multiplied over the axes.
+    """
+    positions = positions.to(torch.promote_types(positions.dtype, torch.float32))
+    starts, fractions, scale = [], [], 1
+    for position, size in zip(finite_or_nan(positions), extent):
+        place = position + size // 2
+        lower = place.floor()
+        fraction = place - lower
+        before, last = lower == -1, lower == size - 1
+        inside = (lower > -1) & (lower < size - 1)
+        starts.append(lower.nan_to_num().clamp(-1, size - 1).long())
+        fractions.append(torch.where(inside, fraction, before.to(fraction.dtype)))
+        # Not a plain zero or one, which would hide a NaN.
+        constant = fraction * 0 + inside.to(fraction.dtype)
+        scale = scale * torch.where(
+            before, fraction, torch.where(last, 1 - fraction, constant)
+        )
+    return torch.stack(starts), torch.stack(fractions), scale
+
+
+def _step(
+    x: Tensor, weight: Tensor, start: Tensor, fraction: Tensor, axes: list[_Axis]
+) -> Tensor:
+    """What some elements add to the output.
+
+    Args:
+        x: (batch, groups, 1, in // groups, *size + 2), with one pixel of zeros around.
+        weight: (groups, sets, outputs of a set, in // groups, count).
+        start, fraction: (ndim, groups or 1, sets, in // groups, count).
+
+    Returns:
+        (batch, groups, sets, outputs of a set, *out_size).
+    """
+    batch, groups = x.shape[:2]
+    index = torch.zeros((), dtype=torch.long, device=x.device)
+    for number, (axis, size) in enumerate(zip(axes, x.shape[4:])):
+        pixels = start[number].unsqueeze(-1) + (axis.pixels + 1)
+        pixels = pixels.clamp(0, size - 1).unflatten(-1, (*[1] * number, -1))
+        index = (index * size).unsqueeze(-1) + pixels
+    samples = (
+        x.flatten(4)
+        .expand(-1, -1, index.shape[1], -1, -1)
+        .gather(4, index.flatten(3).expand(batch, groups, -1, -1, -1))
+        .unflatten(4, index.shape[3:])
+    )
+    for number, axis in enumerate(axes):
+        later = (slice(None),) * (len(axes) - 1 - number)
+        samples = torch.lerp(
+            samples[(..., slice(None, -1, axis.spacing), *later)],
+            samples[(..., slice(1, None, axis.spacing), *later)],
+            fraction[number].unflatten(-1, (-1, *[1] * len(axes))),
+        )
+    share = weight.flatten(3) @ samples.flatten(5).flatten(3, 4)
+    return share.unflatten(-1, samples.shape[5:])
+
+
+def _resampling_step(*arguments) -> Tensor:
+    """``_step`` that keeps no samples for the backward pass, but samples again."""
+    return checkpoint(_step, *arguments, use_reentrant=False, preserve_rng_state=False)
+
+
+def _may_resample(*tensors: Tensor) -> bool:
+    """Whether there will be a backward pass, and one that can call for samples.
+
+    Inside torch.func's transforms it can't: they don't support saved-tensor hooks.
+    """
+    return (
+        torch.is_grad_enabled()
+        and any(tensor.requires_grad for tensor in tensors)
+        and not torch_func_active()
+    )

@@ -1,0 +1,145 @@
+"""Transposed convolution with learnable spacings, for upsampling."""
+
+from typing import Optional
+
+from torch import Tensor
+
+from ..functional import convolve_transposed
+from ..functional._arguments import IntOrTuple, as_tuple
+from ..functional.convolution import check_output_padding
+from .dcls import DCLSConvNd
+
+
+class DCLSConvTransposeNd(DCLSConvNd):
+    """The transpose of :class:`DCLSConvNd`, in the place of torch.nn.ConvTransposeNd.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, output_padding, groups,
+            bias, dilation, padding_mode, device, dtype: as in torch.nn.ConvTransposeNd,
+            of the replaced conv.
+        options: the keyword arguments of :class:`DCLSConvNd`; positions can't be shared
+            among the outputs, the formulation is 'construct', and there is one backend.
+
+    Parameters:
+        weight (in, out // groups, [dense taps,] count) and P, SIG, bias accordingly.
+
+    Raises:
+        ValueError, TypeError: an argument that doesn't fit, by its name.
+    """
+
+    transposed = True
+    CONV_ARGUMENTS = (*DCLSConvNd.CONV_ARGUMENTS, 'output_padding')
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Optional[IntOrTuple] = None,
+        stride: IntOrTuple = 1,
+        padding: IntOrTuple = 0,
+        output_padding: IntOrTuple = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: IntOrTuple = 1,
+        padding_mode: str = 'zeros',
+        device=None,
+        dtype=None,
+        **options,
+    ):
+        for name, only in (
+            ('per_output_positions', True),
+            ('formulation', 'construct'),
+            ('backend', None),
+        ):
+            if options.get(name, only) != only:
+                raise ValueError(
+                    f'{name} must be {only!r} in a transposed convolution, '
+                    f'got {options[name]!r}'
+                )
+        if padding_mode != 'zeros':
+            raise ValueError(
+                "padding_mode must be 'zeros' in a transposed convolution, "
+                f'got {padding_mode!r}'
+            )
+        padding = as_tuple('padding', padding, self.ndim, minimum=0)
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+            **options,
+        )
+        self.output_padding = as_tuple(
+            'output_padding', output_padding, self.ndim, minimum=0
+        )
+        check_output_padding(self.output_padding, self.stride)
+
+    def forward(self, x: Tensor, output_size: Optional[tuple[int, ...]] = None):
+        """(batch, in, *size) -> (batch, out, *out_size), as torch.nn.ConvTransposeNd.
+
+        ``output_size`` is the wanted out_size; it replaces ``output_padding``.
+
+        Raises:
+            ValueError: it can't be reached with an output padding under the stride.
+        """
+        output_padding = self.output_padding
+        if output_size is not None:
+            output_padding = self._padding_for(x, tuple(output_size)[-self.ndim :])
+        return convolve_transposed(
+            x,
+            self._current_kernel(),
+            self.bias,
+            stride=self.stride,
+            padding=self.padding,
+            output_padding=output_padding,
+            groups=self.groups,
+        )
+
+    def _padding_for(self, x: Tensor, output_size: tuple[int, ...]) -> tuple[int, ...]:
+        smallest = [
+            (size - 1) * step - 2 * padding + extent
+            for size, step, padding, extent in zip(
+                x.shape[-self.ndim :], self.stride, self.padding, self.extent
+            )
+        ]
+        more = tuple(w - s for w, s in zip(output_size, smallest))
+        if len(more) != self.ndim or any(
+            not 0 <= m < step for m, step in zip(more, self.stride)
+        ):
+            largest = [s + step - 1 for s, step in zip(smallest, self.stride)]
+            raise ValueError(
+                f'output_size must be from {smallest} to {largest} for an input of '
+                f'{tuple(x.shape)}, got {output_size}'
+            )
+        return more
+
+    def extra_repr(self) -> str:
+        text = super().extra_repr()
+        if any(self.output_padding):
+            text += f', output_padding={self.output_padding}'
+        return text
+
+
+class DCLSConvTranspose1d(DCLSConvTransposeNd):
+    """:class:`DCLSConvTransposeNd` over (batch, channels, length)."""
+
+    ndim = 1
+
+
+class DCLSConvTranspose2d(DCLSConvTransposeNd):
+    """:class:`DCLSConvTransposeNd` over (batch, channels, height, width)."""
+
+    ndim = 2
+
+
+class DCLSConvTranspose3d(DCLSConvTransposeNd):
+    """:class:`DCLSConvTransposeNd` over (batch, channels, depth, height, width)."""
+
+    ndim = 3
