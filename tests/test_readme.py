@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import assert_close
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
@@ -28,5 +29,18 @@ def test_config_snippets(tmp_path, snippet, layers):
     assert sum(isinstance(m, DCLSConv2d) for m in backbone.modules()) == layers
 
 
-def test_every_config_snippet_is_tested():
-    assert len(CONFIGS) == 3
+def test_other_snippets():
+    """They run one after the other, as a reader of them all would have it."""
+    others = [snippet for snippet in SNIPPETS if snippet not in CONFIGS]
+    names = {}
+    for snippet in others:
+        if 'from_conv' in snippet:
+            names['conv'] = conv = torch.nn.Conv2d(8, 8, 7, padding=3, groups=8)
+        exec(snippet, names)
+    x = torch.randn(1, 8, 20, 20)
+    assert names['layer'].extent == (17, 17)
+    assert_close(names['layer'](x), conv(x), factor=5)
+
+
+def test_every_snippet_is_tested():
+    assert (len(CONFIGS), len(SNIPPETS)) == (3, 6)
