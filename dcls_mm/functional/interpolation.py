@@ -6,10 +6,15 @@ Every interpolation of DCLS is a product over the axes of a one-dimensional *pro
 Source: arXiv 2112.03740 (bilinear), arXiv 2306.00817 (the others).
 """
 
+import math
 from typing import Callable, NamedTuple, Optional
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+# Keeps an element whose taps all vanish (far outside the extent) from dividing by zero.
+NORMALIZATION_EPS = 1e-7
 
 # The widths that a profile has at sigma = 0, in pixels.
 MAX_BASE_WIDTH = 1.0
@@ -45,7 +50,11 @@ def max_profile(taps: Tensor, center: Tensor, sigma: Optional[Tensor]) -> Tensor
 def gauss_profile(taps: Tensor, center: Tensor, sigma: Optional[Tensor]) -> Tensor:
     """exp(-((tap - center) / (0.27 + |sigma|))^2 / 2)."""
     width = GAUSS_BASE_WIDTH + sigma.abs()
-    return (((taps - center) / width).square() * -0.5).exp()
+    exponent = ((taps - center) / width).square() * -0.5
+    # What vanishes beside the nearest tap is made zero: denormal numbers, and products
+    # that are, would slow down all arithmetic several times.
+    least = 0.46 * math.log(torch.finfo(exponent.dtype).tiny)
+    return F.threshold(exponent.clamp(min=least).exp(), 1.001 * math.exp(least), 0.0)
 
 
 class Interpolation(NamedTuple):
@@ -56,11 +65,13 @@ class Interpolation(NamedTuple):
             (..., 1), in pixels from the kernel's first tap; result (..., extent).
         normalized: whether an element's taps are divided by their sum (+ 1e-7).
         initial_sigma: the published first value of sigma, None without a sigma.
+        two_taps: whether it is linear between a position's two neighbouring taps.
     """
 
     profile: Callable[[Tensor, Tensor, Optional[Tensor]], Tensor]
     normalized: bool
     initial_sigma: Optional[float]
+    two_taps: bool
 
     @property
     def has_sigma(self) -> bool:
@@ -68,14 +79,19 @@ class Interpolation(NamedTuple):
 
 
 INTERPOLATIONS = {
-    'bilinear': Interpolation(bilinear_profile, False, None),
-    'triangle': Interpolation(triangle_profile, True, None),
-    'max': Interpolation(max_profile, True, 0.0),
-    'gauss': Interpolation(gauss_profile, True, 0.23),
+    'bilinear': Interpolation(bilinear_profile, False, None, True),
+    'triangle': Interpolation(triangle_profile, True, None, True),
+    'max': Interpolation(max_profile, True, 0.0, False),
+    'gauss': Interpolation(gauss_profile, True, 0.23, False),
 }
 
 # The names of the published package for the first two.
 ALIASES = {'v0': 'bilinear', 'v1': 'triangle'}
+
+
+def finite_or_nan(values: Tensor) -> Tensor:
+    """``values`` with NaN for what is infinite, the gradient unchanged."""
+    return values + (values - values)
 
 
 def interpolation_name(name: str) -> str:

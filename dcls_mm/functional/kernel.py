@@ -1,16 +1,22 @@
 """Constructing a kernel from weights and positions."""
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
 from typing import Optional
 
 import torch
 from torch import Tensor
 
 from ._arguments import IntOrTuple, as_tuple
-from .interpolation import INTERPOLATIONS, interpolation_name
-
-# Keeps an element whose taps all vanish (far outside the extent) from dividing by zero.
-NORMALIZATION_EPS = 1e-7
+from ._torch import transforms_active
+from .interpolation import (
+    INTERPOLATIONS,
+    NORMALIZATION_EPS,
+    Interpolation,
+    finite_or_nan,
+    interpolation_name,
+)
+from .scatter import scatter_kernel
 
 
 def construct_kernel(
@@ -23,10 +29,9 @@ def construct_kernel(
 ) -> Tensor:
     """Spread weighted elements at real-valued positions over a dense kernel.
 
-    ``K = sum_e w_e * outer_a(profile_a(e))`` over the elements e and the axes a, a
-    batched matrix product of the per-axis profiles; for the normalised interpolations
-    ``w_e`` is divided by the sum of its element's taps (+ 1e-7). Computed in float32 at
-    least, also under autocast.
+    ``K = sum_e w_e * outer_a(profile_a(e))`` over the elements e and the axes a; for
+    the normalised interpolations ``w_e`` is divided by the sum of its element's taps
+    (+ 1e-7). Computed in float32 at least, also under autocast.
 
     Positions beyond the extent are allowed: the taps outside are dropped, and the
     normalised interpolations divide by the sum of those inside. A position or sigma
@@ -55,43 +60,40 @@ def construct_kernel(
     interpolation = interpolation_name(interpolation)
     _check_sigma(sigma, positions, interpolation)
 
+    rule = INTERPOLATIONS[interpolation]
+    dtype = reduce(torch.promote_types, (weight.dtype, positions.dtype, torch.float32))
     with without_autocast(weight.device.type):
-        profiles = _axis_profiles(positions, sigma, extent, interpolation)
-        scaled = weight.to(profiles[0].dtype)
-        if INTERPOLATIONS[interpolation].normalized:
-            sums = torch.stack([profile.sum(-1) for profile in profiles])
-            scaled = scaled / (sums.prod(0) + NORMALIZATION_EPS)
-        return _outer_sum(scaled, profiles).to(weight.dtype)
+        scaled, placed = weight.to(dtype), positions.to(dtype)
+        # Both need torch's operators: transforms to see through them, and tracing.
+        if rule.two_taps and not (transforms_active() or torch.jit.is_tracing()):
+            kernel = scatter_kernel(scaled, placed, extent, rule.normalized)
+        else:
+            width = None if sigma is None else sigma.to(dtype)
+            kernel = _kernel_of_profiles(scaled, placed, width, extent, rule)
+        return kernel.to(weight.dtype)
 
 
-def finite_or_nan(values: Tensor) -> Tensor:
-    """``values`` with NaN for what is infinite, the gradient unchanged."""
-    return values + (values - values)
-
-
-def _axis_profiles(
-    positions: Tensor, sigma: Optional[Tensor], extent: tuple, interpolation: str
-) -> list[Tensor]:
-    """One (*kernels, count, extent of the axis) an axis."""
-    dtype = torch.promote_types(positions.dtype, torch.float32)
-    centers = finite_or_nan(positions.to(dtype)).unsqueeze(-1)
-    widths = None if sigma is None else finite_or_nan(sigma.to(dtype)).unsqueeze(-1)
-    profile = INTERPOLATIONS[interpolation].profile
-    profiles = []
-    for axis, size in enumerate(extent):
-        taps = torch.arange(size, dtype=dtype, device=positions.device)
-        width = None if widths is None else widths[axis]
-        profiles.append(profile(taps, centers[axis] + size // 2, width))
-    return profiles
-
-
-def _outer_sum(weight: Tensor, profiles: list[Tensor]) -> Tensor:
-    """Sum over elements of weight times the outer product of the profiles."""
-    taps = weight.unsqueeze(-1)
+def _kernel_of_profiles(
+    weight: Tensor,
+    positions: Tensor,
+    sigma: Optional[Tensor],
+    extent: tuple[int, ...],
+    rule: Interpolation,
+) -> Tensor:
+    """Sum over elements of weight times the outer product of the axes' profiles."""
+    taps = torch.arange(max(extent), dtype=weight.dtype, device=weight.device)
+    centers = torch.tensor([size // 2 for size in extent]).to(positions)
+    centers = finite_or_nan(positions) + centers.view(-1, *[1] * weight.ndim)
+    width = None if sigma is None else finite_or_nan(sigma).unsqueeze(-1)
+    profiles = rule.profile(taps, centers.unsqueeze(-1), width)
+    profiles = [of_axis[..., :size] for of_axis, size in zip(profiles, extent)]
+    if rule.normalized:
+        total = torch.stack([profile.sum(-1) for profile in profiles]).prod(0)
+        weight = weight / (total + NORMALIZATION_EPS)
+    product = weight.unsqueeze(-1)
     for profile in profiles[:-1]:
-        taps = (taps.unsqueeze(-1) * profile.unsqueeze(-2)).flatten(-2)
-    kernel = taps.transpose(-1, -2) @ profiles[-1]
-    extent = [profile.shape[-1] for profile in profiles]
+        product = (product.unsqueeze(-1) * profile.unsqueeze(-2)).flatten(-2)
+    kernel = product.transpose(-1, -2) @ profiles[-1]
     return kernel.reshape(*weight.shape[:-1], *extent)
 
 

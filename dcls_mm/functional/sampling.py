@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ._arguments import IntOrTuple, as_int, as_tuple
-from ._torch import is_channels_last, torch_func_active
+from ._torch import is_channels_last, transforms_active
 from .convolution import (
     check_bias,
     check_input,
@@ -18,7 +18,8 @@ from .convolution import (
     pad,
     padding_sides,
 )
-from .kernel import check_elements, finite_or_nan, without_autocast
+from .interpolation import finite_or_nan
+from .kernel import check_elements, without_autocast
 
 # Pixels gathered in one step (at least those of one element of one output a group).
 # Each takes about 60 bytes in the backward pass, in float32.
@@ -85,6 +86,8 @@ def sampled_convolution(
     if out % groups:
         raise ValueError(f'groups must divide the {out} output channels, got {groups}')
     check_input(x, ndim, group_in * groups)
+    if not x.is_floating_point():
+        raise TypeError(f'the input must be of a floating dtype, got {x.dtype}')
     check_bias(bias, out)
     extent = as_tuple('kernel_size', kernel_size, ndim, minimum=1)
     stride = as_tuple('stride', stride, ndim, minimum=1)
@@ -251,5 +254,5 @@ def _may_resample(*tensors: Tensor) -> bool:
     return (
         torch.is_grad_enabled()
         and any(tensor.requires_grad for tensor in tensors)
-        and not torch_func_active()
+        and not transforms_active()
     )

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from ..functional import INTERPOLATIONS, construct_kernel, sampled_convolution
 from ..functional._arguments import IntOrTuple, as_int
-from ..functional.interpolation import interpolation_name
-from ..functional.kernel import NORMALIZATION_EPS
+from ..functional.interpolation import NORMALIZATION_EPS, interpolation_name
 from .base import ConstructedConvNd
 from .geometry import grown_padding, layer_geometry
 from .positions import INITIAL_POSITIONS, LearnedPositions, initialize_sigma

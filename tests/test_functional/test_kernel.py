@@ -6,6 +6,7 @@ from conftest import assert_close
 
 from dcls_mm.functional import INTERPOLATIONS, construct_kernel
 from dcls_mm.functional.reference import reference_kernel
+from dcls_mm.layers.geometry import published_axes
 
 EXTENTS = [(5,), (6,), (7, 7), (3, 6), (5, 17), (3, 4, 5)]
 
@@ -118,18 +119,6 @@ def test_bilinear_gradient_at_integer_positions():
         assert place.grad.item() == pytest.approx(float(after - values[tap]))
 
 
-# The spatial axis that each row of the published package's P stands for (dcls 0.1.1);
-# here row i always stands for axis i.
-PUBLISHED_AXES = {
-    (1, 'v0'): (0,),
-    (1, 'others'): (0,),
-    (2, 'v0'): (0, 1),
-    (2, 'others'): (1, 0),
-    (3, 'v0'): (0, 2, 1),
-    (3, 'others'): (2, 1, 0),
-}
-
-
 @pytest.mark.parametrize('ndim', [1, 2, 3])
 @pytest.mark.parametrize('version', ['v0', 'v1', 'max', 'gauss'])
 def test_equals_the_published_package(ndim, version):
@@ -142,7 +131,7 @@ def test_equals_the_published_package(ndim, version):
     elements = random_elements(extent, interpolation, (6, 2, count), torch.float32)
     inputs = [t.requires_grad_() for t in elements if t is not None]
     weight, *per_axis = inputs
-    rows = list(PUBLISHED_AXES[ndim, 'v0' if version == 'v0' else 'others'])
+    rows = list(published_axes(interpolation, ndim))
     rest = [t[rows] for t in per_axis]
     expected = published(weight, *rest, *[None] * (2 - len(rest)))
     kernel = construct_kernel(*inputs, kernel_size=extent, interpolation=version)
@@ -173,7 +162,7 @@ def test_autocast_and_half_precision():
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (dict(weight=torch.ones(3, 4)), r'weight must .*got \(3, 4\)'),
+        (dict(weight=torch.ones(3, 4)), r'positions must .*weight.s \(3, 4\)'),
         (dict(positions=torch.ones(2, 3, 2, 5)), r'positions must .*\(ndim, 3, 2, 4\)'),
         (dict(positions=torch.ones(4, 3, 2, 4)), '1, 2 or 3 axes in front, got 4'),
         (dict(kernel_size=0), 'kernel_size must be at least 1, got 0'),
