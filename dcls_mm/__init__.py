@@ -20,6 +20,7 @@ if _compat.available('mmengine') and _compat.available('mmcv'):
         layers.DCLSConvTranspose1d,
         layers.DCLSConvTranspose2d,
         layers.DCLSConvTranspose3d,
+        layers.LargeKernelConv2d,
         backbones.ConvNeXtDCLS,
         backbones.DCLSDeconvModule,
     ):

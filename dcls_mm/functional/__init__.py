@@ -1,5 +1,6 @@
 """The maths of DCLS on plain tensors: torch only, no state, no registry."""
 
+from .backends import autotune
 from .convolution import convolve, convolve_transposed
 from .interpolation import INTERPOLATIONS
 from .kernel import construct_kernel
@@ -7,6 +8,7 @@ from .sampling import sampled_convolution
 
 __all__ = [
     'INTERPOLATIONS',
+    'autotune',
     'construct_kernel',
     'convolve',
     'convolve_transposed',

@@ -2,6 +2,7 @@
 
 from .base import ConstructedConvNd
 from .dcls import DCLSConv1d, DCLSConv2d, DCLSConv3d, DCLSConvNd
+from .large_kernel import LargeKernelConv2d
 from .transposed import (
     DCLSConvTranspose1d,
     DCLSConvTranspose2d,
@@ -19,4 +20,5 @@ __all__ = [
     'DCLSConvTranspose2d',
     'DCLSConvTranspose3d',
     'DCLSConvTransposeNd',
+    'LargeKernelConv2d',
 ]

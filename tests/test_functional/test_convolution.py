@@ -12,6 +12,8 @@ from dcls_mm.functional.backends import (
     BACKENDS,
     ConvolutionCall,
     cpu_depthwise,
+    fft_correlation,
+    memory_format,
     native,
     select_backend,
 )
@@ -101,21 +103,55 @@ def test_cpu_depthwise_equals_torch(shape, layout):
         assert_close(grad, expected_grad, factor=5)
 
 
-def test_cpu_depthwise_in_chunks(monkeypatch):
-    """The kernel's gradient doesn't depend on how many channels an FFT takes in."""
-    x, grad_y = torch.randn(2, 7, 20, 20), torch.randn(2, 7, 20, 20)
+def test_kernel_gradient_in_chunks(monkeypatch):
+    """It doesn't depend on how many channels an FFT takes in."""
+    x, grad_y = torch.randn(2, 39, 20, 20), torch.randn(2, 39, 20, 20)
     arguments = (x, grad_y, (11, 11), (5, 5))
-    whole = cpu_depthwise._kernel_gradient(*arguments)
-    monkeypatch.setattr(cpu_depthwise, 'FFT_CHUNK_BYTES', 15000)
-    assert_close(cpu_depthwise._kernel_gradient(*arguments), whole)
+    whole = fft_correlation.kernel_gradient(*arguments)
+    monkeypatch.setattr(fft_correlation, 'CHUNK_BYTES', 1)
+    assert_close(fft_correlation.kernel_gradient(*arguments), whole)
+
+
+@pytest.mark.parametrize('shape', [(2, 3, 7, 5), (1, 40, 33, 70)])
+def test_copies_between_memory_formats(shape, monkeypatch):
+    monkeypatch.setattr(memory_format, 'BLOCK_BYTES', 50_000)
+    x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+    y = memory_format.to_contiguous(x)
+    assert y.is_contiguous()
+    assert torch.equal(y, x)
+
+
+# A pass may take its fast way or torch's own: by extent and memory format.
+@pytest.mark.parametrize(
+    'extent', [(3, 3), (5, 5), (7, 7), (5, 9), (1, 17), (17, 1), (13, 15), (21, 21)]
+)
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_cpu_depthwise_of_all_extents(extent, channels_last):
+    padding = tuple(size // 2 for size in extent)
+    x = torch.randn(2, 5, 18, 22)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    kernel, bias = torch.randn(5, 1, *extent), torch.randn(5)
+    inputs = [t.requires_grad_() for t in (x, kernel, bias)]
+    options = dict(padding=padding, groups=5)
+    y = convolve(*inputs, **options, backend='cpu_depthwise')
+    doubles = [t.detach().double().requires_grad_() for t in inputs]
+    expected = F.conv2d(*doubles, **options)
+    assert_close(y, expected, factor=5)
+    seed = torch.randn_like(y)
+    for grad, expected_grad in zip(
+        torch.autograd.grad(y, inputs, seed),
+        torch.autograd.grad(expected, doubles, seed.double()),
+    ):
+        assert_close(grad, expected_grad, factor=5)
 
 
 def test_memory_format_is_kept():
     kernel = torch.randn(4, 1, 11, 11)
-    for memory_format in (torch.contiguous_format, torch.channels_last):
-        x = torch.randn(2, 4, 12, 12).contiguous(memory_format=memory_format)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(2, 4, 12, 12).contiguous(memory_format=layout)
         y = convolve(x, kernel, padding=5, groups=4, backend='cpu_depthwise')
-        assert y.is_contiguous(memory_format=memory_format)
+        assert y.is_contiguous(memory_format=layout)
 
 
 def test_only_the_gradients_asked_for():
@@ -136,20 +172,20 @@ def test_only_the_gradients_asked_for():
 
 def test_autocast_stays_in_float32():
     x = torch.randn(1, 3, 16, 16).bfloat16()
-    kernel = torch.randn(3, 1, 11, 11, requires_grad=True)
+    kernel = torch.randn(3, 1, 15, 15, requires_grad=True)
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        y = convolve(x, kernel, padding=5, groups=3)
+        y = convolve(x, kernel, padding=7, groups=3)
     assert y.dtype == torch.float32
-    assert_close(y, F.conv2d(x.float(), kernel, padding=5, groups=3), factor=5)
+    assert_close(y, F.conv2d(x.float(), kernel, padding=7, groups=3), factor=5)
     y.sum().backward()
     assert kernel.grad.dtype == torch.float32
 
 
-def call(x, kernel, stride=(1, 1), padding=(5, 5), groups=None):
+def call(x, kernel, stride=(1, 1), padding=(7, 7), groups=None):
     return ConvolutionCall(x, kernel, None, stride, padding, groups or len(kernel))
 
 
-LARGE = torch.randn(4, 1, 11, 11)
+LARGE = torch.randn(4, 1, 15, 15)
 IMAGE = torch.randn(2, 4, 16, 16)
 
 
@@ -157,10 +193,10 @@ IMAGE = torch.randn(2, 4, 16, 16)
     ('arguments', 'reason'),
     [
         (call(IMAGE.to('meta'), LARGE.to('meta')), 'runs on a CPU.*meta'),
-        (call(torch.randn(2, 4, 16), torch.randn(4, 1, 11), (1,), (5,)), '2 axes'),
-        (call(IMAGE, torch.randn(4, 4, 11, 11), groups=1), 'depthwise'),
+        (call(torch.randn(2, 4, 16), torch.randn(4, 1, 15), (1,), (7,)), '2 axes'),
+        (call(IMAGE, torch.randn(4, 4, 15, 15), groups=1), 'depthwise'),
         (call(IMAGE, LARGE, stride=(2, 1)), r'stride 1, got \(2, 1\)'),
-        (call(IMAGE, LARGE, padding=(11, 5)), 'padding under the kernel size'),
+        (call(IMAGE, LARGE, padding=(15, 7)), 'padding under the kernel size'),
         (call(IMAGE[:0], LARGE), 'empty'),
         (call(IMAGE.double(), LARGE.double()), 'float32, got torch.float64'),
     ],
@@ -171,17 +207,39 @@ def test_forced_backend_says_why_it_cannot_serve(arguments, reason):
     assert select_backend(None, arguments) is native
 
 
-def test_selection_by_kernel_size():
-    assert select_backend(None, call(IMAGE, LARGE)) is BACKENDS['cpu_depthwise']
-    small = call(IMAGE, LARGE[..., :3, :3], padding=(1, 1))
-    assert select_backend(None, small) is native
-    assert select_backend('cpu_depthwise', small) is cpu_depthwise
+@pytest.mark.parametrize(
+    ('extent', 'channels_last', 'learned', 'expected'),
+    [
+        ((15, 15), False, False, cpu_depthwise),
+        ((15, 15), True, False, native),
+        ((15, 15), True, True, cpu_depthwise),
+        ((7, 7), False, False, native),
+        ((7, 7), False, True, cpu_depthwise),
+        ((5, 5), True, True, native),
+        ((15, 3), False, True, native),
+        ((3, 3), False, True, native),
+    ],
+)
+def test_selection(extent, channels_last, learned, expected):
+    """Where it was measured to be faster, for the gradients that are needed."""
+    assert list(BACKENDS.values()) == [cpu_depthwise, native]
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    kernel = torch.randn(4, 1, *extent, requires_grad=learned)
+    padding = tuple(size // 2 for size in extent)
+    image = IMAGE.contiguous(memory_format=layout)
+    chosen = call(image, kernel, padding=padding)
+    assert select_backend(None, chosen) is expected
+    assert select_backend('cpu_depthwise', chosen) is cpu_depthwise
+    with torch.no_grad():
+        wide = extent[1] >= 15 and not channels_last
+        chosen_again = select_backend(None, chosen)
+        assert chosen_again is (cpu_depthwise if wide else native)
 
 
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (dict(x=torch.randn(2, 5, 16, 16)), 'must have 4 channels .*got 5'),
+        (dict(x=torch.randn(2, 5, 16, 16)), 'must have 4 channels, got 5'),
         (dict(x=torch.randn(16, 16)), r'must have 4 axes.*got the shape \(16, 16\)'),
         (dict(kernel=torch.randn(4, 1)), r'1, 2 or 3 axes of extent, got \(4, 1\)'),
         (dict(groups=3), 'groups must divide the 4 output channels, got 3'),
@@ -196,6 +254,6 @@ def test_selection_by_kernel_size():
     ],
 )
 def test_bad_arguments(change, message):
-    arguments = dict(x=IMAGE, kernel=LARGE, padding=5, groups=4)
+    arguments = dict(x=IMAGE, kernel=LARGE, padding=7, groups=4)
     with pytest.raises(ValueError, match=message):
         convolve(**{**arguments, **change})

@@ -11,8 +11,9 @@ from typing import Optional
 
 from . import cpu_depthwise, native
 from .call import ConvolutionCall
+from .tuning import autotune, fastest, is_tuning
 
-__all__ = ['BACKENDS', 'ConvolutionCall', 'select_backend']
+__all__ = ['BACKENDS', 'ConvolutionCall', 'autotune', 'select_backend']
 
 BACKENDS = {'cpu_depthwise': cpu_depthwise, 'native': native}
 
@@ -23,6 +24,9 @@ def select_backend(name: Optional[str], call: ConvolutionCall) -> ModuleType:
     Raises:
         ValueError: ``name`` is unknown, or the named backend can't serve the call.
     """
+    if name is None and is_tuning():
+        able = [b for b in BACKENDS.values() if b.unsupported(call) is None]
+        return fastest(call, able)
     if name is None:
         return next(backend for backend in BACKENDS.values() if _suits(backend, call))
     if name not in BACKENDS:

@@ -1,9 +1,9 @@
-"""Depthwise 2-d convolution with large kernels on a CPU, float32.
+"""Depthwise 2-d convolution on a CPU, float32, with the fastest way for each pass.
 
-torch runs a large depthwise kernel on contiguous input through a slow general path. On
-channels_last input oneDNN has a fast one, for the forward pass and, with the kernel
-flipped, for the gradient of the input. The gradient of the kernel is a correlation of
-two whole images, for which neither layout has a fast path: it is done by FFT.
+torch (oneDNN) convolves contiguous images at full speed with kernels under 15 columns;
+from there on through a general path, 20 times slower, while channels_last images stay
+fast. The gradient of the kernel is a correlation of two whole images, for which neither
+layout has a fast path: it is done by FFT. ``benchmarks/bench_convolve.py`` compares.
 """
 
 from typing import Optional
@@ -12,15 +12,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._torch import is_channels_last, torch_func_active
+from .._torch import autocast_enabled, is_channels_last, transforms_active
 from .call import ConvolutionCall
+from .fft_correlation import kernel_gradient
+from .memory_format import to_contiguous
 
-# Extents from which this path is chosen: about where torch's own slows down.
-WORTHWHILE_EXTENT = 11
+# Columns from which torch's own convolution of contiguous images is the slow one, and
+# its gradient of channels_last images slower than a convolution.
+SLOW_COLUMNS = 15
 
-# Bytes of image that one FFT of the kernel's gradient takes in, so that the spectra
-# stay in the cache and the extra memory doesn't grow with the channels.
-FFT_CHUNK_BYTES = 4 * 2**20
+# Taps from which, converted to channels_last, the input's gradient is faster.
+MANY_TAPS = 400
+
+# Taps from which the kernel's gradient is faster by FFT, and the columns up to which
+# torch's own stays fast on contiguous images.
+FFT_TAPS_CHANNELS_LAST = 49
+FFT_TAPS_CONTIGUOUS = 25
+FAST_COLUMNS = 3
 
 
 def unsupported(call: ConvolutionCall) -> Optional[str]:
@@ -40,95 +48,107 @@ def unsupported(call: ConvolutionCall) -> Optional[str]:
         return 'the input is empty'
     if torch.jit.is_tracing():
         return "torch.jit.trace, which also counts FLOPs, records torch's operators"
-    if torch_func_active():
+    if transforms_active():
         return "transforms of torch.func see through torch's operators only"
-    if not _autocast_on_cpu() and {x.dtype, kernel.dtype} != {torch.float32}:
+    if not autocast_enabled('cpu') and {x.dtype, kernel.dtype} != {torch.float32}:
         return f'it computes in float32, got {x.dtype} and {kernel.dtype}'
     return None
 
 
 def worthwhile(call: ConvolutionCall) -> bool:
-    """Whether the kernel is large enough for this path to be the faster one."""
-    return min(call.kernel.shape[2:]) >= WORTHWHILE_EXTENT
+    """Whether some pass of the call is faster here than by torch's own convolution."""
+    x, kernel = call.x, call.kernel
+    extent = tuple(kernel.shape[2:])
+    if autocast_enabled('cpu'):  # torch's would be in bfloat16, slower for these
+        return extent[1] >= SLOW_COLUMNS
+    learned = torch.is_grad_enabled() and kernel.requires_grad
+    return _forward_converts(x, extent) or (learned and _uses_fft(x, extent))
 
 
 def convolve(call: ConvolutionCall) -> Tensor:
     """The convolution, in float32 also under autocast, in the memory format of x."""
     with torch.autocast('cpu', enabled=False):
-        x = call.x.float().contiguous(memory_format=torch.channels_last)
         bias = None if call.bias is None else call.bias.float()
-        y = _DepthwiseConv2d.apply(x, call.kernel.float(), bias, call.padding)
-    return y if is_channels_last(call.x) else y.contiguous()
+        return _DepthwiseConv2d.apply(
+            call.x.float(), call.kernel.float(), bias, call.padding
+        )
 
 
 class _DepthwiseConv2d(torch.autograd.Function):
     @staticmethod
-    def forward(x, kernel, bias, padding):
-        return F.conv2d(x, kernel, bias, padding=padding, groups=len(kernel))
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        x, kernel, _, ctx.padding = inputs
+    def forward(ctx, x, kernel, bias, padding):
         ctx.save_for_backward(x, kernel)
+        ctx.padding = padding
+        if _forward_converts(x, tuple(kernel.shape[2:])):
+            return _convolve_converted(x, kernel, bias, padding)
+        return F.conv2d(x, kernel, bias, padding=padding, groups=len(kernel))
 
     @staticmethod
     def backward(ctx, grad_y):
         x, kernel = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
         grad_x = grad_kernel = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            grad_x = _input_gradient(grad_y, kernel, ctx.padding)
-        if ctx.needs_input_grad[1]:
-            grad_kernel = _kernel_gradient(x, grad_y, kernel.shape[2:], ctx.padding)
-        if ctx.needs_input_grad[2]:
+        if wanted[2]:
             grad_bias = grad_y.sum((0, 2, 3))
+        if torch.is_grad_enabled() or transforms_active(grad_y):
+            grad_x, grad_kernel = _native(grad_y, x, kernel, ctx.padding, wanted[:2])
+            return grad_x, grad_kernel, grad_bias, None
+
+        layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+        grad_y = grad_y.contiguous(memory_format=layout)
+        extent = tuple(kernel.shape[2:])
+        if wanted[0]:
+            grad_x = _input_gradient(grad_y, x, kernel, ctx.padding)
+        if wanted[1] and _uses_fft(x, extent):
+            grad_kernel = kernel_gradient(x, grad_y, extent, ctx.padding)
+        elif wanted[1]:
+            grad_kernel = _native(grad_y, x, kernel, ctx.padding, (False, True))[1]
         return grad_x, grad_kernel, grad_bias, None
 
 
-def _input_gradient(grad_y: Tensor, kernel: Tensor, padding: tuple) -> Tensor:
-    """The same convolution with the flipped kernel and the complementary padding."""
-    padding = [size - 1 - p for size, p in zip(kernel.shape[2:], padding)]
-    grad_y = grad_y.contiguous(memory_format=torch.channels_last)
-    return F.conv2d(grad_y, kernel.flip(2, 3), padding=padding, groups=len(kernel))
+def _input_gradient(grad_y: Tensor, x: Tensor, kernel: Tensor, padding) -> Tensor:
+    """Of torch's own, or a convolution with the flipped kernel: the faster one."""
+    rows, columns = extent = tuple(kernel.shape[2:])
+    channels_last = is_channels_last(grad_y)
+    if columns < SLOW_COLUMNS or (not channels_last and rows * columns < MANY_TAPS):
+        return _native(grad_y, x, kernel, padding, (True, False))[0]
+    flipped = kernel.flip(2, 3)
+    padding = tuple(size - 1 - p for size, p in zip(extent, padding))
+    if channels_last:
+        return F.conv2d(grad_y, flipped, padding=padding, groups=len(kernel))
+    return _convolve_converted(grad_y, flipped, None, padding)
 
 
-def _kernel_gradient(x: Tensor, grad_y: Tensor, extent: tuple, padding: tuple):
-    """Correlation of input and output gradient at the kernel's lags, by FFT.
-
-    Tap t needs lag ``t - padding``. On a circle of at least ``size + padding`` points
-    (and ``extent``, so that lags differ) no lag in use meets a wrapped one.
-    """
-    points = [
-        _next_smooth(max(size + p, k))
-        for size, p, k in zip(x.shape[2:], padding, extent)
-    ]
-    bytes_a_channel = 4 * len(x) * points[0] * points[1]
-    channels = max(1, FFT_CHUNK_BYTES // bytes_a_channel)
-    lags = [
-        (torch.arange(k) - p) % n for k, p, n in zip(extent, padding, points)
-    ]
-    chunks = []
-    for x_part, grad_part in zip(x.split(channels, 1), grad_y.split(channels, 1)):
-        spectrum = torch.fft.rfft2(grad_part.contiguous(), s=points).conj_physical_()
-        spectrum *= torch.fft.rfft2(x_part.contiguous(), s=points)
-        correlation = torch.fft.irfft2(spectrum.sum(0), s=points)
-        chunks.append(correlation[:, lags[0][:, None], lags[1]])
-    return torch.cat(chunks).unsqueeze(1)
+def _forward_converts(x: Tensor, extent: tuple[int, int]) -> bool:
+    return extent[1] >= SLOW_COLUMNS and not is_channels_last(x)
 
 
-def _next_smooth(size: int) -> int:
-    """The least number from ``size`` on without prime factors above 5."""
-    while True:
-        rest = size
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return size
-        size += 1
+def _uses_fft(x: Tensor, extent: tuple[int, int]) -> bool:
+    taps = extent[0] * extent[1]
+    if is_channels_last(x):
+        return taps >= FFT_TAPS_CHANNELS_LAST
+    return taps >= FFT_TAPS_CONTIGUOUS and extent[1] > FAST_COLUMNS
 
 
-def _autocast_on_cpu() -> bool:
-    try:
-        return torch.is_autocast_enabled('cpu')
-    except TypeError:  # torch < 2.4 takes no argument
-        return torch.is_autocast_cpu_enabled()
+def _convolve_converted(x: Tensor, kernel: Tensor, bias: Optional[Tensor], padding):
+    """A contiguous image, by way of channels_last and back."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    return to_contiguous(F.conv2d(x, kernel, bias, padding=padding, groups=len(kernel)))
+
+
+def _native(grad_y: Tensor, x: Tensor, kernel: Tensor, padding, wanted):
+    """torch's own gradients of input and kernel, None for what isn't wanted."""
+    gradients = torch.ops.aten.convolution_backward(
+        grad_y,
+        x,
+        kernel,
+        None,
+        stride=[1, 1],
+        padding=padding,
+        dilation=[1, 1],
+        transposed=False,
+        output_padding=[0, 0],
+        groups=len(kernel),
+        output_mask=[*wanted, False],
+    )
+    return gradients[:2]

@@ -1,0 +1,79 @@
+"""An ordinary convolution on the backends for large kernels."""
+
+import math
+from typing import Optional, Union
+
+import torch
+from torch import Tensor, nn
+
+from ..functional._arguments import IntOrTuple, as_tuple
+from .base import ConstructedConvNd
+
+
+class LargeKernelConv2d(ConstructedConvNd):
+    """torch.nn.Conv2d, convolved by :func:`dcls_mm.functional.convolve`.
+
+    It has torch.nn.Conv2d's arguments, initial values and state_dict, so that the one
+    can take the other's place; a large depthwise kernel is many times faster on a CPU.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
+            padding_mode, device, dtype: as in torch.nn.Conv2d.
+        backend: a backend of ``functional.convolve`` to force, None to choose.
+
+    Raises:
+        ValueError, TypeError: an argument that doesn't fit, by its name.
+    """
+
+    ndim = 2
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrTuple,
+        stride: IntOrTuple = 1,
+        padding: Union[IntOrTuple, str] = 0,
+        dilation: IntOrTuple = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = 'zeros',
+        device=None,
+        dtype=None,
+        *,
+        backend: Optional[str] = None,
+    ):
+        kernel_size = as_tuple('kernel_size', kernel_size, self.ndim, minimum=1)
+        dilation = as_tuple('dilation', dilation, self.ndim, minimum=1)
+        super().__init__(
+            in_channels,
+            out_channels,
+            tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel_size)),
+            kernel_size=kernel_size,
+            dilation=dilation,
+            stride=stride,
+            padding=padding,
+            groups=groups,
+            padding_mode=padding_mode,
+            backend=backend,
+        )
+        self.weight = nn.Parameter(
+            torch.empty(*self.kernel_channels, *kernel_size, device=device, dtype=dtype)
+        )
+        self.register_bias(bias, device, dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """torch.nn.Conv2d's initial values."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.weight[0].numel())
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def kernel(self) -> Tensor:
+        """The weights, (out, in // groups, *extent), with zeros between if dilated."""
+        if self.extent == self.kernel_size:
+            return self.weight
+        kernel = self.weight.new_zeros(*self.kernel_channels, *self.extent)
+        kernel[:, :, :: self.dilation[0], :: self.dilation[1]] = self.weight
+        return kernel

@@ -1,0 +1,77 @@
+"""autotune: which backend is chosen, and that it is timed once a shape."""
+
+import pytest
+import torch
+from conftest import assert_close
+
+from dcls_mm.functional import autotune, convolve
+from dcls_mm.functional.backends import (
+    BACKENDS,
+    ConvolutionCall,
+    select_backend,
+    tuning,
+)
+
+
+@pytest.fixture
+def trials(monkeypatch):
+    """The seconds that the backends are said to take, and what was timed."""
+    seconds, timed = dict(cpu_depthwise=1.0, native=2.0), []
+    names = {backend: name for name, backend in BACKENDS.items()}
+
+    def given(backend, call):
+        timed.append((names[backend], tuple(call.x.shape)))
+        return seconds[names[backend]]
+
+    monkeypatch.setattr(tuning, '_fastest', {})
+    monkeypatch.setattr(tuning, '_seconds', given)
+    return seconds, timed
+
+
+def call(size, **options):
+    x = torch.randn(1, 4, size, size, **options)
+    return ConvolutionCall(x, torch.randn(4, 1, 3, 3), None, (1, 1), (1, 1), 4)
+
+
+def test_the_fastest_is_chosen_and_remembered(trials):
+    seconds, timed = trials
+    assert select_backend(None, call(8)) is BACKENDS['native']
+    assert timed == [], 'off by default'
+    with autotune():
+        assert select_backend(None, call(8)) is BACKENDS['cpu_depthwise']
+        assert timed == [(name, (1, 4, 8, 8)) for name in BACKENDS]
+        seconds['native'] = 0.5
+        assert select_backend(None, call(8)) is BACKENDS['cpu_depthwise']
+        assert select_backend(None, call(9)) is BACKENDS['native']
+        assert select_backend(None, call(8, requires_grad=True)) is BACKENDS['native']
+        assert len(timed) == 6
+        assert select_backend('cpu_depthwise', call(9)) is BACKENDS['cpu_depthwise']
+        with autotune(False):
+            assert select_backend(None, call(7)) is BACKENDS['native']
+        assert select_backend(None, call(8, dtype=torch.float64)) is BACKENDS['native']
+        assert len(timed) == 6, 'nothing to choose from'
+    assert select_backend(None, call(8)) is BACKENDS['native']
+
+
+def test_really_timed(monkeypatch):
+    """The result is the same whichever backend wins, gradients included."""
+    monkeypatch.setattr(tuning, '_fastest', {})
+    x = torch.randn(2, 4, 20, 20, requires_grad=True)
+    kernel = torch.randn(4, 1, 11, 11, requires_grad=True)
+    with autotune():
+        y = convolve(x, kernel, padding=5, groups=4)
+    expected = convolve(x, kernel, padding=5, groups=4, backend='native')
+    assert len(tuning._fastest) == 1
+    assert x.grad is None and kernel.grad is None
+    assert_close(y, expected, factor=5)
+    y.sum().backward()
+    assert kernel.grad.shape == kernel.shape
+
+
+def test_as_a_function():
+    autotune()
+    try:
+        assert tuning.is_tuning()
+    finally:
+        autotune(False)
+    assert not tuning.is_tuning()
