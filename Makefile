@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-seg test lint clean distclean
+.PHONY: help env demo demo-seg test lint bench clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,11 @@ test: env  ## run the tests
 
 lint: env  ## run the linter
 	@.venv/bin/ruff check .
+
+bench: env  ## run all benchmarks, one after the other (10 minutes on two cores)
+	@for name in construct convolve backbone sampling; do \
+		$(VENV_PYTHON) benchmarks/bench_$$name.py || exit; echo; \
+	done
 
 clean:  ## remove build products and caches of the tools
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,23 +1,25 @@
-"""Time and memory of the im2col formulation against constructing the kernel.
+"""The im2col formulation, which samples the input, against constructing the kernel.
 
-Every row runs in a process of its own. 'difference' is the largest one to the output
-of 'construct', relative to its largest value; 'memory' is what forward and backward
-add to the process's peak, the first call's caches included.
+The peer is 'construct' here; the time and memory ratios are to its forward and
+backward. 'difference' is the largest one to its output, relative to its largest value.
 """
 
-import argparse
-import multiprocessing
-import platform
-import resource
-import statistics
-import time
 from functools import partial
 from typing import NamedTuple
 
 import torch
+from common import Report, argument_parser, interleave, progress
+from memory import extra_memory
 
 from dcls_mm.functional import construct_kernel, convolve
 from dcls_mm.functional.sampling import sampled_convolution
+
+try:
+    from mmcv.ops import deform_conv2d
+except ImportError:
+    deform_conv2d = None
+
+PEER = 'construct'
 
 
 class Case(NamedTuple):
@@ -38,6 +40,9 @@ CASES = [
     Case('1-d depthwise, extent 1025', 64, (4096,), 1025, 8, True),
     Case('3-d depthwise, extent 9', 16, (16, 32, 32), 9, 27, True),
 ]
+TINY = {
+    ndim: Case(f'tiny, {ndim}-d', 4, (16,) * ndim, 5, 3, True) for ndim in (1, 2, 3)
+}
 
 
 def sampled(case, x, weight, positions):
@@ -60,11 +65,7 @@ def constructed(case, x, weight, positions, backend=None):
 
 
 def deformable(case, x, weight, positions):
-    """A deformable convolution with count taps in a row, each moved to its position."""
-    from mmcv.ops import deform_conv2d
-
-    if len(case.size) != 2:
-        raise NotImplementedError('mmcv has it in 2-d only')
+    """A 2-d deformable convolution, count taps in a row, each moved to its position."""
     places = positions.reshape(2, case.channels, case.count).permute(1, 2, 0)
     column = torch.arange(case.count, dtype=x.dtype) - case.count // 2
     offsets = places - torch.stack([torch.zeros_like(column), column], -1)
@@ -86,11 +87,20 @@ def deformable(case, x, weight, positions):
 
 
 METHODS = {
-    'sampled': sampled,
-    'construct': constructed,
+    PEER: constructed,
     'construct, native': partial(constructed, backend='native'),
+    'sampled': sampled,
     'mmcv deform_conv2d': deformable,
 }
+
+
+def methods_of(case):
+    """Those of METHODS that can serve; mmcv has 2-d only, if it is there."""
+    return [
+        method
+        for method, run in METHODS.items()
+        if run is not deformable or (deform_conv2d is not None and len(case.size) == 2)
+    ]
 
 
 def groups_of(case):
@@ -109,9 +119,8 @@ def make_inputs(case):
     return [tensor.requires_grad_() for tensor in (x, weight, positions)]
 
 
-def measure(case, method, threads, repeats):
-    """Cells of the table's row, or why there are none."""
-    torch.set_num_threads(threads)
+def build(method, case, gradients):
+    """A function of no arguments that runs the method, and its backward pass."""
     run = partial(METHODS[method], case)
     inputs = make_inputs(case)
     seed = torch.randn(1, case.channels, *case.size)
@@ -121,57 +130,45 @@ def measure(case, method, threads, repeats):
             return run(*inputs)
 
     def forward_and_backward():
-        torch.autograd.grad(run(*inputs), inputs, seed)
+        return torch.autograd.grad(run(*inputs), inputs, seed)
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    try:
-        forward_and_backward()
-    except (ImportError, NotImplementedError) as error:
-        return [f'skipped: {error}']
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    with torch.no_grad():
-        expected = constructed(case, *inputs)
-        difference = (forward() - expected).abs().max() / expected.abs().max()
-    return [
-        f'{timing(forward, repeats):>22}',
-        f'{timing(forward_and_backward, repeats):>22}',
-        f'{memory / 1024:7.0f} MB',
-        f'{difference:10.1e}',
-    ]
+    return forward_and_backward if gradients else forward
 
 
-def timing(function, repeats):
-    """Median (least-largest) in ms, after one call to warm up."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(1e3 * (time.perf_counter() - start))
-    return f'{statistics.median(times):.1f} ({min(times):.1f}-{max(times):.1f})'
-
-
-def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
-    parser.add_argument('--repeats', type=int, default=5)
-    return parser.parse_args()
+def measure(case, args):
+    """A row for each method."""
+    progress(case.name)
+    methods = methods_of(case)
+    forward, both = (
+        interleave({m: build(m, case, gradients) for m in methods}, args.seconds)
+        for gradients in (False, True)
+    )
+    tiny = TINY[len(case.size)]
+    memory = extra_memory(build, methods, (tiny, True), (case, True), args.threads)
+    expected = build(PEER, case, False)()
+    for method in methods:
+        difference = (build(method, case, False)() - expected).abs().max()
+        cells = {
+            'convolution': case.name,
+            'method': method,
+            'forward ms': forward[method],
+            'forward + backward ms': both[method],
+            'time ratio': both[method].median / both[PEER].median,
+            'difference': f'{difference / expected.abs().max():.1e}',
+        }
+        if memory:
+            cells['extra MB'] = memory[method]
+            cells['memory ratio'] = memory[method] / memory[PEER]
+        yield cells
 
 
 def main():
-    args = parse_args()
-    print(
-        f'Python {platform.python_version()}, torch {torch.__version__}, '
-        f'{platform.machine()}, threads {args.threads}, repeats {args.repeats}; '
-        'ms: median (least-largest)'
-    )
-    print(f'{"":47}{"forward":>22} {"forward + backward":>22}     memory difference')
-    # A new process for every row: its peak of memory is that row's alone.
-    with multiprocessing.get_context('spawn').Pool(1, maxtasksperchild=1) as pool:
-        for case in CASES:
-            for method in METHODS:
-                row = pool.apply(measure, (case, method, args.threads, args.repeats))
-                print(f'{case.name:27} {method:19}', *row, flush=True)
+    args = argument_parser(__doc__, seconds=1.5).parse_args()
+    with Report('Sampling instead of constructing', args) as report:
+        report.table('One convolution')
+        for case in TINY.values() if args.quick else CASES:
+            for cells in measure(case, args):
+                report.row(cells)
 
 
 if __name__ == '__main__':

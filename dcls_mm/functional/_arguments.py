@@ -9,6 +9,8 @@ IntOrTuple = Union[int, tuple[int, ...]]
 
 def as_int(name: str, value: int, minimum: int) -> int:
     """``value`` as an int of at least ``minimum``, or an error that names it."""
+    if type(value) is int and value >= minimum:  # most often, and in every call
+        return value
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -22,6 +24,8 @@ def as_int(name: str, value: int, minimum: int) -> int:
 
 def as_tuple(name: str, value: IntOrTuple, ndim: int, minimum: int) -> tuple[int, ...]:
     """``value``, an int for all axes or one an axis, as a tuple of ``ndim`` ints."""
+    if type(value) is int:
+        return (as_int(name, value, minimum),) * ndim
     if isinstance(value, str) or not isinstance(value, Iterable):
         return (as_int(name, value, minimum),) * ndim
     values = tuple(value)

@@ -64,6 +64,23 @@ def convolve(
     check_padding_mode(padding_mode)
     sides = padding_sides(padding, tuple(kernel.shape[2:]), stride)
 
+    return convolve_checked(
+        x, kernel, bias, stride, sides, groups, padding_mode, backend
+    )
+
+
+def convolve_checked(
+    x: Tensor,
+    kernel: Tensor,
+    bias: Optional[Tensor],
+    stride: tuple[int, ...],
+    sides: list[tuple[int, int]],
+    groups: int,
+    padding_mode: str,
+    backend: Optional[str],
+) -> Tensor:
+    """:func:`convolve` of checked arguments, with :func:`padding_sides` for padding."""
+    ndim = len(stride)
     unbatched = x.ndim == ndim + 1
     x = x.unsqueeze(0) if unbatched else x
     if padding_mode != 'zeros' or any(before != after for before, after in sides):

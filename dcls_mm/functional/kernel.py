@@ -9,13 +9,8 @@ from torch import Tensor
 
 from ._arguments import IntOrTuple, as_tuple
 from ._torch import transforms_active
-from .interpolation import (
-    INTERPOLATIONS,
-    NORMALIZATION_EPS,
-    Interpolation,
-    finite_or_nan,
-    interpolation_name,
-)
+from .interpolation import INTERPOLATIONS, interpolation_name
+from .profiles import product_kernel
 from .scatter import scatter_kernel
 
 
@@ -66,35 +61,11 @@ def construct_kernel(
         scaled, placed = weight.to(dtype), positions.to(dtype)
         # Both need torch's operators: transforms to see through them, and tracing.
         if rule.two_taps and not (transforms_active() or torch.jit.is_tracing()):
-            kernel = scatter_kernel(scaled, placed, extent, rule.normalized)
+            kernel = scatter_kernel(scaled, placed, extent, rule)
         else:
             width = None if sigma is None else sigma.to(dtype)
-            kernel = _kernel_of_profiles(scaled, placed, width, extent, rule)
+            kernel = product_kernel(scaled, placed, width, extent, rule)
         return kernel.to(weight.dtype)
-
-
-def _kernel_of_profiles(
-    weight: Tensor,
-    positions: Tensor,
-    sigma: Optional[Tensor],
-    extent: tuple[int, ...],
-    rule: Interpolation,
-) -> Tensor:
-    """Sum over elements of weight times the outer product of the axes' profiles."""
-    taps = torch.arange(max(extent), dtype=weight.dtype, device=weight.device)
-    centers = torch.tensor([size // 2 for size in extent]).to(positions)
-    centers = finite_or_nan(positions) + centers.view(-1, *[1] * weight.ndim)
-    width = None if sigma is None else finite_or_nan(sigma).unsqueeze(-1)
-    profiles = rule.profile(taps, centers.unsqueeze(-1), width)
-    profiles = [of_axis[..., :size] for of_axis, size in zip(profiles, extent)]
-    if rule.normalized:
-        total = torch.stack([profile.sum(-1) for profile in profiles]).prod(0)
-        weight = weight / (total + NORMALIZATION_EPS)
-    product = weight.unsqueeze(-1)
-    for profile in profiles[:-1]:
-        product = (product.unsqueeze(-1) * profile.unsqueeze(-2)).flatten(-2)
-    kernel = product.transpose(-1, -2) @ profiles[-1]
-    return kernel.reshape(*weight.shape[:-1], *extent)
 
 
 def without_autocast(device_type: str) -> AbstractContextManager:

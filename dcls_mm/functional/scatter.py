@@ -12,51 +12,30 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .interpolation import NORMALIZATION_EPS
+from .interpolation import NORMALIZATION_EPS, Interpolation
+from .profiles import product_kernel
 
 
 def scatter_kernel(
-    weight: Tensor, positions: Tensor, extent: tuple[int, ...], normalized: bool
+    weight: Tensor, positions: Tensor, extent: tuple[int, ...], rule: Interpolation
 ) -> Tensor:
-    """The bilinear, or if ``normalized`` the triangle, kernel.
-
-    Args:
-        weight: (*kernels, count).
-        positions: (ndim, *kernels, count) or 1 in an axis that shares them; of one
-            dtype with ``weight``.
-        extent: (ndim,).
-        normalized: triangle: divide by the sum of the taps inside the extent, and take
-            no slope where a position is on a tap.
-
-    Returns:
-        (*kernels, *extent), differentiable any number of times.
-    """
-    positions = positions.expand(-1, *weight.shape)
-    count = weight.shape[-1]
-    kernel = _Scatter.apply(
-        weight.reshape(-1, count),
-        positions.reshape(len(positions), -1, count),
-        extent,
-        normalized,
-    )
-    return kernel.view(*weight.shape[:-1], *extent)
+    """What :func:`product_kernel` makes of ``rule.two_taps``, with its gradients."""
+    return _Scatter.apply(weight, positions, extent, rule)
 
 
 class _Canvas(NamedTuple):
     """Where the taps of a kernel lie, with one more before and after, along each axis.
 
     So an element at the border, or beyond, has taps to write to. One whose first tap is
-    the last of the canvas runs over its end, into ``size - prod(shape)`` more places.
+    the last of the canvas runs over its end, into some more places.
 
     Attributes:
-        shape: taps an axis.
         strides: places from one tap to the next, an axis.
         size: places in all.
         corners: places of an element's taps, from tap -1 of each axis' first tap; the
             last axis varies fastest.
     """
 
-    shape: list[int]
     strides: list[int]
     size: int
     corners: list[int]
@@ -69,69 +48,117 @@ def _canvas(extent: tuple[int, ...]) -> _Canvas:
     first = sum(strides)
     steps = product(*((0, stride) for stride in strides))
     corners = [first + sum(step) for step in steps]
-    return _Canvas(shape, strides, math.prod(shape) + first, corners)
+    return _Canvas(strides, math.prod(shape) + first, corners)
 
 
 class _Scatter(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, weight, positions, extent, normalized):
-        canvas = _canvas(extent)
-        cells, fractions, _ = _cells(positions, extent)
-        index = cells[-1]
-        for cell, stride in zip(cells[:-1], canvas.strides):
-            index = torch.add(index, cell, alpha=stride)
-        corners = torch.tensor(canvas.corners, device=weight.device)
-        # A NaN may lie anywhere, if only it lies on the canvas.
-        index = index.nan_to_num(0).long().unsqueeze(1) + corners.unsqueeze(1)
-        taps = index.flatten(1)
-        ctx.save_for_backward(weight, positions, taps)
-        ctx.extent, ctx.normalized = extent, normalized
+    def forward(ctx, weight, positions, extent, rule):
+        ctx.extent, ctx.rule = extent, rule
+        canvas, count = _canvas(extent), weight.shape[-1]
+        places = positions.expand(-1, *weight.shape).reshape(len(extent), -1, count)
+        center, moved, size = _on_canvas(places, extent)
+        cells = moved.floor()
+        fractions = moved - cells
 
-        values = [_normalized(weight, positions, extent)[0] if normalized else weight]
+        elements, total = weight.reshape(-1, count), None
+        if rule.normalized:
+            total = _taps_inside(moved, size).prod(0) + NORMALIZATION_EPS
+            elements = elements / total
+        values = [elements]
         for fraction in fractions:
             values = [part for v in values for part in _split(v, fraction)]
-        # A position that is NaN or infinite shows in every tap of its kernel.
-        poison = (positions * 0).sum((0, 2)).unsqueeze(1)
-        places = poison.repeat(1, canvas.size)
-        places.scatter_add_(1, taps, torch.cat(values, 1))
-        return _inside(places, extent).contiguous()
+
+        first = cells[-1]
+        for stride, cell in zip(canvas.strides, cells[:-1]):
+            first = torch.add(first, cell, alpha=stride)
+        corners = torch.tensor(canvas.corners, device=weight.device).unsqueeze(1)
+        # A NaN may lie anywhere, if only it lies on the canvas.
+        taps = (first.nan_to_num(0).long().unsqueeze(1) + corners).flatten(1)
+        # But a position that is NaN or infinite shows in every tap of its kernel.
+        poison = places.sum((0, 2)).unsqueeze(1) * 0
+        kernels = poison.expand(-1, canvas.size).contiguous()
+        kernels.scatter_add_(1, taps, torch.cat(values, 1))
+        ctx.save_for_backward(
+            weight, positions, elements, total, taps, fractions, moved, center == moved
+        )
+        return _inside(kernels, extent).reshape(*weight.shape[:-1], *extent)
 
     @staticmethod
     def backward(ctx, grad_kernel):
-        weight, positions, taps = ctx.saved_tensors
-        _, fractions, on_canvas = _cells(positions, ctx.extent)
-        places = grad_kernel.new_zeros(len(weight), _canvas(ctx.extent).size)
-        _inside(places, ctx.extent).copy_(grad_kernel)
-        corners = places.gather(1, taps).split(weight.shape[1], 1)
-        value, slopes = _interpolate(corners, fractions)
+        weight, positions, *saved = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated again
+            kernel = product_kernel(weight, positions, None, ctx.extent, ctx.rule)
+            grads = torch.autograd.grad(
+                kernel,
+                [t for t in (weight, positions) if t.requires_grad],
+                grad_kernel,
+                create_graph=True,
+            )
+            wanted = weight.requires_grad, positions.requires_grad
+            return (
+                grads[0] if wanted[0] else None,
+                grads[-1] if wanted[1] else None,
+                None,
+                None,
+            )
+
+        elements, total, taps, fractions, moved, on_canvas = saved
+        kernels = grad_kernel.new_zeros(len(elements), _canvas(ctx.extent).size)
+        inside = _inside(kernels, ctx.extent)
+        inside.copy_(grad_kernel.reshape(inside.shape))
+        corners = kernels.gather(1, taps).split(weight.shape[-1], 1)
+        value, slopes = _interpolate(corners, list(fractions))
         slopes = torch.stack(slopes)
-        if ctx.normalized:
-            weight, total, total_slopes = _normalized(weight, positions, ctx.extent)
+        if total is not None:
             value = value / total
-            slopes = (slopes - value * total_slopes) * (torch.stack(fractions) != 0)
-        return value, slopes * torch.stack(on_canvas) * weight, None, None
+            slopes = slopes - value * _slopes_of_total(moved, ctx.extent)
+            slopes = slopes * (fractions != 0)
+        grad_places = slopes * on_canvas * elements
+        grad_positions = grad_places.reshape(-1, *weight.shape)
+        return (
+            value.reshape(weight.shape),
+            grad_positions.sum_to_size(positions.shape),
+            None,
+            None,
+        )
 
 
-def _cells(positions: Tensor, extent: tuple) -> tuple[list, list, list]:
-    """First tap, fraction, and whether the position is on the canvas, an axis each.
+def _on_canvas(places: Tensor, extent: tuple):
+    """Taps from the kernel's first, (ndim, kernels, count), and the size of each axis.
 
-    Beyond the canvas it is moved to its border, where it touches no tap of the extent.
+    Also the taps once more, those beyond the canvas moved to its border, where they
+    touch no tap of the kernel.
     """
-    cells, fractions, on_canvas = [], [], []
-    for position, size in zip(positions, extent):
-        center = position + size // 2
-        moved = center.clamp(-1, size)
-        cells.append(moved.floor())
-        fractions.append(moved - cells[-1])
-        on_canvas.append(center == moved)
-    return cells, fractions, on_canvas
+    if len(set(extent)) == 1:
+        size, before = extent[0], -1
+        center = places + size // 2
+    else:
+        size = torch.tensor(extent).to(places).view(-1, 1, 1)
+        before = torch.full_like(size, -1)
+        center = places + (size / 2).floor()
+    return center, center.clamp(before, size), size
 
 
-def _inside(places: Tensor, extent: tuple) -> Tensor:
+def _taps_inside(moved: Tensor, size) -> Tensor:
+    """Sum of an element's taps inside the kernel, an axis each."""
+    return torch.minimum(moved + 1, size - moved).clamp(max=1)
+
+
+def _slopes_of_total(moved: Tensor, extent: tuple) -> Tensor:
+    """Of the product of :func:`_taps_inside` over the axes, along each."""
+    size = _on_canvas(moved, extent)[2]
+    sums = _taps_inside(moved, size)
+    others = [torch.cat((sums[:i], sums[i + 1 :])).prod(0) for i in range(len(sums))]
+    slopes = (moved < 0).to(moved) - (moved > size - 1).to(moved)
+    return slopes * torch.stack(others)
+
+
+def _inside(kernels: Tensor, extent: tuple) -> Tensor:
     """A view, (kernels, *extent), of the kernels in (kernels, size of the canvas)."""
     canvas = _canvas(extent)
-    shape, strides = (len(places), *extent), (canvas.size, *canvas.strides)
-    return places.as_strided(shape, strides, canvas.corners[0])
+    shape, strides = (len(kernels), *extent), (canvas.size, *canvas.strides)
+    return kernels.as_strided(shape, strides, canvas.corners[0])
 
 
 def _split(value: Tensor, fraction: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,20 +179,3 @@ def _interpolate(corners, fractions: list[Tensor]) -> tuple[Tensor, list[Tensor]
         torch.addcmul(a, b - a, fraction) for a, b in zip(lower_slopes, upper_slopes)
     ]
     return torch.addcmul(lower, slope, fraction), [slope, *slopes]
-
-
-def _normalized(
-    weight: Tensor, positions: Tensor, extent: tuple
-) -> tuple[Tensor, Tensor, Tensor]:
-    """weight by the sum of its taps inside; that sum, and its slope along each axis."""
-    sums, slopes = [], []
-    for position, size in zip(positions, extent):
-        center = position + size // 2
-        before, after = (-center).relu(), (center - (size - 1)).relu()
-        sums.append((1 - before - after).relu())
-        slopes.append(before.sign() - after.sign())
-    for axis in range(len(sums)):
-        for other in sums[:axis] + sums[axis + 1 :]:
-            slopes[axis] = slopes[axis] * other
-    total = math.prod(sums) + NORMALIZATION_EPS
-    return weight / total, total, torch.stack(slopes)

@@ -5,10 +5,14 @@ from typing import Optional, Union
 import torch
 from torch import Tensor, nn
 
-from ..functional import convolve
 from ..functional._arguments import IntOrTuple, as_int, as_tuple
 from ..functional.backends import BACKENDS
-from ..functional.convolution import check_padding_mode, padding_sides
+from ..functional.convolution import (
+    check_input,
+    check_padding_mode,
+    convolve_checked,
+    padding_sides,
+)
 
 
 class ConstructedConvNd(nn.Module):
@@ -106,15 +110,16 @@ class ConstructedConvNd(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in, *size) -> (batch, out, *out_size), as torch.nn.ConvNd."""
-        return convolve(
+        check_input(x, self.ndim, self.in_channels)
+        return convolve_checked(
             x,
             self._current_kernel(),
             self.bias,
-            stride=self.stride,
-            padding=self.padding,
-            groups=self.groups,
-            padding_mode=self.padding_mode,
-            backend=self.backend,
+            self.stride,
+            padding_sides(self.padding, self.extent, self.stride),
+            self.groups,
+            self.padding_mode,
+            self.backend,
         )
 
     def _current_kernel(self) -> Tensor:

@@ -116,9 +116,20 @@ def test_kernel_gradient_in_chunks(monkeypatch):
 def test_copies_between_memory_formats(shape, monkeypatch):
     monkeypatch.setattr(memory_format, 'BLOCK_BYTES', 50_000)
     x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
-    y = memory_format.to_contiguous(x)
-    assert y.is_contiguous()
+    y = torch.full(shape, float('nan'))
+    memory_format.copy_by_rows(y, x)
     assert torch.equal(y, x)
+
+
+def test_contiguous_images_in_chunks(monkeypatch):
+    """What is converted at a time changes nothing, the bias included."""
+    x, bias = torch.randn(2, 39, 9, 8), torch.ones(39)
+    kernel = torch.randn(39, 1, 15, 15)
+    options = dict(padding=(7, 6), groups=39, backend='cpu_depthwise')
+    whole = convolve(x, kernel, bias, **options)
+    monkeypatch.setattr(cpu_depthwise, 'CONVERTED_BYTES', 1)
+    assert_close(convolve(x, kernel, bias, **options), whole)
+    assert_close(whole, convolve(x, kernel, bias, **{**options, 'backend': 'native'}))
 
 
 # A pass may take its fast way or torch's own: by extent and memory format.

@@ -1,9 +1,8 @@
 """The backends of :func:`dcls_mm.functional.convolve`, in order of preference.
 
 A backend is a module of functions of a :class:`ConvolutionCall`: ``unsupported`` says
-in a sentence why the backend can't serve the call (None if it can), ``convolve`` serves
-it. It may have a third, ``worthwhile``: whether it should be chosen by itself where it
-can serve.
+in a sentence why the backend can't serve the call (None if it can), ``worthwhile``
+whether it should be chosen by itself if it can, and ``convolve`` serves it.
 """
 
 from types import ModuleType
@@ -38,7 +37,5 @@ def select_backend(name: Optional[str], call: ConvolutionCall) -> ModuleType:
 
 
 def _suits(backend: ModuleType, call: ConvolutionCall) -> bool:
-    if backend.unsupported(call) is not None:
-        return False
-    worthwhile = getattr(backend, 'worthwhile', None)
-    return worthwhile is None or worthwhile(call)
+    # In this order, as most calls are quickly found not worthwhile.
+    return backend.worthwhile(call) and backend.unsupported(call) is None

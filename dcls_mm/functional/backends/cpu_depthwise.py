@@ -15,18 +15,25 @@ from torch import Tensor
 from .._torch import autocast_enabled, is_channels_last, transforms_active
 from .call import ConvolutionCall
 from .fft_correlation import kernel_gradient
-from .memory_format import to_contiguous
+from .memory_format import copy_by_rows
 
 # Columns from which torch's own convolution of contiguous images is the slow one, and
 # its gradient of channels_last images slower than a convolution.
 SLOW_COLUMNS = 15
 
-# Taps from which, converted to channels_last, the input's gradient is faster.
+# Image converted at a time, so that it stays in the cache: bytes, and channels (a cache
+# line) of which it is a multiple.
+CONVERTED_BYTES = 2 * 2**20
+CONVERTED_CHANNELS = 16
+
+# Taps, or bytes of the image, from which the gradient of a contiguous input is faster by
+# way of channels_last.
 MANY_TAPS = 400
+LARGE_IMAGE = 12 * 2**20
 
 # Taps from which the kernel's gradient is faster by FFT, and the columns up to which
 # torch's own stays fast on contiguous images.
-FFT_TAPS_CHANNELS_LAST = 49
+FFT_TAPS_CHANNELS_LAST = 81
 FFT_TAPS_CONTIGUOUS = 25
 FAST_COLUMNS = 3
 
@@ -58,10 +65,12 @@ def unsupported(call: ConvolutionCall) -> Optional[str]:
 def worthwhile(call: ConvolutionCall) -> bool:
     """Whether some pass of the call is faster here than by torch's own convolution."""
     x, kernel = call.x, call.kernel
-    extent = tuple(kernel.shape[2:])
+    extent = kernel.shape[2:]
+    learned = kernel.requires_grad and torch.is_grad_enabled()
+    if len(extent) != 2 or not (learned or extent[1] >= SLOW_COLUMNS):
+        return False
     if autocast_enabled('cpu'):  # torch's would be in bfloat16, slower for these
         return extent[1] >= SLOW_COLUMNS
-    learned = torch.is_grad_enabled() and kernel.requires_grad
     return _forward_converts(x, extent) or (learned and _uses_fft(x, extent))
 
 
@@ -110,7 +119,8 @@ def _input_gradient(grad_y: Tensor, x: Tensor, kernel: Tensor, padding) -> Tenso
     """Of torch's own, or a convolution with the flipped kernel: the faster one."""
     rows, columns = extent = tuple(kernel.shape[2:])
     channels_last = is_channels_last(grad_y)
-    if columns < SLOW_COLUMNS or (not channels_last and rows * columns < MANY_TAPS):
+    small = rows * columns < MANY_TAPS and x.numel() * x.element_size() < LARGE_IMAGE
+    if columns < SLOW_COLUMNS or (small and not channels_last):
         return _native(grad_y, x, kernel, padding, (True, False))[0]
     flipped = kernel.flip(2, 3)
     padding = tuple(size - 1 - p for size, p in zip(extent, padding))
@@ -131,9 +141,22 @@ def _uses_fft(x: Tensor, extent: tuple[int, int]) -> bool:
 
 
 def _convolve_converted(x: Tensor, kernel: Tensor, bias: Optional[Tensor], padding):
-    """A contiguous image, by way of channels_last and back."""
-    x = x.contiguous(memory_format=torch.channels_last)
-    return to_contiguous(F.conv2d(x, kernel, bias, padding=padding, groups=len(kernel)))
+    """A contiguous image, by way of channels_last and back, some channels at a time."""
+    out_size = [
+        size + 2 * p - k + 1
+        for size, p, k in zip(x.shape[2:], padding, kernel.shape[2:])
+    ]
+    y = x.new_empty(*x.shape[:2], *out_size)
+    step = CONVERTED_CHANNELS
+    step *= max(1, CONVERTED_BYTES // (x[:, :step].numel() * x.element_size()))
+    biases = [None] * len(kernel) if bias is None else bias.split(step)
+    for parts in zip(x.split(step, 1), kernel.split(step), biases, y.split(step, 1)):
+        image, taps, offset, target = parts
+        image = image.contiguous(memory_format=torch.channels_last)
+        copy_by_rows(
+            target, F.conv2d(image, taps, offset, padding=padding, groups=len(taps))
+        )
+    return y
 
 
 def _native(grad_y: Tensor, x: Tensor, kernel: Tensor, padding, wanted):

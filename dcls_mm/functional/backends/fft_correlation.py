@@ -1,5 +1,7 @@
 """The gradient of a depthwise kernel by FFT, on a CPU."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -7,10 +9,10 @@ from .memory_format import copy_by_rows
 
 # Bytes of image that one FFT takes in, so that the spectra stay in the cache and the
 # extra memory doesn't grow with the channels.
-CHUNK_BYTES = 4 * 2**20
+CHUNK_BYTES = 8 * 2**20
 
-# Channels of a chunk are a multiple of this: a cache line of channels_last memory.
-CHUNK_CHANNELS = 16
+# Channels of a chunk are a multiple of this: two cache lines of channels_last memory.
+CHUNK_CHANNELS = 32
 
 
 def kernel_gradient(
@@ -20,23 +22,60 @@ def kernel_gradient(
 
     Tap t needs lag ``t - padding``. On a circle of at least ``size + padding`` points
     (and ``extent``, so that lags differ) no lag in use meets a wrapped one.
+
+    Args:
+        x, grad_y: (batch, channels, height, width), float32, in any memory format.
+        extent, padding: of the depthwise convolution, an axis each.
+
+    Returns:
+        (channels, 1, *extent).
     """
     batch, channels = x.shape[:2]
     points = [
         _next_smooth(max(size + p, k))
         for size, p, k in zip(x.shape[2:], padding, extent)
     ]
-    lags = [(torch.arange(k) - p) % n for k, p, n in zip(extent, padding, points)]
-    bytes_a_step = 4 * batch * points[0] * points[1] * CHUNK_CHANNELS
+    rows, columns = _inverse_transform(points, extent, padding)
+    bytes_a_step = 4 * batch * math.prod(points) * CHUNK_CHANNELS
     step = min(channels, max(1, CHUNK_BYTES // bytes_a_step) * CHUNK_CHANNELS)
-    images = torch.empty(batch, step, *points)
+    images = x.new_empty(batch, step, *points)
     chunks = []
     for x_part, grad_part in zip(x.split(step, 1), grad_y.split(step, 1)):
         spectrum = _spectrum(grad_part, images).conj_physical_()
         spectrum *= _spectrum(x_part, images)
-        correlation = torch.fft.irfft2(spectrum.sum(0), s=points)
-        chunks.append(correlation[:, lags[0][:, None], lags[1]])
+        spectrum = spectrum[0] if batch == 1 else spectrum.sum(0)
+        # Only the lags in use are transformed back: as real matrix products.
+        by_columns = torch.view_as_real(spectrum).flatten(-2) @ columns
+        chunks.append(rows @ by_columns.unflatten(-1, (2, -1)).flatten(-3, -2))
     return torch.cat(chunks).unsqueeze(1)
+
+
+def _inverse_transform(
+    points: list[int], extent: tuple[int, ...], padding: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """The inverse of rfft2 at the kernel's lags, as a matrix an axis.
+
+    Returns:
+        (rows of the kernel, 2 * points of the first axis), real parts minus imaginary
+        ones, and (2 * frequencies of the second axis, 2 * columns of the kernel), from
+        real and imaginary parts, interleaved, to all real parts and all imaginary ones.
+    """
+    angles = []
+    for axis, (n, k, p) in enumerate(zip(points, extent, padding)):
+        frequencies = torch.arange(n if axis == 0 else n // 2 + 1, dtype=torch.float64)
+        lags = torch.arange(k, dtype=torch.float64) - p
+        angles.append(2 * math.pi / n * torch.outer(lags, frequencies))
+    over_rows, over_columns = angles
+    rows = torch.stack((over_rows.cos(), -over_rows.sin()), -1).flatten(1)
+    # A frequency stands for its negative too, but for 0 and the highest of an even n.
+    weight = torch.full_like(over_columns[0], 2 / math.prod(points))
+    weight[0] /= 2
+    if points[1] % 2 == 0:
+        weight[-1] /= 2
+    cos, sin = over_columns.cos() * weight, over_columns.sin() * weight
+    of_real, of_imaginary = torch.cat((cos, sin)), torch.cat((-sin, cos))
+    columns = torch.stack((of_real, of_imaginary), -1).flatten(1).T
+    return rows.float(), columns.float()
 
 
 def _spectrum(part: Tensor, images: Tensor) -> Tensor:
@@ -50,10 +89,10 @@ def _spectrum(part: Tensor, images: Tensor) -> Tensor:
 
 
 def _next_smooth(size: int) -> int:
-    """The least number from ``size`` on without prime factors above 5."""
+    """The least number from ``size`` on without prime factors above 7."""
     while True:
         rest = size
-        for prime in (2, 3, 5):
+        for prime in (2, 3, 5, 7):
             while rest % prime == 0:
                 rest //= prime
         if rest == 1:

@@ -1,6 +1,5 @@
 """Copies between memory formats on a CPU."""
 
-import torch
 from torch import Tensor
 
 # Bytes of the source that are read again and again while they are in the cache.
@@ -18,9 +17,3 @@ def copy_by_rows(target: Tensor, source: Tensor) -> None:
     for to, of in zip(target.split(rows, 2), source.split(rows, 2)):
         to.copy_(of)
 
-
-def to_contiguous(x: Tensor) -> Tensor:
-    """``x``, (batch, channels, height, width), in contiguous memory."""
-    target = torch.empty(x.shape, dtype=x.dtype)
-    copy_by_rows(target, x)
-    return target

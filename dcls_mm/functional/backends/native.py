@@ -12,6 +12,11 @@ def unsupported(call: ConvolutionCall) -> None:
     """None: torch's convolution serves every call."""
 
 
+def worthwhile(call: ConvolutionCall) -> bool:
+    """Always: it is the last to be asked."""
+    return True
+
+
 def convolve(call: ConvolutionCall) -> Tensor:
     """torch.nn.functional.convNd."""
     conv = CONVOLUTIONS[call.kernel.ndim - 2]

@@ -1,0 +1,219 @@
+"""What the benchmarks share: options, interleaved timing, tables."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from memory import memory_is_measurable
+
+PACKAGES = ('torch', 'dcls', 'numpy', 'mmcv')
+
+# Repetitions of a function: few of a slow one, and enough of a fast one.
+FEWEST, FEW, MOST = 3, 5, 1000
+
+
+def argument_parser(description: str, seconds: float) -> argparse.ArgumentParser:
+    """The options of every benchmark; ``seconds`` is the default of --seconds."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        '--threads',
+        type=int,
+        default=torch.get_num_threads(),
+        help="torch's threads; default all cores, or OMP_NUM_THREADS (now %(default)s)",
+    )
+    parser.add_argument(
+        '--seconds',
+        type=float,
+        default=seconds,
+        help='time to spend on a function and case (%(default)s)',
+    )
+    parser.add_argument(
+        '--quick',
+        action='store_true',
+        help='tiny cases, to see that it runs; the figures mean nothing',
+    )
+    parser.add_argument('--json', type=Path, help='write all figures to this file too')
+    return parser
+
+
+@dataclass
+class Timing:
+    """Milliseconds of a call: the median and the quartiles of the repetitions."""
+
+    median: float
+    lower: float
+    upper: float
+    repetitions: int
+
+    def __str__(self) -> str:
+        return f'{number(self.median)} ({number(self.lower)}-{number(self.upper)})'
+
+    def gflops(self, operations: float) -> float:
+        return operations / self.median / 1e6
+
+
+def interleave(
+    functions: Mapping[str, Callable[[], Any]], seconds: float
+) -> dict[str, Timing]:
+    """Time functions whose repetitions are spread evenly among each other.
+
+    Whatever drifts on the machine thus meets all of them. Each is called once or twice
+    before, then for about ``seconds``, in 3 (slow ones) to 1000 repetitions.
+    """
+    turns = []
+    for name, function in functions.items():
+        progress(f'  {name}')
+        count = _repetitions(function, seconds)
+        turns += [((i + 0.5) / count, name) for i in range(count)]
+    times = {name: [] for name in functions}
+    for _, name in sorted(turns):
+        times[name].append(_elapsed(functions[name]))
+    return {name: _timing(values) for name, values in times.items()}
+
+
+def _repetitions(function: Callable[[], Any], seconds: float) -> int:
+    """How often to call the function, after one or two calls to warm up."""
+    call = _elapsed(function) / 1e3
+    if call < seconds:
+        call = _elapsed(function) / 1e3
+    least = FEWEST if call > seconds / 2 else FEW
+    return min(MOST, max(least, int(seconds / call)))
+
+
+def _elapsed(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def _timing(values: list[float]) -> Timing:
+    lower, median, upper = statistics.quantiles(values, n=4, method='inclusive')
+    return Timing(median, lower, upper, len(values))
+
+
+class Report:
+    """Prints the head and tables in GitHub's markdown, and keeps them for --json.
+
+    A table's columns are the keys of its first row.
+    """
+
+    def __init__(self, title: str, args: argparse.Namespace):
+        torch.set_num_threads(args.threads)
+        torch.manual_seed(0)
+        self.path = args.json
+        self.content = dict(title=title, head=_head(args), tables=[])
+        print(f'## {title}\n')
+        for name, value in self.content['head'].items():
+            print(f'- {name}: {text(value)}')
+        sys.stdout.flush()
+
+    def __enter__(self) -> 'Report':
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.path is not None:
+            self.path.write_text(json.dumps(self.content, default=vars, indent=1))
+
+    def table(self, title: str) -> None:
+        self.content['tables'].append(dict(title=title, rows=[]))
+        print(f'\n### {title}\n')
+
+    def row(self, cells: Mapping[str, Any]) -> None:
+        rows = self.content['tables'][-1]['rows']
+        if not rows:
+            _print_line(cells)
+            _print_line('---' if isinstance(v, str) else '---:' for v in cells.values())
+        rows.append(dict(cells))
+        _print_line(text(value) for value in cells.values())
+
+    def note(self, sentence: str) -> None:
+        self.content['tables'][-1]['note'] = sentence
+        print(f'\n{sentence}', flush=True)
+
+
+def _print_line(cells) -> None:
+    print('|', ' | '.join(cells), '|', flush=True)
+
+
+def _head(args: argparse.Namespace) -> dict[str, Any]:
+    versions = [f'Python {platform.python_version()}']
+    versions += [f'{name} {_version(name)}' for name in PACKAGES]
+    head = {
+        'machine': f'{_processor()}, {os.cpu_count()} cores, {_memory_gb()} memory, '
+        f'{torch.backends.cpu.get_cpu_capability()}, {platform.system()}',
+        'versions': ', '.join(versions),
+        'threads': args.threads,
+        'float32 matrix product, GFLOP/s': _matmul_gflops(args),
+        'times': 'milliseconds, median (lower-upper quartile)',
+    }
+    if memory_is_measurable():
+        head['extra MB'] = 'what the first call adds to the peak of resident memory'
+    else:
+        head['extra MB'] = 'left out: it needs a /proc with VmHWM and clear_refs'
+    if args.quick:
+        head['quick'] = 'tiny cases: the figures mean nothing'
+    return head
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return '(not installed)'
+
+
+def _processor() -> str:
+    cpuinfo = Path('/proc/cpuinfo')
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.split(':', 1)[1].strip() for line in lines if 'model name' in line]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _memory_gb() -> str:
+    try:
+        pages = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    except (AttributeError, ValueError, OSError):
+        return 'unknown'
+    return f'{pages / 2**30:.0f} GB'
+
+
+def _matmul_gflops(args: argparse.Namespace) -> float:
+    size = 128 if args.quick else 2048
+    left, right = torch.randn(2, size, size)
+    timing = interleave({'matrix product': lambda: left @ right}, args.seconds)
+    return timing['matrix product'].gflops(2 * size**3)
+
+
+def text(value: Any) -> str:
+    if value is None:
+        return ''
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def number(value: float) -> str:
+    """Three significant digits, never with an exponent on the large side."""
+    return f'{value:.0f}' if abs(value) >= 100 else f'{value:.3g}'
+
+
+def verdict(value: float, least: Optional[float] = None, most: Optional[float] = None):
+    """A target and whether the value reaches it, so that a shortfall shows."""
+    if least is not None:
+        return f'at least {least}: ' + ('met' if value >= least else '**missed**')
+    return f'at most {most}: ' + ('met' if value <= most else '**missed**')
+
+
+def progress(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

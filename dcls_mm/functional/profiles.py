@@ -1,0 +1,42 @@
+"""Constructing kernels by products of profiles: any interpolation, any transform."""
+
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from .interpolation import NORMALIZATION_EPS, Interpolation, finite_or_nan
+
+
+def product_kernel(
+    weight: Tensor,
+    positions: Tensor,
+    sigma: Optional[Tensor],
+    extent: tuple[int, ...],
+    rule: Interpolation,
+) -> Tensor:
+    """Sum over elements of weight times the outer product of the axes' profiles.
+
+    Args:
+        weight: (*kernels, count), floating.
+        positions, sigma: (ndim, *kernels, count) or 1 in an axis that shares them, of
+            one dtype with ``weight``.
+        extent: (ndim,).
+
+    Returns:
+        (*kernels, *extent).
+    """
+    taps = torch.arange(max(extent), dtype=weight.dtype, device=weight.device)
+    centers = torch.tensor([size // 2 for size in extent]).to(positions)
+    centers = finite_or_nan(positions) + centers.view(-1, *[1] * weight.ndim)
+    width = None if sigma is None else finite_or_nan(sigma).unsqueeze(-1)
+    profiles = rule.profile(taps, centers.unsqueeze(-1), width)
+    profiles = [of_axis[..., :size] for of_axis, size in zip(profiles, extent)]
+    if rule.normalized:
+        total = torch.stack([profile.sum(-1) for profile in profiles]).prod(0)
+        weight = weight / (total + NORMALIZATION_EPS)
+    product = weight.unsqueeze(-1)
+    for profile in profiles[:-1]:
+        product = (product.unsqueeze(-1) * profile.unsqueeze(-2)).flatten(-2)
+    kernel = product.transpose(-1, -2) @ profiles[-1]
+    return kernel.reshape(*weight.shape[:-1], *extent)
