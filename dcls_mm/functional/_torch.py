@@ -25,6 +25,22 @@ def autocast_enabled(device_type: str) -> bool:
         return torch.is_autocast_enabled()
 
 
+def is_compiling() -> bool:
+    """Whether torch.compile or torch.export is tracing the call."""
+    return _asks_compiler('is_compiling')
+
+
+def is_recorded() -> bool:
+    """Whether torch.jit.trace or torch.export is recording the operators."""
+    return torch.jit.is_tracing() or _asks_compiler('is_exporting')
+
+
+def _asks_compiler(question: str) -> bool:
+    """An answer of torch.compiler, which has learnt them one after the other."""
+    ask = getattr(getattr(torch, 'compiler', None), question, None)
+    return ask is not None and ask()
+
+
 def transforms_active(*tensors: Tensor) -> bool:
     """Whether a transform of torch.func or forward-mode differentiation is at work.
 
@@ -36,5 +52,7 @@ def transforms_active(*tensors: Tensor) -> bool:
     ask = getattr(torch._C, '_are_functorch_transforms_active', None)
     if ask is not None and ask():
         return True
-    batched = torch._C._functorch.is_legacy_batchedtensor
+    if is_compiling():  # which can't trace what comes below
+        return False
+    batched = getattr(torch._C._functorch, 'is_legacy_batchedtensor', lambda _: False)
     return forward_ad._current_level >= 0 or any(map(batched, tensors))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import IntOrTuple, as_tuple
-from ._torch import transforms_active
+from ._torch import is_recorded, transforms_active
 from .interpolation import INTERPOLATIONS, interpolation_name
 from .profiles import product_kernel
 from .scatter import scatter_kernel
@@ -59,8 +59,8 @@ def construct_kernel(
     dtype = reduce(torch.promote_types, (weight.dtype, positions.dtype, torch.float32))
     with without_autocast(weight.device.type):
         scaled, placed = weight.to(dtype), positions.to(dtype)
-        # Both need torch's operators: transforms to see through them, and tracing.
-        if rule.two_taps and not (transforms_active() or torch.jit.is_tracing()):
+        # Transforms see through torch's operators only; records are to be plain.
+        if rule.two_taps and not (transforms_active() or is_recorded()):
             kernel = scatter_kernel(scaled, placed, extent, rule)
         else:
             width = None if sigma is None else sigma.to(dtype)

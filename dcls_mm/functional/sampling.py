@@ -161,7 +161,7 @@ def _sample_and_multiply(
     x = F.pad(x.to(dtype), (1, 1) * len(extent)).unflatten(1, (groups, 1, group_in))
 
     # Of an element and a set: those gathered, or those of their gradient's image.
-    gathered = len(x) * groups * group_in * math.prod(len(a.pixels) for a in axes)
+    gathered = len(x) * groups * group_in * math.prod([len(a.pixels) for a in axes])
     pixels = max(1, gathered, x.numel())
     elements_a_step = min(max(1, STEP_PIXELS // pixels), max(1, count))
     sets_a_step = max(1, STEP_PIXELS // (pixels * elements_a_step))
@@ -173,8 +173,8 @@ def _sample_and_multiply(
         start.split(sets_a_step, 2),
         fraction.split(sets_a_step, 2),
     ):
-        elements = zip(*(tensor.split(elements_a_step, -1) for tensor in of_sets))
-        parts.append(sum(step(x, *some, axes) for some in elements))
+        elements = zip(*[tensor.split(elements_a_step, -1) for tensor in of_sets])
+        parts.append(reduce(torch.add, [step(x, *some, axes) for some in elements]))
     return torch.cat(parts, 2).flatten(1, 3)
 
 

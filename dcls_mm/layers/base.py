@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..functional._arguments import IntOrTuple, as_int, as_tuple
+from ..functional._torch import is_compiling
 from ..functional.backends import BACKENDS
 from ..functional.convolution import (
     check_input,
@@ -123,7 +124,8 @@ class ConstructedConvNd(nn.Module):
         )
 
     def _current_kernel(self) -> Tensor:
-        if self.training or torch.is_grad_enabled():
+        # A compiled graph would not see that a parameter has changed.
+        if self.training or torch.is_grad_enabled() or is_compiling():
             return self.kernel()
         parameters = list(self.parameters())
         # Inference tensors count no writes; they can't be trained either.

@@ -2,7 +2,8 @@
 
 A backend is a module of functions of a :class:`ConvolutionCall`: ``unsupported`` says
 in a sentence why the backend can't serve the call (None if it can), ``worthwhile``
-whether it should be chosen by itself if it can, and ``convolve`` serves it.
+whether it should be chosen by itself if it can, and ``convolve`` serves it. One for
+CUDA stands before 'native', which runs on every device.
 """
 
 from types import ModuleType

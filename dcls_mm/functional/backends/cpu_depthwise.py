@@ -12,7 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._torch import autocast_enabled, is_channels_last, transforms_active
+from .._torch import (
+    autocast_enabled,
+    is_channels_last,
+    is_recorded,
+    transforms_active,
+)
+from . import native
 from .call import ConvolutionCall
 from .fft_correlation import kernel_gradient
 from .memory_format import copy_by_rows
@@ -26,8 +32,8 @@ SLOW_COLUMNS = 15
 CONVERTED_BYTES = 2 * 2**20
 CONVERTED_CHANNELS = 16
 
-# Taps, or bytes of the image, from which the gradient of a contiguous input is faster by
-# way of channels_last.
+# Taps, or bytes of the image, from which the gradient of a contiguous input is faster
+# by way of channels_last.
 MANY_TAPS = 400
 LARGE_IMAGE = 12 * 2**20
 
@@ -53,8 +59,6 @@ def unsupported(call: ConvolutionCall) -> Optional[str]:
         return f'it needs padding under the kernel size, got {call.padding}'
     if x.numel() == 0:
         return 'the input is empty'
-    if torch.jit.is_tracing():
-        return "torch.jit.trace, which also counts FLOPs, records torch's operators"
     if transforms_active():
         return "transforms of torch.func see through torch's operators only"
     if not autocast_enabled('cpu') and {x.dtype, kernel.dtype} != {torch.float32}:
@@ -76,6 +80,8 @@ def worthwhile(call: ConvolutionCall) -> bool:
 
 def convolve(call: ConvolutionCall) -> Tensor:
     """The convolution, in float32 also under autocast, in the memory format of x."""
+    if is_recorded():  # for another place, or to count FLOPs: by a plain convolution
+        return native.convolve(call)
     with torch.autocast('cpu', enabled=False):
         bias = None if call.bias is None else call.bias.float()
         return _DepthwiseConv2d.apply(

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
-from .._torch import autocast_enabled, is_channels_last
+from .._torch import (
+    autocast_enabled,
+    is_channels_last,
+    is_compiling,
+    is_recorded,
+)
 from .call import ConvolutionCall
 
 REPEATS = 5
@@ -26,7 +31,8 @@ class autotune(ContextDecorator):
         autotune()
         with autotune(False): ...
 
-    It has no effect inside torch.compile, and none on a backend that is named.
+    It has no effect inside torch.compile or torch.jit.trace, nor on a backend that is
+    named.
     """
 
     def __init__(self, enabled: bool = True):
@@ -43,7 +49,7 @@ class autotune(ContextDecorator):
 
 def is_tuning() -> bool:
     """Whether backends are to be chosen by timing."""
-    return _enabled and not torch.compiler.is_compiling()
+    return _enabled and not (is_compiling() or is_recorded())
 
 
 def fastest(call: ConvolutionCall, candidates: list[ModuleType]) -> ModuleType:

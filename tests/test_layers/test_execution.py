@@ -1,0 +1,137 @@
+"""Layers where torch does more than call them: compiled, exported, distributed, ..."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import assert_close
+from mmengine.analysis import get_model_complexity_info
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from dcls_mm.layers import DCLSConv2d, DCLSConvTranspose2d, LargeKernelConv2d
+
+# Depthwise and large enough for the CPU's own backend, and what has another way.
+LAYERS = {
+    'bilinear': lambda: large(),
+    'triangle': lambda: large(interpolation='triangle'),
+    'gauss': lambda: large(interpolation='gauss'),
+    'native': lambda: large(backend='native'),
+    'sampled': lambda: large(formulation='sample'),
+    'small': lambda: DCLSConv2d(4, 4, 3, padding=1, groups=4, interpolation='max'),
+    'transposed': lambda: DCLSConvTranspose2d(4, 4, 4, stride=2, padding=1),
+    'dense': lambda: LargeKernelConv2d(4, 4, 17, padding=8, groups=4),
+}
+
+
+def large(**options):
+    return DCLSConv2d(4, 4, 7, padding=3, groups=4, dilated_kernel_size=17, **options)
+
+
+def image(layout=torch.contiguous_format):
+    return torch.randn(2, 4, 20, 18).contiguous(memory_format=layout)
+
+
+def gradients(layer, run, x):
+    return torch.autograd.grad(run(x).square().sum(), list(layer.parameters()))
+
+
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('name', LAYERS)
+def test_compiled_as_one_graph(name, layout):
+    torch._dynamo.reset()
+    layer, x = LAYERS[name](), image(layout)
+    compiled = torch.compile(layer, fullgraph=True, backend='aot_eager')
+    expected = gradients(layer, layer, x)
+    for grad, expected_grad in zip(gradients(layer, compiled, x), expected):
+        assert_close(grad, expected_grad, factor=5)
+    layer.eval()
+    with torch.no_grad():
+        assert_close(compiled(x), layer(x), factor=5)
+
+
+@pytest.mark.parametrize('name', LAYERS)
+def test_exported(name):
+    layer, x = LAYERS[name]().eval(), image()
+    program = torch.export.export(layer, (x,))
+    assert_close(program.module()(x), layer(x), factor=5)
+
+
+@pytest.mark.parametrize('name', LAYERS)
+def test_recomputed_in_the_backward_pass(name):
+    layer, x = LAYERS[name](), image()
+
+    def run(x):
+        return checkpoint(layer, x, use_reentrant=False)
+
+    recomputed = gradients(layer, run, x)
+    for grad, expected in zip(recomputed, gradients(layer, layer, x)):
+        assert torch.equal(grad, expected)
+
+
+@pytest.mark.parametrize('name', LAYERS)
+def test_deterministic(name):
+    """Bit by bit, for one number of threads."""
+    layer = LAYERS[name]()
+    x = torch.randn(3, 4, 61, 53)
+    runs = [(layer(x), *gradients(layer, layer, x)) for _ in range(3)]
+    for run in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(run, runs[0]))
+
+
+@pytest.mark.parametrize('backend', [None, 'native', 'cpu_depthwise'])
+def test_flops_of_every_backend(backend):
+    """What mmengine counts is what it counts of torch.nn.Conv2d."""
+
+    def flops(layer):
+        model = nn.Sequential(layer)
+        return get_model_complexity_info(model, (4, 20, 18), show_table=False)['flops']
+
+    arguments = (4, 4, 17, 1, 8, 1, 4)
+    ours = flops(LargeKernelConv2d(*arguments, backend=backend))
+    assert ours == flops(nn.Conv2d(*arguments)) > 0
+
+
+TWO_PROCESSES = """
+import sys
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from dcls_mm.layers import DCLSConv2d
+
+rank, path = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group('gloo', init_method=f'file://{path}/rendezvous', rank=rank,
+                        world_size=2)
+torch.manual_seed(0)
+options = dict(padding=3, groups=4, dilated_kernel_size=17, interpolation='gauss')
+layers = torch.nn.Sequential(*[DCLSConv2d(4, 4, 7, **options) for _ in range(2)])
+layers[1].share_positions(layers[0])
+images = torch.randn(4, 4, 20, 18)
+parallel = DistributedDataParallel(layers)
+parallel(images[2 * rank : 2 * rank + 2]).square().mean().backward()
+shared = [p.grad for p in layers.parameters()]
+layers.zero_grad()
+layers(images).square().mean().backward()
+for parameter, grad in zip(layers.parameters(), shared):
+    torch.testing.assert_close(grad, parameter.grad, rtol=1e-4, atol=1e-7)
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_have_the_gradients_of_one(tmp_path):
+    """On the joint batch, with positions that two layers share."""
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, '-c', TWO_PROCESSES, str(rank), str(tmp_path)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
