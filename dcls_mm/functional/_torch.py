@@ -7,12 +7,9 @@ from torch.autograd import forward_ad
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether ``x``, (batch, channels, height, width), has its channels innermost."""
-    return (
-        x.ndim == 4
-        and not transforms_active(x)
-        and x.is_contiguous(memory_format=torch.channels_last)
-        and not x.is_contiguous()
-    )
+    if x.ndim != 4 or x.stride(1) != 1 or transforms_active(x):
+        return False
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def autocast_enabled(device_type: str) -> bool:

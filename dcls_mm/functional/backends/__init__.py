@@ -28,15 +28,13 @@ def select_backend(name: Optional[str], call: ConvolutionCall) -> ModuleType:
         able = [b for b in BACKENDS.values() if b.unsupported(call) is None]
         return fastest(call, able)
     if name is None:
-        return next(backend for backend in BACKENDS.values() if _suits(backend, call))
+        for backend in BACKENDS.values():
+            # In this order, as most calls are quickly found not worthwhile.
+            if backend.worthwhile(call) and backend.unsupported(call) is None:
+                return backend
     if name not in BACKENDS:
         raise ValueError(f'backend must be one of {list(BACKENDS)}, got {name!r}')
     reason = BACKENDS[name].unsupported(call)
     if reason is not None:
         raise ValueError(f'backend {name!r} cannot serve this call: {reason}')
     return BACKENDS[name]
-
-
-def _suits(backend: ModuleType, call: ConvolutionCall) -> bool:
-    # In this order, as most calls are quickly found not worthwhile.
-    return backend.worthwhile(call) and backend.unsupported(call) is None
