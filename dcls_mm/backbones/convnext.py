@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as run_checkpointed
 
 from ..functional._arguments import as_int, as_tuple
-from ..layers import DCLSConvNd
+from ..layers import ConstructedConvNd, DCLSConvNd
 from .pretrained import load_pretrained
 
 ARCHITECTURES = {
@@ -235,7 +235,7 @@ class ConvNeXtDCLS(BaseModule):
     def _reset_parameters(self) -> None:
         """Weights of all convs and linear layers N(0, 0.02), as published; biases 0."""
         for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear, DCLSConvNd)):
+            if isinstance(module, (nn.Conv2d, nn.Linear, ConstructedConvNd)):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)

@@ -50,11 +50,12 @@ def max_profile(taps: Tensor, center: Tensor, sigma: Optional[Tensor]) -> Tensor
 def gauss_profile(taps: Tensor, center: Tensor, sigma: Optional[Tensor]) -> Tensor:
     """exp(-((tap - center) / (0.27 + |sigma|))^2 / 2)."""
     width = GAUSS_BASE_WIDTH + sigma.abs()
-    exponent = ((taps - center) / width).square() * -0.5
+    exponent = ((taps - center) * (math.sqrt(0.5) / width)).square()
     # What vanishes beside the nearest tap is made zero: denormal numbers, and products
     # that are, would slow down all arithmetic several times.
-    least = 0.46 * math.log(torch.finfo(exponent.dtype).tiny)
-    return F.threshold(exponent.clamp(min=least).exp(), 1.001 * math.exp(least), 0.0)
+    most = -0.46 * math.log(torch.finfo(exponent.dtype).tiny)
+    weights = exponent.clamp(max=most).neg().exp()
+    return F.threshold(weights, 1.001 * math.exp(-most), 0.0)
 
 
 class Interpolation(NamedTuple):

@@ -1,5 +1,6 @@
 """The base of all convolutions that make their kernel."""
 
+import math
 from typing import Optional, Union
 
 import torch
@@ -97,6 +98,13 @@ class ConstructedConvNd(nn.Module):
                 torch.empty(self.out_channels, device=device, dtype=dtype)
             )
         self.register_parameter('bias', parameter)
+
+    def reset_parameters(self) -> None:
+        """Give ``weight`` and ``bias`` the initial values of torch.nn.ConvNd."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.weight[0].numel())
+            nn.init.uniform_(self.bias, -bound, bound)
 
     @property
     def kernel_channels(self) -> tuple[int, int]:

@@ -214,10 +214,7 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
 
     def reset_parameters(self) -> None:
         """The initial values: the published ones but for what the arguments say."""
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        if self.bias is not None:
-            bound = 1 / math.sqrt(self.weight[0].numel())
-            nn.init.uniform_(self.bias, -bound, bound)
+        super().reset_parameters()
         INITIAL_POSITIONS[self.initial_positions](self)
         initialize_sigma(self, self.initial_sigma)
 

@@ -1,6 +1,5 @@
 """An ordinary convolution on the backends for large kernels."""
 
-import math
 from typing import Optional, Union
 
 import torch
@@ -62,13 +61,6 @@ class LargeKernelConv2d(ConstructedConvNd):
         )
         self.register_bias(bias, device, dtype)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """torch.nn.Conv2d's initial values."""
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        if self.bias is not None:
-            bound = 1 / math.sqrt(self.weight[0].numel())
-            nn.init.uniform_(self.bias, -bound, bound)
 
     def kernel(self) -> Tensor:
         """The weights, (out, in // groups, *extent), with zeros between if dilated."""

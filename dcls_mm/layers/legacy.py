@@ -126,10 +126,7 @@ class LegacyDcls2d(ConstructedConvNd):
 
     def reset_parameters(self) -> None:
         """torch.nn.Conv2d's weights; positions half a dilation about their taps."""
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        if self.bias is not None:
-            bound = 1 / math.sqrt(self.weight[0].numel())
-            nn.init.uniform_(self.bias, -bound, bound)
+        super().reset_parameters()
         scale = position_scale(self.P, self.gain)
         for row, step in zip(self.P, self.dilation):
             nn.init.normal_(row, std=step / 2 / scale)

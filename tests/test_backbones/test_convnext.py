@@ -48,6 +48,21 @@ def test_every_arch_builds(arch):
     assert backbone.norm3.normalized_shape == (ARCHITECTURES[arch]['dims'][-1],)
 
 
+def test_dense_large_kernels_are_those_of_conv2d():
+    """The ablation's dense 17x17, on the fast backends: one state_dict, one result."""
+    conv, large = (
+        small(depthwise_cfg=dict(type=name, kernel_size=17))
+        for name in ('Conv2d', 'LargeKernelConv2d')
+    )
+    for name, parameter in large.named_parameters():
+        if name.endswith('dwconv.weight'):
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.1)
+    large.load_state_dict(conv.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    for output, expected in zip(large(x), conv(x)):
+        assert_close(output, expected, factor=5)
+
+
 def test_published_parameter_counts():
     """29M of dcls-T less its head (768 * 1000 + 1000) and norm, plus four norms."""
     with torch.device('meta'):
