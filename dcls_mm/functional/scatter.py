@@ -5,7 +5,6 @@ their gradients in the backward pass, is many times faster than any dense produc
 """
 
 import math
-from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
@@ -41,7 +40,6 @@ class _Canvas(NamedTuple):
     corners: list[int]
 
 
-@lru_cache(maxsize=64)
 def _canvas(extent: tuple[int, ...]) -> _Canvas:
     shape = [size + 2 for size in extent]
     strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
@@ -69,12 +67,12 @@ class _Scatter(torch.autograd.Function):
         for fraction in fractions:
             values = [part for v in values for part in _split(v, fraction)]
 
-        first = cells[-1]
-        for stride, cell in zip(canvas.strides, cells[:-1]):
+        # A NaN may lie anywhere, if only it lies on the canvas.
+        *others, first = cells.nan_to_num(0).long()
+        for stride, cell in zip(canvas.strides, others):
             first = torch.add(first, cell, alpha=stride)
         corners = torch.tensor(canvas.corners, device=weight.device).unsqueeze(1)
-        # A NaN may lie anywhere, if only it lies on the canvas.
-        taps = (first.nan_to_num(0).long().unsqueeze(1) + corners).flatten(1)
+        taps = (first.unsqueeze(1) + corners).flatten(1)
         # But a position that is NaN or infinite shows in every tap of its kernel.
         poison = places.sum((0, 2)).unsqueeze(1) * 0
         kernels = poison.expand(-1, canvas.size).contiguous()
@@ -82,7 +80,7 @@ class _Scatter(torch.autograd.Function):
         ctx.save_for_backward(
             weight, positions, elements, total, taps, fractions, moved, center == moved
         )
-        return _inside(kernels, extent).reshape(*weight.shape[:-1], *extent)
+        return _inside(kernels, extent, canvas).reshape(*weight.shape[:-1], *extent)
 
     @staticmethod
     def backward(ctx, grad_kernel):
@@ -104,8 +102,9 @@ class _Scatter(torch.autograd.Function):
             )
 
         elements, total, taps, fractions, moved, on_canvas = saved
-        kernels = grad_kernel.new_zeros(len(elements), _canvas(ctx.extent).size)
-        inside = _inside(kernels, ctx.extent)
+        canvas = _canvas(ctx.extent)
+        kernels = grad_kernel.new_zeros(len(elements), canvas.size)
+        inside = _inside(kernels, ctx.extent, canvas)
         inside.copy_(grad_kernel.reshape(inside.shape))
         corners = kernels.gather(1, taps).split(weight.shape[-1], 1)
         value, slopes = _interpolate(corners, list(fractions))
@@ -154,9 +153,8 @@ def _slopes_of_total(moved: Tensor, extent: tuple) -> Tensor:
     return slopes * torch.stack(others)
 
 
-def _inside(kernels: Tensor, extent: tuple) -> Tensor:
-    """A view, (kernels, *extent), of the kernels in (kernels, size of the canvas)."""
-    canvas = _canvas(extent)
+def _inside(kernels: Tensor, extent: tuple, canvas: _Canvas) -> Tensor:
+    """A view, (kernels, *extent), of the kernels in (kernels, canvas.size)."""
     shape, strides = (len(kernels), *extent), (canvas.size, *canvas.strides)
     return kernels.as_strided(shape, strides, canvas.corners[0])
 

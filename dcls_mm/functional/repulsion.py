@@ -1,0 +1,26 @@
+"""A penalty on elements of a kernel that lie closer than a pixel."""
+
+import torch
+from torch import Tensor
+
+
+def repulsion(positions: Tensor) -> Tensor:
+    """The mean of ``max(0, 1 - distance)`` over the pairs of elements of each kernel.
+
+    With m elements a kernel this is ``2 / (m (m - 1) out in) * sum over kernels, over
+    pairs i < j, of max(0, 1 - |p_i - p_j|)``, the distance Euclidean as in the published
+    code. Elements on one spot are at the maximum, where the gradient is 0. Memory is
+    that of the m (m - 1) / 2 pairs.
+
+    Args:
+        positions: (axes, *kernels, m) in pixels.
+
+    Returns:
+        A number from 0 to 1; 0 where there are no pairs.
+
+    Source: arXiv 2112.03740.
+    """
+    count = positions.shape[-1]
+    i, j = torch.triu_indices(count, count, 1, device=positions.device)
+    distances = torch.linalg.vector_norm(positions[..., i] - positions[..., j], dim=0)
+    return (1 - distances).clamp(min=0).sum() / max(1, distances.numel())
