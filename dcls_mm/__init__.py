@@ -8,7 +8,7 @@ __all__ = ['__version__']
 _compat.check()
 
 if _compat.available('mmengine') and _compat.available('mmcv'):
-    from mmengine.registry import HOOKS, MODELS
+    from mmengine.registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
     from . import backbones, engine, layers
 
@@ -25,5 +25,13 @@ if _compat.available('mmengine') and _compat.available('mmcv'):
         backbones.DCLSDeconvModule,
     ):
         MODELS.register_module(module=module)
-    HOOKS.register_module(module=engine.AtomicCheckpointHook)
+    for module in (
+        engine.AtomicCheckpointHook,
+        engine.ClampPositionsHook,
+        engine.FreezePositionsHook,
+        engine.RepulsionLossHook,
+        engine.SigmaAnnealingHook,
+    ):
+        HOOKS.register_module(module=module)
+    OPTIM_WRAPPER_CONSTRUCTORS.register_module(module=engine.DCLSOptimizerConstructor)
     engine.guard_mmengine()

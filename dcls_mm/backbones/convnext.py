@@ -232,6 +232,30 @@ class ConvNeXtDCLS(BaseModule):
             module.eval()
         return self
 
+    def layer_id(self, name: str, num_layers: int, decay_type: str) -> int:
+        """The depth by which the learning rate of a parameter decays, as published.
+
+        Layer 0 is the stem. 'stage_wise', stage i (from 0) is layer i + 1 and the
+        downsampling layers are layer 0 too. 'layer_wise', the first two stages are
+        layers 1 and 2, the blocks of the third by threes layers 3 and on, the last
+        stage is layer ``num_layers``, each with the downsampling before it. The norms
+        of the outputs are ``num_layers + 1``, not decayed.
+
+        Args:
+            name: of the parameter, inside the backbone.
+            num_layers: of the backbone, beside the stem.
+            decay_type: 'layer_wise' or 'stage_wise'.
+        """
+        part, *indices = name.split('.')
+        if part not in ('downsample_layers', 'stages'):
+            return num_layers + 1
+        stage, block = int(indices[0]), int(indices[1])
+        if part == 'downsample_layers' and (stage == 0 or decay_type == 'stage_wise'):
+            return 0
+        if decay_type == 'stage_wise':
+            return stage + 1
+        return {0: 1, 1: 2, 2: 3 + block // 3}.get(stage, num_layers)
+
     def _reset_parameters(self) -> None:
         """Weights of all convs and linear layers N(0, 0.02), as published; biases 0."""
         for module in self.modules():

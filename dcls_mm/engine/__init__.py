@@ -1,6 +1,21 @@
-"""What training needs beyond mmengine: safe checkpoints, in and out."""
+"""What training needs beyond mmengine: safe checkpoints, and DCLS's techniques."""
 
 from .checkpoint import guard_mmengine
 from .checkpoint_hooks import AtomicCheckpointHook
+from .optim import DCLSOptimizerConstructor
+from .position_hooks import (
+    ClampPositionsHook,
+    FreezePositionsHook,
+    RepulsionLossHook,
+    SigmaAnnealingHook,
+)
 
-__all__ = ['AtomicCheckpointHook', 'guard_mmengine']
+__all__ = [
+    'AtomicCheckpointHook',
+    'ClampPositionsHook',
+    'DCLSOptimizerConstructor',
+    'FreezePositionsHook',
+    'RepulsionLossHook',
+    'SigmaAnnealingHook',
+    'guard_mmengine',
+]

@@ -8,9 +8,9 @@ def repulsion(positions: Tensor) -> Tensor:
     """The mean of ``max(0, 1 - distance)`` over the pairs of elements of each kernel.
 
     With m elements a kernel this is ``2 / (m (m - 1) out in) * sum over kernels, over
-    pairs i < j, of max(0, 1 - |p_i - p_j|)``, the distance Euclidean as in the published
-    code. Elements on one spot are at the maximum, where the gradient is 0. Memory is
-    that of the m (m - 1) / 2 pairs.
+    pairs i < j, of max(0, 1 - |p_i - p_j|)``; the distance is Euclidean, as in the
+    published code. Elements on one spot are at the maximum, where the gradient is 0.
+    Memory is that of the m (m - 1) / 2 pairs.
 
     Args:
         positions: (axes, *kernels, m) in pixels.
