@@ -1,6 +1,24 @@
 """From one package's state_dict to another's: pure functions, without files."""
 
+from .convnext import (
+    from_convnext,
+    from_convnext_dcls,
+    to_convnext,
+    to_convnext_dcls,
+)
 from .legacy import from_legacy, to_legacy
+from .openmmlab import from_mmdet2, from_mmseg0
 from .published import from_published, to_published
 
-__all__ = ['from_legacy', 'from_published', 'to_legacy', 'to_published']
+__all__ = [
+    'from_convnext',
+    'from_convnext_dcls',
+    'from_legacy',
+    'from_mmdet2',
+    'from_mmseg0',
+    'from_published',
+    'to_convnext',
+    'to_convnext_dcls',
+    'to_legacy',
+    'to_published',
+]

@@ -1,0 +1,58 @@
+"""Converts a ConvNeXt or ConvNeXt-dcls checkpoint of another package for dcls_mm."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # dcls_mm, uninstalled
+from dcls_mm.engine.conversion_tool import (  # noqa: E402
+    FORMS,
+    ConversionError,
+    convert_file,
+)
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('source', help='checkpoint to convert, a path or URL')
+    parser.add_argument('destination', help='file to write')
+    parser.add_argument(
+        '--from',
+        dest='form',
+        choices=FORMS,
+        required=True,
+        help='what the checkpoint is: of the published ConvNeXt-dcls, a classifier '
+        '(dcls), detector (dcls-mmdet2) or segmentor (dcls-mmseg0); or a plain '
+        'ConvNeXt by the names of the original release (convnext), mmpretrain or '
+        'timm, each tap of whose depthwise convolutions becomes an element',
+    )
+    parser.add_argument(
+        '--version',
+        choices=['v0', 'v1', 'max', 'gauss'],
+        help='of the published ConvNeXt-dcls layers',
+    )
+    parser.add_argument(
+        '--extent', type=int, help='dilated_kernel_size for a plain ConvNeXt (17)'
+    )
+    parser.add_argument(
+        '--no-sync-positions',
+        dest='sync_positions',
+        action='store_false',
+        help='the blocks of a stage have positions of their own',
+    )
+    parser.add_argument('--sha256', help='checksum that the checkpoint must have')
+    parser.add_argument(
+        '--force', action='store_true', help='replace the destination if it exists'
+    )
+    return parser.parse_args()
+
+
+def main():
+    try:
+        print(convert_file(**vars(parse_args())))
+    except ConversionError as error:
+        sys.exit(f'error: {error}')
+
+
+if __name__ == '__main__':
+    main()
