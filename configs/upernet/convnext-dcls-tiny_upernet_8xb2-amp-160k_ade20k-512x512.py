@@ -2,7 +2,7 @@
 # training config (github.com/K-H-Ismail/ConvNeXt-dcls, semantic_segmentation).
 _base_ = [
     '../_base_/models/upernet_convnext-dcls.py',
-    'mmseg::_base_/datasets/ade20k.py',
+    '../_base_/datasets/ade20k_512x512.py',
     '../_base_/schedules/schedule_160k.py',
     '../_base_/mmseg_runtime.py',
 ]

@@ -21,5 +21,6 @@ optim_wrapper = dict(
     _delete_=True,
     type='AmpOptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-4, betas=(0.9, 0.999), weight_decay=0.05),
-    constructor='LearningRateDecayOptimizerConstructor',
+    # Positions learn at the rate of their layer and are not decayed, as published.
+    constructor='DCLSOptimizerConstructor',
 )

@@ -1,0 +1,28 @@
+# ConvNeXt-dcls-T with one box head and one mask head: the published training config
+# (github.com/K-H-Ismail/ConvNeXt-dcls, object_detection), without published results.
+_base_ = [
+    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
+    '../_base_/datasets/coco_instance_ms-crop.py',
+    '../_base_/schedules/schedule_3x.py',
+    '../_base_/mmdet_runtime.py',
+]
+# ImageNet-1k, exponential moving average of the weights, 82.5 % top-1.
+checkpoint_file = (
+    'https://zenodo.org/record/7112021/files/convnext_dcls_tiny_1k_224_ema.pth'
+)
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='ConvNeXtDCLS',
+        arch='tiny',
+        drop_path_rate=0.4,
+        layer_scale_init_value=1.0,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint_file),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)
+optim_wrapper = dict(
+    optimizer=dict(lr=1e-4),
+    paramwise_cfg=dict(decay_type='layer_wise', decay_rate=0.95, num_layers=6),
+)

@@ -1,0 +1,20 @@
+# ResNet-50 with DCLS in the place that mmdet's own configs give to deformable
+# convolution: 9 elements in 9x9 pixels for each 3x3 kernel of stages c3 to c5, which
+# start from random weights as those of ImageNet have another shape.
+_base_ = [
+    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
+    'mmdet::_base_/datasets/coco_instance.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    '../_base_/mmdet_runtime.py',
+]
+
+model = dict(
+    backbone=dict(
+        dcn=dict(type='DCLSConv2d', dilated_kernel_size=9),
+        stage_with_dcn=(False, True, True, True),
+    )
+)
+# Positions learn five times as fast as weights and are not decayed to the centre.
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys={'conv2.P': dict(lr_mult=5.0, decay_mult=0.0)})
+)

@@ -1,0 +1,159 @@
+"""FLOPs counted by the tool: against mmdet's own pass, by hand, and in the terminal."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.analysis import get_model_complexity_info
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData
+from torch import nn
+
+from dcls_mm.engine.config_checks import ConfigError
+from dcls_mm.engine.flops import count_config, count_model
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / 'configs'
+CASCADE = CONFIGS / 'cascade_mask_rcnn'
+NUCLEI = CASCADE / 'cascade-mask-rcnn_convnext-dcls-atto_fpn_1xb4-15e_nuclei.py'
+CAMVID = CONFIGS / 'upernet/convnext-dcls-atto_upernet_1xb4-1k_camvid-256x256.py'
+R50 = CONFIGS / 'mask_rcnn/mask-rcnn_r50-dcls-c3-c5_fpn_1x_coco.py'
+RETINANET = CONFIGS / 'retinanet/retinanet_convnext-dcls-t_fpn_1xb8-amp-1x_coco.py'
+
+
+def build(path, **backbone):
+    cfg = Config.fromfile(path)
+    init_default_scope(cfg.default_scope)
+    model = cfg.model.to_dict()
+    model['backbone'].update(backbone)
+    return MODELS.build(ConfigDict(model)).eval()
+
+
+class OwnPass(nn.Module):
+    """The model's own tensor mode, made to propose ``count`` regions."""
+
+    def __init__(self, model, count):
+        super().__init__()
+        self.model = model
+        self.boxes = torch.tensor([[8.0, 8.0, 40.0, 40.0]]).repeat(count, 1)
+
+    def forward(self, images):
+        from mmdet.structures import DetDataSample
+
+        def propose(features, samples, rescale):
+            scores, deltas = self.model.rpn_head(features)
+            # What the proposals don't depend on, the trace leaves out.
+            unused = sum(level.sum() for level in (*scores, *deltas))
+            return [InstanceData(bboxes=self.boxes + 0 * unused)]
+
+        self.model.rpn_head.predict = propose
+        size = tuple(images.shape[-2:])
+        metainfo = dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0))
+        return self.model(images, [DetDataSample(metainfo=metainfo)], mode='tensor')
+
+
+@pytest.mark.parametrize('path, backbone', [(NUCLEI, {}), (R50, dict(dcn=None))])
+def test_regions_count_as_in_the_model_itself(path, backbone):
+    """mmdet runs the mask heads of a cascade on all regions: here they are as many."""
+    model = build(path, **backbone)
+    model.test_cfg.rpn.max_per_img = model.test_cfg.rcnn.max_per_img = 20
+    found = count_model(model, (64, 64))
+    with torch.no_grad():
+        own = get_model_complexity_info(
+            OwnPass(model, 20).eval(), (3, 64, 64), show_table=False, show_arch=False
+        )
+    assert found.flops == own['flops']
+    assert found.parameters == own['params']
+
+
+@pytest.mark.parametrize('path', [CAMVID, RETINANET])
+def test_dcls_counts_as_the_dense_kernel_that_it_makes(path):
+    """And making it counts too: 34 products for each tap, of all blocks' channels."""
+    shape, taps = (64, 96), 17 * 17
+    dcls = build(path)
+    plain = build(path, depthwise_cfg=dict(type='Conv2d', kernel_size=7))
+    more = 0
+    for level, blocks in enumerate(dcls.backbone.stages):
+        pixels = shape[0] * shape[1] // (4 * 2**level) ** 2
+        channels = len(blocks) * blocks[0].dwconv.out_channels
+        more += channels * ((taps - 7 * 7) * pixels + taps * 34)
+    difference = count_model(dcls, shape).flops - count_model(plain, shape).flops
+    assert difference == more > 0
+
+
+def test_masks_are_counted_on_detections_not_on_proposals():
+    model = build(NUCLEI)
+    assert (model.test_cfg.rpn.max_per_img, model.test_cfg.rcnn.max_per_img) == (
+        *(300, 100),
+    )
+    once = count_model(model, (64, 64)).flops
+    model.test_cfg.rcnn.max_per_img = 200
+    twice = count_model(model, (64, 64)).flops
+    with torch.no_grad():
+        head = get_model_complexity_info(
+            model.roi_head.mask_head[0], (64, 14, 14), show_table=False, show_arch=False
+        )
+    assert twice - once == 3 * 100 * head['flops']
+
+
+def run_tool(*arguments):
+    tool = ROOT / 'tools/analysis_tools/get_flops.py'
+    return subprocess.run(
+        [sys.executable, str(tool), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_tool_prints_the_figures():
+    result = run_tool(CAMVID, '--shape', 64, 128)
+    assert result.returncode == 0, result.stderr
+    found = count_config(str(CAMVID), [64, 128])
+    assert 'image       64x128 (height x width)' in result.stdout
+    assert f'parameters  {found.parameters / 1e6:.1f} M' in result.stdout
+    assert f'FLOPs       {found.flops / 1e9:.1f} G' in result.stdout
+
+
+def test_tool_ends_with_a_sentence():
+    result = run_tool('configs/missing.py')
+    assert result.returncode == 1
+    assert result.stderr.strip().startswith('error: config configs/missing.py does not')
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    'shape, message',
+    [
+        ([0, 64], '--shape must be a positive height and width'),
+        ([1, 2, 3], '--shape must be a positive height and width'),
+        ([2], 'cannot be run on an image of 2x2'),
+    ],
+)
+def test_wrong_shape(shape, message):
+    with pytest.raises(ConfigError, match=message):
+        count_config(str(CAMVID), shape)
+
+
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ("default_scope = 'mmdet'", 'has no model'),
+        ("default_scope = 'mmdet'\nmodel = (", 'cannot be read'),
+        ("default_scope = 'mmseg'\nmodel = dict(type='Unheard')", 'cannot be built'),
+        ("default_scope = 'mmseg'\nmodel = undefined", 'cannot be read'),
+        ("model = dict(type='EncoderDecoder')", 'default_scope must be'),
+    ],
+)
+def test_unusable_config(tmp_path, text, message):
+    path = tmp_path / 'config.py'
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        count_config(str(path))
+
+
+def test_overrides():
+    narrow = count_config(str(CAMVID), [64], {'model.decode_head.channels': 32})
+    assert narrow.flops < count_config(str(CAMVID), [64]).flops

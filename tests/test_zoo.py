@@ -1,0 +1,288 @@
+"""Every config makes a training step and a prediction, and the zoo is listed whole.
+
+The models are those of the configs with an eighth of the channels and few blocks.
+"""
+
+import re
+from pathlib import Path
+
+import mmcv
+import numpy as np
+import pytest
+import torch
+import yaml
+from mmengine.config import ConfigDict
+from mmengine.dataset import Compose
+from mmengine.registry import MODELS
+from test_configs import (
+    CONFIG_ROOT,
+    CONFIGS,
+    REPO,
+    build_model,
+    build_optimizer,
+    detection_batch,
+    load,
+    lookup,
+    segmentation_batch,
+)
+
+from dcls_mm.backbones.convnext import ARCHITECTURES
+
+CASCADE = (
+    'cascade_mask_rcnn/cascade-mask-rcnn_{}_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py'
+).format
+UPERNET = 'upernet/{}_upernet_8xb2-amp-160k_ade20k-{}.py'.format
+ZENODO = (
+    'https://zenodo.org/record/7112021/files/convnext_dcls_{}_1k_224_ema.pth'.format
+)
+GAUSS = (
+    'https://zenodo.org/record/8029747/files/convnext_dcls_gauss_tiny_1k_224_ema.pth'
+)
+
+# What the published training configs say, by these keys.
+KEYS = (
+    'model.backbone.arch',
+    'model.backbone.depthwise_cfg.kernel_count',
+    'model.backbone.drop_path_rate',
+    'model.backbone.init_cfg',
+    'optim_wrapper.optimizer.lr',
+    'optim_wrapper.paramwise_cfg.decay_rate',
+    'optim_wrapper.paramwise_cfg.num_layers',
+)
+RECIPES = {
+    CASCADE('convnext-dcls-s'): ('small', 40, 0.6, ZENODO('small'), 2e-4, 0.7, 12),
+    CASCADE('convnext-dcls-b'): ('base', 40, 0.7, ZENODO('base'), 2e-4, 0.8, 12),
+    CASCADE('convnext-dcls-gauss-t'): ('tiny', 26, 0.4, GAUSS, 2e-4, 0.7, 6),
+    UPERNET('convnext-dcls-small', '512x512'): (
+        *('small', 40, 0.3, ZENODO('small'), 1e-4, 0.9, 12),
+    ),
+    UPERNET('convnext-dcls-base', '512x512'): (
+        *('base', 40, 0.4, ZENODO('base'), 1e-4, 0.9, 12),
+    ),
+    UPERNET('convnext-dcls-gauss-tiny', '512x512'): (
+        *('tiny', 26, 0.4, GAUSS, 1e-4, 0.9, 6),
+    ),
+    UPERNET('convnext-dcls-large', '640x640'): ('large', 40, 0.4, None, 1e-4, 0.9, 12),
+    UPERNET('convnext-dcls-xlarge', '640x640'): (
+        *('xlarge', 40, 0.4, None, 8e-5, 0.9, 12),
+    ),
+}
+
+MILLIONS = {
+    CASCADE('convnext-dcls-s'): 108,
+    CASCADE('convnext-dcls-b'): 146,
+    UPERNET('convnext-dcls-small', '512x512'): 82,
+    UPERNET('convnext-dcls-base', '512x512'): 122,
+}
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_published_recipe(name):
+    cfg = load(name)
+    values = [lookup(cfg, key) for key in KEYS]
+    if values[3]:
+        assert values[3].type == 'Pretrained'
+        values[3] = values[3].checkpoint
+    assert tuple(values) == RECIPES[name]
+
+
+@pytest.mark.parametrize('name', MILLIONS)
+def test_published_model_size(name):
+    with torch.device('meta'):
+        model = build_model(load(name))
+    parameters = sum(p.numel() for p in model.parameters())
+    assert round(parameters / 1e6) == MILLIONS[name]
+
+
+@pytest.mark.parametrize(
+    'variant, kind, extent, taps',
+    [
+        ('convnext-dcls-{}', 'DCLSConv2d', 17, 34),
+        ('convnext-dcls-gauss-{}', 'DCLSConv2d', 23, 26),
+        ('convnext-{}', 'Conv2d', 7, 49),
+        ('convnext-dense17-{}', 'LargeKernelConv2d', 17, 289),
+        ('convnext-dilated2-{}', 'Conv2d', 13, 49),
+    ],
+)
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_depthwise_convolution_of_the_ablation(task, variant, kind, extent, taps):
+    if task == 'det':
+        name = CASCADE(variant.format('t'))
+    else:
+        name = UPERNET(variant.format('tiny'), '512x512')
+    with torch.device('meta'):
+        backbone = build_model(load(name)).backbone
+    conv = backbone.stages[2][8].dwconv
+    dilation, size = conv.dilation[0], conv.kernel_size[0]
+    reached = getattr(conv, 'extent', (dilation * (size - 1) + 1,))[0]
+    assert (type(conv).__name__, reached) == (kind, extent)
+    assert conv.weight[0].numel() == taps
+    assert conv.groups == conv.in_channels == 384
+
+
+def with_fewer_channels(node):
+    """A model's config with an eighth of every number of channels."""
+    if isinstance(node, list):
+        return [with_fewer_channels(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: (np.array(value) // 8).tolist()
+        if key.endswith('channels')
+        else with_fewer_channels(value)
+        for key, value in node.items()
+    }
+
+
+def load_small(name):
+    """The config with a model that 64x64 images train in a moment."""
+    cfg = load(name)
+    model = cfg.model = ConfigDict(with_fewer_channels(cfg.model.to_dict()))
+    if model.backbone.type == 'ConvNeXtDCLS':
+        arch = model.backbone.arch
+        dims = (ARCHITECTURES[arch] if isinstance(arch, str) else arch)['dims']
+        model.backbone.arch = dict(depths=(1, 1, 3, 1), dims=[d // 8 for d in dims])
+        model.backbone.drop_path_rate = 0.0  # a block left out would not learn
+    else:
+        model.backbone.base_channels = 8
+    if cfg.default_scope == 'mmseg':
+        model.data_preprocessor.size = (64, 64)
+        if model.test_cfg.mode == 'slide':
+            model.test_cfg.update(crop_size=(48, 48), stride=(32, 32))
+    return cfg
+
+
+def batch_for(cfg):
+    rng = np.random.default_rng(0)
+    if cfg.default_scope == 'mmdet':
+        return detection_batch(rng)
+    batch = segmentation_batch(rng)
+    if cfg.model.decode_head.get('loss_decode', {}).get('class_weight'):
+        # mmseg weighs no classes where pixels are ignored; the scenes have none.
+        for sample in batch['data_samples']:
+            sample.gt_sem_seg.data.clamp_(max=1)
+    return batch
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_config_trains_and_predicts(name):
+    cfg = load_small(name)
+    model = build_model(cfg)
+    optim_wrapper = build_optimizer(cfg, model)
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    losses = model.train().train_step(batch_for(cfg), optim_wrapper)
+    assert all(torch.isfinite(value).all() for value in losses.values())
+    frozen = {key for key, p in model.named_parameters() if torch.equal(p, before[key])}
+    assert not any(key.endswith(('dwconv.weight', '.P', '.SIG')) for key in frozen)
+    for prediction in model.eval().val_step(batch_for(cfg)):
+        if cfg.default_scope == 'mmseg':
+            classes = cfg.model.decode_head.num_classes
+            labels = prediction.pred_sem_seg.data
+            assert labels.shape == (1, 64, 64)
+            assert labels.min() >= 0 and labels.max() < classes
+        else:
+            found = prediction.pred_instances
+            assert found.bboxes.shape == (len(found.scores), 4)
+            assert ('masks' in found) == ('roi_head' in cfg.model)
+
+
+@pytest.mark.parametrize('crop, shorts', [(512, (256, 896)), (640, (320, 1120))])
+def test_multi_scale_test(tmp_path, crop, shorts):
+    size = {512: 'small', 640: 'large'}[crop]
+    cfg = load_small(UPERNET(f'convnext-dcls-{size}', f'{crop}x{crop}'))
+    for name in ('image', 'labels'):
+        image = np.zeros((40, 50, 3)[: 3 if name == 'image' else 2], np.uint8)
+        mmcv.imwrite(image, str(tmp_path / f'{name}.png'))
+    versions = Compose(cfg.tta_pipeline)(
+        dict(
+            img_path=str(tmp_path / 'image.png'),
+            seg_map_path=str(tmp_path / 'labels.png'),
+            reduce_zero_label=True,
+            seg_fields=[],
+        )
+    )
+    heights = [image.shape[1] for image in versions['inputs']]
+    assert len(heights) == 12  # six scales, each with its mirror image
+    assert (min(heights), max(heights)) == shorts
+    flips = [sample.flip for sample in versions['data_samples']]
+    assert sum(flips) == 6
+
+    model = MODELS.build(dict(cfg.tta_model, module=build_model(cfg))).eval()
+    batch = segmentation_batch(np.random.default_rng(0))
+    for sample in batch['data_samples']:
+        sample.set_metainfo(dict(img_path='image.png'))
+    twice = {key: [[value[0]], [value[1]]] for key, value in batch.items()}
+    (prediction,) = model.test_step(twice)
+    assert prediction.pred_sem_seg.data.shape == (1, 64, 64)
+
+
+def read_yaml(path):
+    return yaml.safe_load((REPO / path).read_text(encoding='utf-8'))
+
+
+METAFILES = read_yaml('model-index.yml')['Import']
+ENTRIES = {
+    entry['Config']: entry for path in METAFILES for entry in read_yaml(path)['Models']
+}
+
+
+def test_index_lists_every_metafile():
+    found = {str(path.relative_to(REPO)) for path in CONFIG_ROOT.glob('*/metafile.yml')}
+    assert set(METAFILES) == found
+
+
+@pytest.mark.parametrize('path', METAFILES)
+def test_metafile(path):
+    content = read_yaml(path)
+    collections = {item['Name']: item for item in content['Collections']}
+    for collection in collections.values():
+        assert (REPO / collection['README']).is_file()
+    for entry in content['Models']:
+        config = REPO / entry['Config']
+        assert config.is_file()
+        assert config.parent == (REPO / path).parent
+        assert entry['Name'] == config.stem
+        assert entry['In Collection'] in collections
+        assert entry['Metadata']['Parameters (M)'] > 0
+        assert entry['Metadata']['FLOPs (G)'] > 0
+
+
+def published_metrics(name):
+    """The results that a config's first line gives, by their names in a metafile."""
+    first = (CONFIG_ROOT / name).read_text(encoding='utf-8').splitlines()[0]
+    found = re.findall(r'(box AP|mask AP|mIoU) ([\d.]+\d)', first)
+    return {metric: float(value) for metric, value in found}
+
+
+@pytest.mark.parametrize('name', [n for n in CONFIGS if published_metrics(n)])
+def test_published_results_are_listed(name):
+    entry = ENTRIES[f'configs/{name}']
+    listed = {k: v for result in entry['Results'] for k, v in result['Metrics'].items()}
+    listed.pop('mIoU(ms+flip)', None)
+    assert listed == published_metrics(name)
+
+
+def test_only_published_results_are_listed():
+    published = {f'configs/{name}' for name in CONFIGS if published_metrics(name)}
+    assert set(ENTRIES) == published
+    assert len(published) == 8
+
+
+@pytest.mark.parametrize(
+    'folder', sorted({Path(name).parent.name for name in CONFIGS} - {'demo'})
+)
+def test_readme_of_every_folder(folder):
+    """It links every config of the folder, and its figures are the metafile's."""
+    text = (CONFIG_ROOT / folder / 'README.md').read_text(encoding='utf-8')
+    links = re.findall(r'\]\(\./([^)]+\.py)\)', text)
+    assert sorted(links) == sorted(p.name for p in (CONFIG_ROOT / folder).glob('*.py'))
+    rows = {link: line for line in text.splitlines() for link in links if link in line}
+    for link, row in rows.items():
+        entry = ENTRIES.get(f'configs/{folder}/{link}')
+        if entry:
+            cells = [cell.strip() for cell in row.split('|')]
+            figures = [entry['Metadata'][k] for k in ('Parameters (M)', 'FLOPs (G)')]
+            figures += [
+                v for result in entry['Results'] for v in result['Metrics'].values()
+            ]
+            assert {str(value) for value in figures} <= set(cells), link
