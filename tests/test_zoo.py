@@ -84,6 +84,9 @@ def test_published_recipe(name):
         assert values[3].type == 'Pretrained'
         values[3] = values[3].checkpoint
     assert tuple(values) == RECIPES[name]
+    gauss = cfg.model.backbone.depthwise_cfg.interpolation == 'gauss'
+    version = (cfg.model.backbone.init_cfg or {}).get('version')
+    assert version == ('gauss' if gauss else None)
 
 
 @pytest.mark.parametrize('name', MILLIONS)

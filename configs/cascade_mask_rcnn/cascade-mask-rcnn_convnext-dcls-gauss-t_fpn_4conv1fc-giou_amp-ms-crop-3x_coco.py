@@ -10,6 +10,7 @@ model = dict(
         depthwise_cfg=dict(
             kernel_count=26, dilated_kernel_size=23, interpolation='gauss'
         ),
-        init_cfg=dict(checkpoint=checkpoint_file),
+        # The published gauss layers have their positions' rows in another order.
+        init_cfg=dict(checkpoint=checkpoint_file, version='gauss'),
     )
 )

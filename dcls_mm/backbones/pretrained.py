@@ -9,6 +9,8 @@ from mmengine.logging import MMLogger
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from ..conversion import from_published
+
 # Where a checkpoint keeps its weights: mmengine's files, the published ones.
 CONTAINER_KEYS = ('state_dict', 'model')
 
@@ -24,6 +26,7 @@ def load_pretrained(
     checkpoint: str,
     prefix: Optional[str] = None,
     map_location: str = 'cpu',
+    version: Optional[str] = None,
 ) -> None:
     """Load a checkpoint file into a ConvNeXt backbone.
 
@@ -37,6 +40,9 @@ def load_pretrained(
         prefix: keep only keys that start with this, and strip it ('backbone.' for a
             detector's or segmentor's file).
         map_location: as in torch.load.
+        version: of the layers in a file of the published ConvNeXt-dcls code, whose
+            positions are then put into the order of the axes here: 'gauss' for its
+            gauss files. The others are 'v0', which has that order.
 
     Raises:
         ValueError: other keys are missing or left over, a shape differs, nothing has
@@ -48,6 +54,9 @@ def load_pretrained(
         checkpoint, map_location=map_location, logger=logger
     )
     state_dict = backbone_state_dict(loaded, prefix, source=checkpoint)
+    if version is not None:
+        # The published backbones have square kernels, for which any extent will do.
+        state_dict = from_published(state_dict, version=version, dilated_kernel_size=1)
     skipped = match_keys(backbone, state_dict, source=checkpoint)
     backbone.load_state_dict(state_dict, strict=False)
     if skipped:

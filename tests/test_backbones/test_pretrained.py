@@ -6,6 +6,7 @@ from conftest import assert_close
 
 import dcls_mm  # noqa: F401
 from dcls_mm.backbones import ConvNeXtDCLS
+from dcls_mm.conversion import to_published
 
 SMALL = dict(depths=[1, 2], dims=[8, 12])
 
@@ -123,3 +124,25 @@ def test_unshared_positions_load_where_they_are_not_shared(tmp_path):
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match='nothing.pth'):
         build_from(tmp_path / 'nothing.pth')
+
+
+def test_published_gauss_weights(tmp_path):
+    """Their positions have the columns first: 'version' tells."""
+    gauss = dict(
+        type='DCLSConv2d',
+        kernel_count=5,
+        dilated_kernel_size=7,
+        interpolation='gauss',
+    )
+    source = build(depthwise_cfg=gauss)
+    published = to_published(
+        source.state_dict(), version='gauss', dilated_kernel_size=7
+    )
+    torch.save({'model': dict(published)}, tmp_path / 'weights.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'))
+    x = torch.randn(1, 3, 32, 32)
+    for version, same in (('gauss', True), (None, False)):
+        loaded = build(depthwise_cfg=gauss, init_cfg={**init_cfg, 'version': version})
+        loaded.init_weights()
+        equal = [torch.equal(y, own) for y, own in zip(loaded(x), source(x))]
+        assert all(equal) is same
