@@ -1,6 +1,5 @@
 """Choosing the backend of a shape by timing those that support it."""
 
-from contextlib import ContextDecorator
 from types import ModuleType
 
 import torch
@@ -21,7 +20,7 @@ _enabled = False
 _fastest: dict[tuple, ModuleType] = {}
 
 
-class autotune(ContextDecorator):
+class autotune:
     """Let :func:`.convolve` time the backends once a shape, and remember the fastest.
 
     Off by default. As torch.backends.cudnn.benchmark it pays where shapes recur, and
