@@ -49,10 +49,19 @@ KEYS = (
     'optim_wrapper.paramwise_cfg.decay_rate',
     'optim_wrapper.paramwise_cfg.num_layers',
 )
+PLAIN = 'https://dl.fbaipublicfiles.com/convnext/convnext_{}_1k_224_ema.pth'.format
 RECIPES = {
     CASCADE('convnext-dcls-s'): ('small', 40, 0.6, ZENODO('small'), 2e-4, 0.7, 12),
     CASCADE('convnext-dcls-b'): ('base', 40, 0.7, ZENODO('base'), 2e-4, 0.8, 12),
     CASCADE('convnext-dcls-gauss-t'): ('tiny', 26, 0.4, GAUSS, 2e-4, 0.7, 6),
+    CASCADE('convnext-s'): ('small', None, 0.6, PLAIN('small'), 2e-4, 0.7, 12),
+    CASCADE('convnext-b'): ('base', None, 0.7, PLAIN('base'), 2e-4, 0.8, 12),
+    UPERNET('convnext-small', '512x512'): (
+        *('small', None, 0.3, PLAIN('small'), 1e-4, 0.9, 12),
+    ),
+    UPERNET('convnext-base', '512x512'): (
+        *('base', None, 0.4, PLAIN('base'), 1e-4, 0.9, 12),
+    ),
     UPERNET('convnext-dcls-small', '512x512'): (
         *('small', 40, 0.3, ZENODO('small'), 1e-4, 0.9, 12),
     ),
@@ -79,12 +88,14 @@ MILLIONS = {
 @pytest.mark.parametrize('name', RECIPES)
 def test_published_recipe(name):
     cfg = load(name)
+    conv = cfg.model.backbone.depthwise_cfg
+    conv.setdefault('kernel_count', None)  # of a plain convolution
     values = [lookup(cfg, key) for key in KEYS]
     if values[3]:
         assert values[3].type == 'Pretrained'
         values[3] = values[3].checkpoint
     assert tuple(values) == RECIPES[name]
-    gauss = cfg.model.backbone.depthwise_cfg.interpolation == 'gauss'
+    gauss = conv.get('interpolation') == 'gauss'
     version = (cfg.model.backbone.init_cfg or {}).get('version')
     assert version == ('gauss' if gauss else None)
 
@@ -268,7 +279,7 @@ def test_published_results_are_listed(name):
 def test_only_published_results_are_listed():
     published = {f'configs/{name}' for name in CONFIGS if published_metrics(name)}
     assert set(ENTRIES) == published
-    assert len(published) == 8
+    assert len(published) == 12
 
 
 @pytest.mark.parametrize(

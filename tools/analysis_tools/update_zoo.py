@@ -1,0 +1,97 @@
+"""Counts parameters and FLOPs of configs, and writes them where they are listed.
+
+That is in the README.md of a config's folder, in the second and third column of the row
+that links it, and in its entry in metafile.yml. Accuracies stay as they are.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # dcls_mm, uninstalled
+from dcls_mm.engine.flops import count_config  # noqa: E402
+
+# Whose published images are larger than the usual: part of the name -> (height, width).
+SHAPES = {'ade20k-640x640': (640, 2560)}
+
+ROW = re.compile(
+    r'^(\| [^|]+ \| )[\d.]+ \| [\d.]+( \|.*\]\(\./([^)]+)\.py\).*)$', re.MULTILINE
+)
+ENTRY = re.compile(
+    r'(- Name: (\S+)\n(?:(?!  - Name).*\n)*?      Parameters \(M\): )[\d.]+'
+    r'(\n      FLOPs \(G\): )[\d.]+'
+)
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'folders',
+        nargs='*',
+        default=sorted(ROOT.glob('configs/*/')),
+        type=Path,
+        metavar='FOLDER',
+        help='of configs; by default all',
+    )
+    return parser.parse_args()
+
+
+def update_readme(text, figures):
+    """Returns the text with the figures of the configs that its tables link.
+
+    Args:
+        text: Of a README.md.
+        figures: Called with a config's name; gives (parameters, FLOPs) as text.
+    """
+
+    def replace(row):
+        parameters, flops = figures(row[3])
+        return f'{row[1]}{parameters} | {flops}{row[2]}'
+
+    return ROW.sub(replace, text)
+
+
+def update_metafile(text, figures):
+    """The same for a metafile.yml."""
+
+    def replace(entry):
+        parameters, flops = figures(entry[2])
+        return f'{entry[1]}{parameters}{entry[3]}{flops}'
+
+    return ENTRY.sub(replace, text)
+
+
+class Counter:
+    """Counts each config of a folder once."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.known = {}
+
+    def __call__(self, name):
+        if name not in self.known:
+            shape = next((s for part, s in SHAPES.items() if part in name), None)
+            found = count_config(str(self.folder / f'{name}.py'), shape)
+            values = found.parameters / 1e6, found.flops / 1e9
+            self.known[name] = tuple(f'{value:.1f}' for value in values)
+            print(f'{name}: {" M, ".join(self.known[name])} G', flush=True)
+        return self.known[name]
+
+
+def main():
+    for folder in parse_args().folders:
+        figures = Counter(folder)
+        for name, update in (
+            ('README.md', update_readme),
+            ('metafile.yml', update_metafile),
+        ):
+            path = folder / name
+            if path.exists():
+                text = path.read_text(encoding='utf-8')
+                path.write_text(update(text, figures), encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()
