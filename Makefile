@@ -1,6 +1,10 @@
 # Everything happens in .venv, which `make env` sets up: see requirements/verified.txt.
+# With STACK=onedl it is .venv-onedl, with the maintained forks: requirements/onedl.txt.
 PYTHON ?= $(shell command -v python3.11 || echo python3)
-VENV_PYTHON := .venv/bin/python
+STACK ?= stock
+export STACK
+VENV := .venv$(if $(filter-out stock,$(STACK)),-$(STACK))
+VENV_PYTHON := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo demo-seg test lint bench clean distclean
@@ -22,7 +26,7 @@ test: env  ## run the tests
 	@$(VENV_PYTHON) -m pytest
 
 lint: env  ## run the linter
-	@.venv/bin/ruff check .
+	@$(VENV)/bin/ruff check .
 
 bench: env  ## run all benchmarks, one after the other (10 minutes on two cores)
 	@for name in construct convolve backbone sampling; do \
@@ -31,7 +35,7 @@ bench: env  ## run all benchmarks, one after the other (10 minutes on two cores)
 
 clean:  ## remove build products and caches of the tools
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
-	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
-distclean: clean  ## remove .venv too; the built mmcv wheel stays in the user's cache
-	rm -rf .venv
+distclean: clean  ## remove .venv* too; the built mmcv wheel stays in the user's cache
+	rm -rf .venv .venv-onedl

@@ -4,6 +4,9 @@ Only torch and numpy are installed with it. The OpenMMLab packages stand in extr
 an environment may hold one of their forks under the same import names, and a plain
 requirement would install the stock package over it. `import dcls_mm` checks what it
 finds instead (dcls_mm/_compat.py).
+
+dcls_mm/.mim holds links to configs, tools and model-index.yml, which a wheel gets as
+files: that is where mim looks for them.
 """
 
 from pathlib import Path
@@ -26,6 +29,18 @@ setup(
     author='The dcls_mm authors',
     license='MIT',
     packages=find_packages(include=['dcls_mm', 'dcls_mm.*']),
+    package_data={
+        'dcls_mm': [f'.mim/**/*.{kind}' for kind in ('md', 'py', 'sh', 'yml')]
+    },
+    # These serve a checkout only.
+    exclude_package_data={
+        'dcls_mm': [
+            '.mim/tools/environment/*',
+            '.mim/tools/setup_environment.py',
+            '.mim/tools/demo.py',
+            '.mim/tools/analysis_tools/update_zoo.py',
+        ]
+    },
     python_requires='>=3.9',
     install_requires=['torch>=2.0', 'numpy'],
     extras_require={

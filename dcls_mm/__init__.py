@@ -35,3 +35,4 @@ if _compat.available('mmengine') and _compat.available('mmcv'):
         HOOKS.register_module(module=module)
     OPTIM_WRAPPER_CONSTRUCTORS.register_module(module=engine.DCLSOptimizerConstructor)
     engine.guard_mmengine()
+    _compat.find_configs_of_forks()

@@ -64,6 +64,19 @@ def check():
         )
 
 
+def find_configs_of_forks():
+    """Lets a config inherit from `mmdet::...` or `mmseg::...` where a fork provides it.
+
+    onedl-mmengine 0.10.12 looks for the distribution by its stock name.
+    """
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    for name in ('mmdet', 'mmseg'):
+        for dist in SUPPORTED[name]:
+            if _version(dist):
+                MODULE2PACKAGE[name] = dist
+
+
 def _check_range(dist, version, low, below):
     if _release(low) <= _release(version) < _release(below):
         return

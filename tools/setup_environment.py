@@ -2,8 +2,11 @@
 
     python3.11 tools/setup_environment.py
 
+With STACK=onedl in the environment it makes .venv-onedl, with the maintained forks
+`onedl-*` in place of OpenMMLab's packages.
+
 Can be run again at any time: it returns at once when nothing changed, and continues
-where it stopped when it was interrupted. Writes to .venv and to ~/.cache/dcls_mm
+where it stopped when it was interrupted. Writes to that folder and to ~/.cache/dcls_mm
 (below $XDG_CACHE_HOME if that is set), where it keeps the built mmcv wheel.
 """
 
@@ -18,7 +21,8 @@ import time
 
 from environment import (
     AGAIN,
-    PINS_FILE,
+    MMCV,
+    PINS_FILES,
     PYTHON,
     ROOT,
     VENV,
@@ -53,15 +57,20 @@ print(', '.join(m.__name__ + ' ' + m.__version__ for m in modules))
 """
 
 
-def read_pins(path=PINS_FILE):
-    lines = (line.partition('#')[0].strip() for line in path.read_text().splitlines())
-    return dict(line.split('==') for line in lines if line)
+def read_pins(paths=PINS_FILES):
+    """Name -> version; 'name==' in a later file takes the name out."""
+    pins = {}
+    for path in paths:
+        for line in path.read_text().splitlines():
+            name, _, version = line.partition('#')[0].strip().partition('==')
+            pins[name] = version
+    return {name: version for name, version in pins.items() if version}
 
 
 def fingerprint():
     """Tells one state of what the environment is made from, and where, from others."""
     digest = hashlib.sha256(f'{ROOT} {PYTHON}'.encode())
-    for path in (PINS_FILE, ROOT / 'setup.py', ROOT / 'dcls_mm' / 'version.py'):
+    for path in (*PINS_FILES, ROOT / 'setup.py', ROOT / 'dcls_mm' / 'version.py'):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -118,12 +127,12 @@ def install_project():
 
 def set_up():
     others = read_pins()
-    torch, mmcv = others.pop('torch'), others.pop('mmcv')
+    torch, mmcv = others.pop('torch'), others.pop(MMCV)
     steps = (
         (f'making {VENV}', make_venv),
         (f'installing {len(others)} packages', lambda: install_packages(others)),
         (f'installing torch {torch}', lambda: install_torch(torch)),
-        (f'installing mmcv {mmcv}', lambda: mmcv_wheel.install(mmcv)),
+        (f'installing {MMCV} {mmcv}', lambda: mmcv_wheel.install(mmcv)),
         ('installing dcls_mm, checking all', install_project),
     )
     for number, (text, step) in enumerate(steps, 1):

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import Any, Callable
 from urllib.error import URLError
 
+import mmengine.runner.checkpoint
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
@@ -258,6 +259,9 @@ load_checkpoint_file = guarded(load_from_local)
 
 def guard_mmengine() -> None:
     """Guards every loader that mmengine knows: files, URLs, model zoos."""
+    # onedl-mmengine would allow types of which the stand-ins take the place.
+    if hasattr(mmengine.runner.checkpoint, '_safe_torch_load'):
+        mmengine.runner.checkpoint._safe_torch_load = torch.load
     for prefix, loader in list(CheckpointLoader._schemes.items()):
         if not hasattr(loader, 'is_guarded'):
             CheckpointLoader.register_scheme(prefix, guarded(loader), force=True)

@@ -10,9 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 import setup_environment
-from environment import SetupError
+from environment import STACKS, SetupError
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from dcls_mm._compat import SUPPORTED
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,6 +39,8 @@ def test_the_lock_holds_every_dependency_of_every_pin():
             needed = canonicalize_name(requirement.name)
             if needed == 'opencv-python':
                 needed = 'opencv-python-headless'
+            if needed in ('opendatalab', 'pip'):  # as the file says; in every venv
+                continue
             assert needed in pins, f'{name} needs {requirement}'
             assert requirement.specifier.contains(pins[needed]), f'{name}: {needed}'
 
@@ -43,7 +48,38 @@ def test_the_lock_holds_every_dependency_of_every_pin():
 def test_pins_are_read_without_comments(tmp_path):
     path = tmp_path / 'pins.txt'
     path.write_text('# a comment\n\ntorch==2.13.0\nmmcv==2.1.0  # why\n')
-    assert setup_environment.read_pins(path) == {'torch': '2.13.0', 'mmcv': '2.1.0'}
+    pins = {'torch': '2.13.0', 'mmcv': '2.1.0'}
+    assert setup_environment.read_pins([path]) == pins
+
+
+def test_pins_of_a_later_file_replace_others(tmp_path):
+    paths = [tmp_path / 'first.txt', tmp_path / 'second.txt']
+    paths[0].write_text('torch==2.13.0\nmmcv==2.1.0\nsix==1.0\n')
+    paths[1].write_text('mmcv==\nonedl-mmcv==2.3.6\nsix==2.0\n')
+    pins = {'torch': '2.13.0', 'onedl-mmcv': '2.3.6', 'six': '2.0'}
+    assert setup_environment.read_pins(paths) == pins
+
+
+@pytest.mark.parametrize('name', STACKS)
+def test_every_stack_has_one_provider_of_each_module(name):
+    stack = STACKS[name]
+    pins = setup_environment.read_pins(
+        ROOT / 'requirements' / file for file in stack.pins_files
+    )
+    assert stack.mmcv in pins
+    for module, providers in SUPPORTED.items():
+        (provider,) = providers.keys() & pins.keys()
+        low, below = providers[provider]
+        assert Version(low) <= Version(pins[provider]) < Version(below), module
+
+
+def test_unknown_stack_is_named():
+    command = [sys.executable, ROOT / 'tools' / 'setup_environment.py']
+    done = subprocess.run(
+        command, env={**os.environ, 'STACK': 'x'}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == "STACK must be one of stock, onedl, is 'x'\n"
 
 
 @pytest.fixture
@@ -55,14 +91,15 @@ def clone(monkeypatch, tmp_path):
         'VENV': venv,
         'VENV_PYTHON': venv / 'bin' / 'python',
         'STAMP': venv / 'dcls_mm.stamp',
-        'PINS_FILE': tmp_path / 'verified.txt',
     }
     for name, path in paths.items():
         monkeypatch.setattr(setup_environment, name, path)
     (tmp_path / 'dcls_mm').mkdir()
     (tmp_path / 'dcls_mm' / 'version.py').write_text("__version__ = '0'")
     (tmp_path / 'setup.py').touch()
-    paths['PINS_FILE'].write_text('torch==2.13.0\nmmcv==2.1.0\nnumpy==2.3.5\n')
+    pins_file = tmp_path / 'verified.txt'
+    pins_file.write_text('torch==2.13.0\nmmcv==2.1.0\nnumpy==2.3.5\n')
+    monkeypatch.setattr(setup_environment, 'PINS_FILES', [pins_file])
     done = []
 
     def make_venv():
@@ -81,7 +118,7 @@ def clone(monkeypatch, tmp_path):
     monkeypatch.setattr(setup_environment, 'check_machine', step('check'))
     monkeypatch.setattr(setup_environment.signal, 'signal', lambda *a: None)
     monkeypatch.setattr(sys, 'argv', ['setup_environment.py'])
-    return SimpleNamespace(**paths, done=done)
+    return SimpleNamespace(**paths, pins_file=pins_file, done=done)
 
 
 ALL_STEPS = ['check', 'venv', 'packages', 'torch', 'mmcv', 'project']

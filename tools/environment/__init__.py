@@ -1,13 +1,34 @@
 """What setup_environment.py does, in parts; needs nothing but the standard library."""
 
 import os
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 PYTHON = (3, 11)
 
 ROOT = Path(__file__).resolve().parents[2]
-PINS_FILE = ROOT / 'requirements' / 'verified.txt'
-VENV = ROOT / '.venv'
+
+
+class Stack(NamedTuple):
+    """A set of packages; pins of a later file join or replace those of an earlier."""
+
+    venv: str
+    pins_files: tuple
+    mmcv: str  # the distribution that provides mmcv, and is compiled
+
+
+STACKS = {
+    'stock': Stack('.venv', ('verified.txt',), 'mmcv'),
+    'onedl': Stack('.venv-onedl', ('verified.txt', 'onedl.txt'), 'onedl-mmcv'),
+}
+
+STACK = os.environ.get('STACK') or 'stock'
+if STACK not in STACKS:
+    sys.exit(f'STACK must be one of {", ".join(STACKS)}, is {STACK!r}')
+PINS_FILES = [ROOT / 'requirements' / name for name in STACKS[STACK].pins_files]
+MMCV = STACKS[STACK].mmcv
+VENV = ROOT / STACKS[STACK].venv
 VENV_PYTHON = VENV / 'bin' / 'python'
 CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'dcls_mm'
 

@@ -14,7 +14,7 @@ import subprocess
 import tarfile
 import zipfile
 
-from . import AGAIN, CACHE, VENV, VENV_PYTHON, SetupError
+from . import AGAIN, CACHE, MMCV, VENV, VENV_PYTHON, SetupError
 from .running import clock, environment, locked, pip, run_logged
 
 BYTES_PER_COMPILER = 2 * 2**30
@@ -53,7 +53,7 @@ def probe_torch():
 
 
 def wheel_key(version, traits):
-    parts = [f'mmcv-{version}', f'torch{traits["torch"]}']
+    parts = [f'{MMCV}-{version}', f'torch{traits["torch"]}']
     return '-'.join(parts + [traits[name] for name in ('python', 'platform', 'ops')])
 
 
@@ -81,12 +81,13 @@ def unpack(archive, folder):
 def fetch_source(version, source):
     download = source.with_name('download')
     shutil.rmtree(download, ignore_errors=True)
-    options = ['--no-deps', '--no-build-isolation', '--no-binary', 'mmcv']
+    options = ['--no-deps', '--no-build-isolation', '--no-binary', MMCV]
     options += ['--dest', download]
-    pip('Downloading mmcv', 'download', *options, f'mmcv=={version}')
-    (archive,) = download.glob('mmcv-*.tar.gz')
+    pip('Downloading mmcv', 'download', *options, f'{MMCV}=={version}')
+    (archive,) = download.glob('*.tar.gz')
     unpack(archive, download)
-    (download / f'mmcv-{version}').rename(source)
+    (unpacked,) = (path for path in download.iterdir() if path.is_dir())
+    unpacked.rename(source)
     shutil.rmtree(download)
 
 
@@ -121,7 +122,7 @@ def build(version, folder, ops):
         MAX_JOBS=str(jobs),
     )
     run_logged(
-        f'The build of mmcv {version}',
+        f'The build of {MMCV} {version}',
         [VENV_PYTHON, 'setup.py', 'bdist_wheel', '--dist-dir', dist],
         log,
         ninja_progress,

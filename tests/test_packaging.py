@@ -1,0 +1,158 @@
+"""What a wheel holds, and that the stock tools and mim train from it, installed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from email.parser import Parser
+from importlib import metadata
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+import yaml
+
+from dcls_mm.datasets import write_scenes
+
+ROOT = Path(__file__).resolve().parents[1]
+CHECKOUT_ONLY = {'demo.py', 'setup_environment.py', 'update_zoo.py'}
+
+pytest.importorskip('setuptools')
+
+
+def run(*command, **options):
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, **options
+    )
+    assert not done.returncode, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    """Built from a copy, so that nothing is left in the checkout."""
+    source = tmp_path_factory.mktemp('source')
+    for name in ('dcls_mm', 'configs', 'tools'):
+        ignore = shutil.ignore_patterns('__pycache__')
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignore)
+    for name in ('setup.py', 'pyproject.toml', 'README.md', 'model-index.yml'):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps']
+    run(*pip, '--no-build-isolation', '--wheel-dir', source, source)
+    (wheel,) = source.glob('*.whl')
+    return wheel
+
+
+@pytest.fixture(scope='module')
+def site(wheel, tmp_path_factory):
+    """A folder in which the wheel is installed, and nothing else."""
+    site = tmp_path_factory.mktemp('site')
+    pip = [sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps']
+    run(*pip, '--no-index', '--target', site, wheel)
+    return site
+
+
+@pytest.fixture
+def installed(site, tmp_path):
+    """Options of a process that starts in an empty folder and has the wheel."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
+    settings = {'PYTHONPATH': str(site), 'OMP_NUM_THREADS': '1', 'PATH': path}
+    return {'cwd': tmp_path, 'env': {**os.environ, **settings}}
+
+
+def test_wheel_holds_what_mim_looks_for(wheel):
+    names = set(ZipFile(wheel).namelist())
+    expected = {'dcls_mm/.mim/model-index.yml'}
+    for pattern in ('configs/**/*.py', 'configs/*/*.yml', 'configs/*/README.md'):
+        expected |= {f'dcls_mm/.mim/{p.relative_to(ROOT)}' for p in ROOT.glob(pattern)}
+    for path in (*ROOT.glob('tools/**/*.py'), *ROOT.glob('tools/*.sh')):
+        if path.parent.name != 'environment' and path.name not in CHECKOUT_ONLY:
+            expected.add(f'dcls_mm/.mim/{path.relative_to(ROOT)}')
+    assert {name for name in names if '/.mim/' in name} == expected
+    modules = {str(p.relative_to(ROOT)) for p in (ROOT / 'dcls_mm').glob('**/*.py')}
+    assert {n for n in names if n.endswith('.py') and '.mim' not in n} == {
+        name for name in modules if '.mim' not in name
+    }
+
+
+def test_wheel_installs_nothing_of_openmmlab(wheel):
+    """Forks of it under the same import names stay as they are."""
+    with ZipFile(wheel) as file:
+        (path,) = (n for n in file.namelist() if n.endswith('METADATA'))
+        requirements = (
+            Parser().parsestr(file.read(path).decode()).get_all('Requires-Dist')
+        )
+    always = [r for r in requirements if 'extra ==' not in r]
+    assert sorted(always) == ['numpy', 'torch>=2.0']
+
+
+DEMOS = Path('dcls_mm/.mim/configs/demo')
+WORK = [
+    *('--work-dir', 'work', '--cfg-options', 'train_cfg.max_epochs=1'),
+    *('param_scheduler.1.T_max=1', 'param_scheduler.1.end=1'),
+    'train_dataloader.batch_size=2',
+    *(
+        f'{part}_dataloader.{option}'
+        for part in ('train', 'val', 'test')
+        for option in ('num_workers=0', 'persistent_workers=False')
+    ),
+]
+
+
+def draw_scenes(folder):
+    for split, count in (('train', 4), ('val', 2)):
+        list(
+            write_scenes(str(folder / 'data/shapes'), split=split, count=count, seed=1)
+        )
+
+
+@pytest.fixture
+def stock_mim():
+    """mim, which knows the stock packages only."""
+    pytest.importorskip('mim', reason='needs openmim')
+    try:
+        metadata.distribution('mmsegmentation')
+    except metadata.PackageNotFoundError:
+        pytest.skip('mim asks for a distribution named mmsegmentation')
+
+
+def mim(*arguments, **options):
+    code = 'from mim.cli import cli; cli()'
+    return run(sys.executable, '-W', 'ignore', '-c', code, *arguments, **options)
+
+
+def test_stock_tools_run_an_installed_config(site, installed, tmp_path):
+    mmdet = pytest.importorskip('mmdet')
+    tools = Path(mmdet.__file__).parent / '.mim' / 'tools'
+    config = site / DEMOS / 'cascade-mask-rcnn_convnext-dcls-demo_fpn_shapes.py'
+    draw_scenes(tmp_path)
+    run(sys.executable, tools / 'train.py', config, *WORK, **installed)
+    checkpoint = tmp_path / 'work' / 'epoch_1.pth'
+    out = run(sys.executable, tools / 'test.py', config, checkpoint, *WORK, **installed)
+    assert 'coco/bbox_mAP' in out
+    show = 'import dcls_mm; print(dcls_mm.__path__[0])'
+    used = run(sys.executable, '-c', show, **installed)
+    assert used.strip() == str(site / 'dcls_mm')
+
+
+def test_mim_runs_an_installed_config(stock_mim, site, installed, tmp_path):
+    """It runs the stock tools, here those of mmseg."""
+    config = site / DEMOS / 'upernet_convnext-dcls-demo_shapes.py'
+    draw_scenes(tmp_path)
+    mim('train', 'mmsegmentation', config, '--gpus', '0', *WORK, **installed)
+    checkpoint = ['--checkpoint', 'work/epoch_1.pth']
+    out = mim('test', 'mmsegmentation', config, *checkpoint, *WORK, **installed)
+    assert 'mIoU' in out
+
+
+def test_mim_lists_and_copies_configs(stock_mim, site, installed, tmp_path):
+    listed = mim('search', 'dcls_mm', **installed)
+    for path in yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']:
+        for entry in yaml.safe_load((ROOT / path).read_text())['Models']:
+            assert f'config id: {entry["Name"]}\n' in listed
+    # The weights come first; those that are there are not fetched again.
+    (tmp_path / 'upernet_convnext_dcls_tiny_1k_512x512.pth').touch()
+    name = 'convnext-dcls-tiny_upernet_8xb2-amp-160k_ade20k-512x512'
+    mim('download', 'dcls_mm', '--config', name, '--dest', '.', **installed)
+    flat = (tmp_path / f'{name}.py').read_text()
+    assert "type='ConvNeXtDCLS'" in flat and '_base_' not in flat
