@@ -8,9 +8,15 @@ __all__ = ['__version__']
 _compat.check()
 
 if _compat.available('mmengine') and _compat.available('mmcv'):
-    from mmengine.registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+    from mmengine.registry import (
+        HOOKS,
+        MODELS,
+        OPTIM_WRAPPER_CONSTRUCTORS,
+        TRANSFORMS,
+    )
 
     from . import backbones, engine, layers
+    from .datasets.corruption import CorruptImage
 
     # In the root registries, where mmdet, mmseg and mmcv's build functions all look.
     for module in (
@@ -28,11 +34,13 @@ if _compat.available('mmengine') and _compat.available('mmcv'):
     for module in (
         engine.AtomicCheckpointHook,
         engine.ClampPositionsHook,
+        engine.EpochSeedHook,
         engine.FreezePositionsHook,
         engine.RepulsionLossHook,
         engine.SigmaAnnealingHook,
     ):
         HOOKS.register_module(module=module)
+    TRANSFORMS.register_module(module=CorruptImage)
     OPTIM_WRAPPER_CONSTRUCTORS.register_module(module=engine.DCLSOptimizerConstructor)
     engine.guard_mmengine()
     _compat.find_configs_of_forks()

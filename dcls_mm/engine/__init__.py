@@ -2,6 +2,7 @@
 
 from .checkpoint import guard_mmengine
 from .checkpoint_hooks import AtomicCheckpointHook
+from .epoch_seed import EpochSeedHook
 from .optim import DCLSOptimizerConstructor
 from .position_hooks import (
     ClampPositionsHook,
@@ -14,6 +15,7 @@ __all__ = [
     'AtomicCheckpointHook',
     'ClampPositionsHook',
     'DCLSOptimizerConstructor',
+    'EpochSeedHook',
     'FreezePositionsHook',
     'RepulsionLossHook',
     'SigmaAnnealingHook',

@@ -11,6 +11,7 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from torch import nn
 
 from .checkpoint import CheckpointError
 
@@ -92,41 +93,50 @@ class CheckpointMatchHook(Hook):
         self.filename = filename
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Loads the checkpoint, to see whether it fits.
+        """See ``load_matching``."""
+        load_matching(runner.model, checkpoint, self.filename)
 
-        Comparing keys would not do: a model may rename those of older versions.
 
-        Raises:
-            CheckpointError: keys are missing, or values have another shape.
-        """
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
-        given = checkpoint.get('state_dict', checkpoint)
-        state_dict = OrderedDict(
-            (re.sub(r'^module\.', '', key), value) for key, value in given.items()
+def load_matching(model: nn.Module, checkpoint: dict, filename: str) -> None:
+    """Loads a checkpoint that has every parameter and buffer of the model.
+
+    Comparing keys would not do: a model may rename those of older versions.
+
+    Args:
+        model: Also one that is wrapped for training or testing.
+        checkpoint: As read from a file, or a state_dict.
+        filename: What the error calls the checkpoint.
+
+    Raises:
+        CheckpointError: keys are missing, or values have another shape.
+    """
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    given = checkpoint.get('state_dict', checkpoint)
+    state_dict = OrderedDict(
+        (re.sub(r'^module\.', '', key), value) for key, value in given.items()
+    )
+    state_dict._metadata = getattr(given, '_metadata', OrderedDict())
+    expected = list(model.state_dict())
+    misfits = []
+    try:
+        missing, _ = model.load_state_dict(state_dict, strict=False)
+    except RuntimeError as error:  # about shapes only, a line for each
+        missing = [key for key in expected if key not in state_dict]
+        misfits = [_shorten(line) for line in str(error).splitlines()[1:]]
+    # mmengine does not miss these either: files of torch < 0.4.1 lack them.
+    missing = [key for key in missing if not key.endswith('num_batches_tracked')]
+    found = [
+        f'{len(values)} of {len(expected)} values {what} ({_first(values)})'
+        for what, values in (('are missing', missing), ("don't fit", misfits))
+        if values
+    ]
+    if found:
+        raise CheckpointError(
+            f'checkpoint {filename} belongs to another model than the '
+            f'config describes: {" and ".join(found)}; it holds {len(state_dict)} '
+            f'values ({_first(list(state_dict))})'
         )
-        state_dict._metadata = getattr(given, '_metadata', OrderedDict())
-        expected = list(model.state_dict())
-        misfits = []
-        try:
-            missing, _ = model.load_state_dict(state_dict, strict=False)
-        except RuntimeError as error:  # about shapes only, a line for each
-            missing = [key for key in expected if key not in state_dict]
-            misfits = [_shorten(line) for line in str(error).splitlines()[1:]]
-        # mmengine does not miss these either: files of torch < 0.4.1 lack them.
-        missing = [key for key in missing if not key.endswith('num_batches_tracked')]
-        found = [
-            f'{len(values)} of {len(expected)} values {what} ({_first(values)})'
-            for what, values in (('are missing', missing), ("don't fit", misfits))
-            if values
-        ]
-        if found:
-            raise CheckpointError(
-                f'checkpoint {self.filename} belongs to another model than the '
-                f'config describes: {" and ".join(found)}; it holds {len(state_dict)} '
-                f'values ({_first(list(state_dict))})'
-            )
 
 
 def _shorten(line: str) -> str:

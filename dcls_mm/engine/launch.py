@@ -23,8 +23,8 @@ from .resume import TEMPLATES, check_resumable, find_resumable
 from .scopes import SCOPES, use_tta, use_visualization
 
 
-def add_common_arguments(parser: ArgumentParser) -> None:
-    """Adds the arguments that training and testing share."""
+def add_override_argument(parser: ArgumentParser) -> None:
+    """Adds ``--cfg-options``, for whatever reads a config."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -33,6 +33,11 @@ def add_common_arguments(parser: ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='override settings of the config, e.g. train_dataloader.batch_size=4',
     )
+
+
+def add_common_arguments(parser: ArgumentParser) -> None:
+    """Adds the arguments that training and testing share."""
+    add_override_argument(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -238,7 +243,7 @@ def prepare_test(
 def train(**options: Any) -> None:
     """Trains; the options are those of ``prepare_train``."""
     cfg, notices = prepare_train(**options)
-    runner = _build_runner(cfg, notices)
+    runner = build_runner(cfg, notices)
     if cfg.get('resume'):
         runner.register_hook(CheckpointMatchHook(cfg.load_from))
     runner.train()
@@ -247,12 +252,13 @@ def train(**options: Any) -> None:
 def test(**options: Any) -> None:
     """Tests; the options are those of ``prepare_test``."""
     cfg, notices = prepare_test(**options)
-    runner = _build_runner(cfg, notices)
+    runner = build_runner(cfg, notices)
     runner.register_hook(CheckpointMatchHook(cfg.load_from))
     runner.test()
 
 
-def _build_runner(cfg: Config, notices: list[str]) -> Runner:
+def build_runner(cfg: Config, notices: list[str]) -> Runner:
+    """Builds what runs a prepared config, and logs the notices about it."""
     if cfg.launcher != 'none' and get_device() == 'cpu':
         notices = notices + _init_cpu_group(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
@@ -277,7 +283,25 @@ def _init_cpu_group(cfg: Config) -> list[str]:
         **cfg.get('model_wrapper_cfg', {}),
         'device_ids': None,
     }
-    return ['--launcher pytorch: no GPU, the processes are joined by gloo']
+    notices = ['--launcher pytorch: no GPU, the processes are joined by gloo']
+    if replace_sync_bn(cfg.model) or cfg.pop('sync_bn', None):
+        notices.append(
+            'SyncBN needs a GPU: BN takes its place, and each process normalises by '
+            'its own part of the batch'
+        )
+    return notices
+
+
+def replace_sync_bn(node: Any) -> int:
+    """Makes every ``type='SyncBN'`` of a config 'BN'; returns how many there were."""
+    if isinstance(node, dict):
+        here = node.get('type') == 'SyncBN'
+        if here:
+            node['type'] = 'BN'
+        return here + sum(replace_sync_bn(value) for value in node.values())
+    if isinstance(node, (list, tuple)):
+        return sum(replace_sync_bn(value) for value in node)
+    return 0
 
 
 def run(function: Callable[..., None], options: dict[str, Any]) -> None:

@@ -34,7 +34,8 @@ _BOX_TTA_META = (
 )
 
 
-def _innermost(dataset: ConfigDict) -> ConfigDict:
+def innermost_dataset(dataset: ConfigDict) -> ConfigDict:
+    """Returns the dataset inside all wrappers, such as RepeatDataset."""
     while 'dataset' in dataset:
         dataset = dataset.dataset
     return dataset
@@ -57,7 +58,9 @@ def _default_box_tta(cfg: Config) -> list[str]:
         cfg.tta_model = _BOX_TTA_MODEL
         notices.append(f'--tta: the config has no tta_model; takes {_BOX_TTA_MODEL}')
     if 'tta_pipeline' not in cfg:
-        *transforms, pack = deepcopy(_innermost(cfg.test_dataloader.dataset).pipeline)
+        *transforms, pack = deepcopy(
+            innermost_dataset(cfg.test_dataloader.dataset).pipeline
+        )
         pack.meta_keys = _BOX_TTA_META
         flips = {'type': 'TestTimeAug', 'transforms': [_BOX_TTA_FLIPS, [pack]]}
         cfg.tta_pipeline = [*transforms, flips]
@@ -137,7 +140,7 @@ def use_tta(cfg: Config) -> list[str]:
     """Makes ``cfg`` test with augmentation, and returns what to log about it."""
     notices = SCOPES[cfg.default_scope].default_tta(cfg)
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    _innermost(cfg.test_dataloader.dataset).pipeline = cfg.tta_pipeline
+    innermost_dataset(cfg.test_dataloader.dataset).pipeline = cfg.tta_pipeline
     return notices
 
 

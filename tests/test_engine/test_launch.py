@@ -179,7 +179,7 @@ def test_testing(config, tmp_path):
 def test_slurm_without_a_gpu(config):
     cfg = launch.load_config(config(), launcher='slurm')
     with pytest.raises(ConfigError, match='--launcher slurm: needs a GPU'):
-        launch._build_runner(cfg, [])
+        launch.build_runner(cfg, [])
 
 
 @pytest.fixture

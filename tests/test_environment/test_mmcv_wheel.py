@@ -10,6 +10,13 @@ from types import SimpleNamespace
 import pytest
 from environment import SetupError, mmcv_wheel, running
 
+
+@pytest.fixture(autouse=True)
+def stock(monkeypatch):
+    """Whichever environment the tests run in."""
+    monkeypatch.setattr(mmcv_wheel, 'MMCV', 'mmcv')
+
+
 TRAITS = {
     'torch': '2.13.0+cpu',
     'python': 'cp311',

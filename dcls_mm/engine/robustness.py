@@ -1,0 +1,187 @@
+"""Accuracy on corrupted images, for mmdet and mmseg configs alike.
+
+The corruptions are those of Hendrycks and Dietterich (arXiv 1903.12261), drawn by the
+library `imagecorruptions`. The two figures are those of Michaelis et al. (arXiv
+1907.07484): the mean performance under corruption, over kinds and severities (mPC), and
+the same relative to the performance on the images as they are (rPC).
+"""
+
+import copy
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from statistics import mean
+from typing import Any, Optional
+
+from mmengine.config import Config, ConfigDict
+from mmengine.fileio import dump
+
+from .checkpoint_hooks import CheckpointMatchHook
+from .config_checks import ConfigError
+from .launch import build_runner, prepare_test
+from .scopes import innermost_dataset
+
+SEVERITIES = (1, 2, 3, 4, 5)
+GROUPS = ('common', 'all', 'noise', 'blur', 'weather', 'digital', 'validation')
+_USUAL_METRICS = ('coco/bbox_mAP', 'coco/segm_mAP', 'mIoU')
+
+
+def corruption_names(names: Sequence[str]) -> list[str]:
+    """Resolves groups of corruptions, such as 'noise', to their members.
+
+    Args:
+        names: Of corruptions, and of groups (``GROUPS``).
+
+    Raises:
+        ConfigError: there is no such corruption, or no library to make it.
+    """
+    if find_spec('imagecorruptions') is None:
+        raise ConfigError(
+            'corrupting images needs imagecorruptions, which is not installed; '
+            'pip install imagecorruptions-imaug'
+        )
+    from imagecorruptions import get_corruption_names
+
+    known = get_corruption_names('all')
+    chosen: dict[str, None] = {}
+    for name in names:
+        if name not in (*GROUPS, *known):
+            raise ConfigError(
+                f'--corruptions {name}: must be among {", ".join([*GROUPS, *known])}'
+            )
+        members = get_corruption_names(name) if name in GROUPS else [name]
+        chosen.update(dict.fromkeys(members))
+    return list(chosen)
+
+
+def corrupt_images(dataset: ConfigDict, corruption: str, severity: int) -> None:
+    """Makes a dataset's config corrupt each image after it is loaded.
+
+    Args:
+        dataset: Of mmdet or mmseg; changed in place.
+        corruption: The name of one.
+        severity: 1 to 5.
+
+    Raises:
+        ConfigError: its pipeline loads no images.
+    """
+    pipeline = innermost_dataset(dataset).pipeline
+    for position, step in enumerate(pipeline, 1):
+        kind = step['type']
+        name = kind if isinstance(kind, str) else kind.__name__
+        if name.rpartition('.')[2] == 'LoadImageFromFile':
+            corrupt = {'type': 'CorruptImage', 'corruption': corruption}
+            pipeline.insert(position, ConfigDict(corrupt, severity=severity))
+            return
+    raise ConfigError(
+        'test_dataloader.dataset.pipeline: has no LoadImageFromFile, after which '
+        'images could be corrupted'
+    )
+
+
+def evaluate_corrupted(
+    config: str,
+    checkpoint: str,
+    corruptions: Sequence[str] = ('common',),
+    severities: Sequence[int] = SEVERITIES,
+    out: Optional[str] = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Evaluates a model on the test set, then on the test set corrupted.
+
+    Args:
+        config: The file.
+        checkpoint: The weights: a path, or a URL that mmengine knows.
+        corruptions: Names of corruptions and of groups of them; 'common' are the 15
+            of the benchmark.
+        severities: From 1 to 5.
+        out: The JSON file that gets the results, anew after each evaluation.
+        options: See ``prepare_test``.
+
+    Returns:
+        Key 'clean': the metrics by name. Key 'corrupted': for each corruption, for
+        each severity (as text), the metrics by name.
+
+    Raises:
+        ConfigError: the config or an argument can't be used.
+        CheckpointError: the checkpoint can't be read, or is of another model.
+    """
+    names = corruption_names(corruptions)
+    for severity in severities:
+        if severity not in SEVERITIES:
+            raise ConfigError(f'--severities {severity}: must be from 1 to 5')
+    cfg, notices = prepare_test(config, checkpoint, **options)
+    dataloaders = {
+        (name, severity): _corrupted(cfg, name, severity)
+        for name in names
+        for severity in severities
+    }
+    cfg.randomness = {'seed': 0, **cfg.get('randomness', {})}  # of the noise
+    if out:
+        _write(out, {})
+    runner = build_runner(cfg, notices)
+    runner.register_hook(CheckpointMatchHook(checkpoint))
+    results = {'clean': runner.test(), 'corrupted': {name: {} for name in names}}
+    for (name, severity), dataloader in dataloaders.items():
+        runner.logger.info(f'corruption: {name}, severity {severity}')
+        loop = {'type': 'TestLoop', **cfg.test_cfg, 'dataloader': dataloader}
+        metrics = runner.build_test_loop(loop).run()
+        results['corrupted'][name][str(severity)] = metrics
+        if out:
+            _write(out, results)
+    return results
+
+
+def _corrupted(cfg: Config, name: str, severity: int) -> ConfigDict:
+    dataloader = copy.deepcopy(cfg.test_dataloader)
+    corrupt_images(dataloader.dataset, name, severity)
+    return dataloader
+
+
+def _write(out: str, results: dict[str, Any]) -> None:
+    unfinished = f'{out}.tmp'
+    try:
+        dump(results, unfinished, file_format='json', indent=1)  # numpy's numbers too
+        os.replace(unfinished, out)
+    except OSError as error:
+        raise ConfigError(f'--out {out}: {error.strerror}') from error
+
+
+def summarize(results: dict[str, Any], metric: str) -> dict[str, Any]:
+    """Computes mPC and rPC of a metric.
+
+    Args:
+        results: As ``evaluate_corrupted`` returns them.
+        metric: One that the evaluation gave; the more the better.
+
+    Returns:
+        'clean'; 'corrupted', for each corruption the value by severity; 'mPC' in the
+        metric's unit; 'rPC', a ratio, or None where 'clean' is 0.
+
+    Raises:
+        ConfigError: the evaluation gave no such metric.
+    """
+    if metric not in results['clean']:
+        raise ConfigError(
+            f'--metrics {metric}: was not evaluated; there are '
+            f'{", ".join(results["clean"])}'
+        )
+    # mmdet gives no metrics where nothing at all is detected.
+    corrupted = {
+        name: {level: found.get(metric, 0.0) for level, found in row.items()}
+        for name, row in results['corrupted'].items()
+    }
+    clean = results['clean'][metric]
+    overall = mean(mean(row.values()) for row in corrupted.values())
+    return {
+        'clean': clean,
+        'corrupted': corrupted,
+        'mPC': overall,
+        'rPC': overall / clean if clean else None,
+    }
+
+
+def usual_metrics(results: dict[str, Any]) -> list[str]:
+    """The metrics that papers report, or all where there is none of those."""
+    found = [metric for metric in _USUAL_METRICS if metric in results['clean']]
+    return found or list(results['clean'])

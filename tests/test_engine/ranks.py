@@ -1,0 +1,17 @@
+"""A hook that writes down what each process ends with."""
+
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module(force=True)
+class SaveRankHook(Hook):
+    """Saves the parameters of each process as ``rank_N.pth`` in the work directory."""
+
+    def after_train(self, runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        parameters = {name: p.detach() for name, p in model.named_parameters()}
+        torch.save(parameters, f'{runner.work_dir}/rank_{get_rank()}.pth')

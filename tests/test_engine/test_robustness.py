@@ -1,0 +1,114 @@
+"""Accuracy on corrupted images, against images that were corrupted beforehand."""
+
+import json
+
+import cv2
+import pytest
+from mmengine.config import Config, ConfigDict
+from mmengine.evaluator import BaseMetric
+from mmengine.registry import METRICS
+from scenes import write_demo
+
+from dcls_mm.engine import robustness
+from dcls_mm.engine.config_checks import ConfigError
+
+imagecorruptions = pytest.importorskip('imagecorruptions')
+
+
+@METRICS.register_module(force=True)
+class MeanPixel(BaseMetric):
+    """Of the images that the model gets: detectors with random weights find nothing."""
+
+    def process(self, data_batch, data_samples):
+        self.results += [image.float().mean().item() for image in data_batch['inputs']]
+
+    def compute_metrics(self, results):
+        return {'mean': sum(results) / len(results)}
+
+
+def evaluate(config, checkpoint, tmp_path, **options):
+    options = {'corruptions': ['brightness'], 'severities': [2, 5], **options}
+    work_dir = str(tmp_path / 'work')
+    return robustness.evaluate_corrupted(
+        config, checkpoint, work_dir=work_dir, **options
+    )
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
+def test_equals_the_evaluation_of_corrupted_files(scope, tmp_path):
+    config, checkpoint = write_demo(tmp_path, scope)
+    cfg = Config.fromfile(config)
+    cfg.test_evaluator = {'type': 'MeanPixel'}
+    cfg.dump(config)
+    out = tmp_path / 'results.json'
+    results = evaluate(config, checkpoint, tmp_path, out=str(out))
+    assert json.loads(out.read_text()) == results
+    (severe,) = {row['5']['mean'] for row in results['corrupted'].values()}
+    for path in (tmp_path / 'images' / 'val').iterdir():
+        image = cv2.imread(str(path))[..., ::-1].copy()
+        image = imagecorruptions.corrupt(image, 5, 'brightness')
+        cv2.imwrite(str(path), image[..., ::-1])
+    again = evaluate(config, checkpoint, tmp_path, severities=[1])
+    assert again['clean']['mean'] == pytest.approx(severe, abs=0.5)  # JPEG files
+    assert abs(results['clean']['mean'] - severe) > 20
+
+
+RESULTS = {
+    'clean': {'mIoU': 40.0, 'zero': 0.0},
+    'corrupted': {
+        'fog': {'1': {'mIoU': 30.0, 'zero': 0.0}, '5': {'mIoU': 10.0, 'zero': 0.0}},
+        'snow': {'1': {'mIoU': 20.0, 'zero': 0.0}, '5': {}},  # detects nothing
+    },
+}
+
+
+def test_mean_performance_under_corruption():
+    assert robustness.summarize(RESULTS, 'mIoU') == {
+        'clean': 40.0,
+        'corrupted': {'fog': {'1': 30.0, '5': 10.0}, 'snow': {'1': 20.0, '5': 0.0}},
+        'mPC': 15.0,
+        'rPC': 0.375,
+    }
+    assert robustness.summarize(RESULTS, 'zero')['rPC'] is None
+    with pytest.raises(ConfigError, match='--metrics mAP: was not .* mIoU, zero'):
+        robustness.summarize(RESULTS, 'mAP')
+
+
+def test_metrics_of_papers_come_first():
+    assert robustness.usual_metrics(RESULTS) == ['mIoU']
+    assert robustness.usual_metrics({'clean': {'a': 1, 'b': 2}}) == ['a', 'b']
+
+
+def test_groups_stand_for_their_members():
+    blur = ['defocus_blur', 'glass_blur', 'motion_blur', 'zoom_blur']
+    assert robustness.corruption_names(['blur', 'fog', 'zoom_blur']) == [*blur, 'fog']
+    assert len(robustness.corruption_names(['common'])) == 15
+    assert len(robustness.corruption_names(['all'])) == 19
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        ({'corruptions': ['fogg']}, '--corruptions fogg: must be among common, all'),
+        ({'severities': [0]}, '--severities 0: must be from 1 to 5'),
+        ({'out': f'{__file__}/x.json'}, '--out .*x.json: File exists'),
+    ],
+)
+def test_mistakes_are_named(options, message, tmp_path):
+    config, checkpoint = write_demo(tmp_path, 'mmseg', count=1)
+    with pytest.raises(ConfigError, match=message):
+        evaluate(config, checkpoint, tmp_path, **options)
+
+
+def test_pipeline_that_loads_no_images():
+    dataset = ConfigDict(
+        dataset=ConfigDict(pipeline=[ConfigDict(type='PackSegInputs')])
+    )
+    with pytest.raises(ConfigError, match='pipeline: has no LoadImageFromFile'):
+        robustness.corrupt_images(dataset, 'fog', 1)
+
+
+def test_missing_library_is_named(monkeypatch):
+    monkeypatch.setattr(robustness, 'find_spec', lambda name: None)
+    with pytest.raises(ConfigError, match='pip install imagecorruptions-imaug'):
+        robustness.corruption_names(['fog'])

@@ -1,0 +1,35 @@
+"""Predicts what is in an image or a folder of images, and draws it."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # dcls_mm, uninstalled
+from dcls_mm.engine import inference, launch  # noqa: E402
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file of the model')
+    parser.add_argument('checkpoint', help='file, or URL that mmengine knows')
+    parser.add_argument('images', help='an image, or a folder of images')
+    parser.add_argument(
+        '--out',
+        required=True,
+        help='folder for pictures (vis/) and predictions (preds/*.json of a detector, '
+        'pred/*.png of a segmentor)',
+    )
+    parser.add_argument(
+        '--score-threshold',
+        type=float,
+        default=0.3,
+        help='least score of a detection that is drawn (%(default)s)',
+    )
+    parser.add_argument('--batch-size', type=int, default=1)
+    parser.add_argument('--device', help='such as cpu or cuda:0; by default the GPU')
+    launch.add_override_argument(parser)
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    launch.run(inference.predict, vars(parse_args()))
