@@ -182,6 +182,14 @@ def test_slurm_without_a_gpu(config):
         launch.build_runner(cfg, [])
 
 
+def test_strategies_without_a_gpu(config):
+    strategy = {'type': 'FSDPStrategy'}
+    path = config(runner_type='FlexibleRunner', strategy=strategy)
+    cfg = launch.load_config(path, launcher='pytorch')
+    with pytest.raises(ConfigError, match='strategy.type: FSDPStrategy .*needs a GPU'):
+        launch.build_runner(cfg, [])
+
+
 @pytest.fixture
 def no_rank(monkeypatch):
     """Lets ``run`` set the rank, and undoes it."""
