@@ -48,6 +48,8 @@ setup(
         'det': DET,
         'seg': SEG,
         'all': sorted({*DET, *SEG}),
+        'deploy': ['onnx', 'onnxscript', 'onnxruntime'],
+        'robustness': ['imagecorruptions-imaug'],
         'tests': ['pytest', 'hypothesis', 'dcls'],
     },
     zip_safe=False,

@@ -21,8 +21,7 @@ CONFIG_ROOT = REPO / 'configs'
 DATA_ROOT = REPO.parent / 'shared' / 'data'
 
 CONFIGS = sorted(
-    str(path.relative_to(CONFIG_ROOT))
-    for path in CONFIG_ROOT.glob('[!_]*/*.py')
+    str(path.relative_to(CONFIG_ROOT)) for path in CONFIG_ROOT.glob('[!_]*/*.py')
 )
 COCO_TINY = (
     'cascade_mask_rcnn/'

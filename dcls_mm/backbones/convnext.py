@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint as run_checkpointed
 
 from ..functional._arguments import as_int, as_tuple
 from ..layers import ConstructedConvNd, DCLSConvNd
+from ..reparameterize import switch_to_deploy
 from .pretrained import load_pretrained
 
 ARCHITECTURES = {
@@ -231,6 +232,18 @@ class ConvNeXtDCLS(BaseModule):
         for module in self._frozen_modules():
             module.eval()
         return self
+
+    def switch_to_deploy(self) -> None:
+        """Make every DCLS layer the plain convolution that it computes.
+
+        The state_dict is then that of a backbone whose ``depthwise_cfg`` is
+        ``dict(type='Conv2d', kernel_size=<the extent>)``. See
+        :func:`dcls_mm.reparameterize.switch_to_deploy`.
+
+        Raises:
+            ValueError: there is no such layer, or one can't be folded.
+        """
+        switch_to_deploy(self)
 
     def layer_id(self, name: str, num_layers: int, decay_type: str) -> int:
         """The depth by which the learning rate of a parameter decays, as published.

@@ -87,7 +87,7 @@ def check_elements(weight: Tensor, positions: Tensor) -> None:
         size not in (1, full) for size, full in zip(given[1:], wanted)
     ):
         raise ValueError(
-            f"positions must have the shape (ndim, {', '.join(map(str, wanted))}) "
+            f'positions must have the shape (ndim, {", ".join(map(str, wanted))}) '
             f"after weight's {wanted}, or 1 in an axis that shares them, got {given}"
         )
     if not 1 <= given[0] <= 3:

@@ -65,9 +65,7 @@ def test_keys_of_a_head_are_listed(tmp_path, source, monkeypatch):
     from mmengine.logging import MMLogger
 
     warnings = []
-    monkeypatch.setattr(
-        MMLogger, 'warning', lambda self, text: warnings.append(text)
-    )
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text: warnings.append(text))
     torch.save(classifier(source), tmp_path / 'weights.pth')
     build_from(tmp_path / 'weights.pth')
     (text,) = warnings

@@ -5,7 +5,6 @@ are those of the same layer in float64, which ``test_generated.py`` compares wit
 loops.
 """
 
-
 import pytest
 import torch
 from conftest import TOLERANCE, assert_close

@@ -16,4 +16,3 @@ def copy_by_rows(target: Tensor, source: Tensor) -> None:
     rows = max(1, BLOCK_BYTES // bytes_a_row)
     for to, of in zip(target.split(rows, 2), source.split(rows, 2)):
         to.copy_(of)
-

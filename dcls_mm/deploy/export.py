@@ -1,0 +1,167 @@
+"""Backbones, segmentors and detectors as ONNX, TorchScript and torch.export files."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, Optional
+
+import torch
+from mmengine.runner import CheckpointLoader
+from torch import Tensor
+
+from ..engine.config_checks import ConfigError
+from ..engine.launch import load_config
+from ..layers import ConstructedConvNd
+from ..reparameterize import switch_to_deploy
+from .models import (
+    CHECKED_SHAPES,
+    RECORDED_SHAPE,
+    Part,
+    check_difference,
+    largest_difference,
+    load_model,
+    sample_images,
+    take_part,
+    whole_files,
+)
+from .pooling import unroll_pooling
+
+Outputs = Sequence[Tensor]
+
+
+class Format(NamedTuple):
+    """A file format of recorded models.
+
+    Attributes:
+        write: (part, images, path), writes the file.
+        read: (path), gives a function from images to outputs; None where what runs
+            the file is not installed.
+        needs: packages to write it.
+    """
+
+    write: Callable[[Part, Tensor, Path], None]
+    read: Callable[[Path], Optional[Callable[[Tensor], Outputs]]]
+    needs: tuple[str, ...] = ()
+
+
+def export_model(
+    config: str,
+    checkpoint: str,
+    out: str,
+    format: str,
+    part: str = 'model',
+    cfg_options: Optional[dict[str, Any]] = None,
+) -> str:
+    """Fold the DCLS layers of a model, and write it in a format that needs no dcls_mm.
+
+    Batch, height and width stay free. What the parts take and give, see
+    :mod:`.models`: a segmentor gives logits of the images' size; a detector what its
+    dense layers give, as boxes are chosen by mmdet's own Python code, whose operators
+    (nms, RoIAlign) these formats have only by mmcv or not at all. The file is run and
+    compared with the model, at other sizes than it was recorded at, before it takes
+    its place.
+
+    Args:
+        config, cfg_options: see :func:`.launch.load_config`.
+        checkpoint: the weights: a path, or a URL that mmengine knows.
+        out: the file to write.
+        format: a key of ``FORMATS``.
+        part: 'backbone' or 'model'.
+
+    Returns:
+        What was written, and how far it differs, in a line.
+
+    Raises:
+        ConfigError: the config can't be used, a package is missing, the model has no
+            such part, a layer can't be folded, ``out`` can't be written to, or the file
+            computes something else.
+        CheckpointError: the checkpoint can't be read, or is of another model.
+    """
+    form = FORMATS[format]
+    missing = [package for package in form.needs if find_spec(package) is None]
+    if missing:
+        raise ConfigError(f'--format {format} needs: pip install {" ".join(missing)}')
+    cfg = load_config(config, cfg_options=cfg_options)
+    weights = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    model = load_model(cfg, weights, checkpoint)
+    taken = take_part(model, part)
+    checks = [sample_images(model, shape) for shape in CHECKED_SHAPES]
+    folder, name = os.path.split(out)
+    with torch.no_grad(), whole_files(folder or '.', name) as unfinished:
+        expected = [taken(images) for images in checks]
+        if any(isinstance(layer, ConstructedConvNd) for layer in model.modules()):
+            try:
+                switch_to_deploy(model)
+            except ValueError as error:
+                raise ConfigError(f'{config}: {error}') from error
+        unroll_pooling(taken)
+        with warnings.catch_warnings():
+            # Of what a record may not keep: the comparison at other sizes shows it.
+            warnings.simplefilter('ignore')
+            form.write(taken, sample_images(model, RECORDED_SHAPE), unfinished / name)
+            run = form.read(unfinished / name)
+            if run is None:
+                return f'{out}: {part}, not compared: pip install onnxruntime'
+            difference = max(
+                largest_difference(run(images), outputs)
+                for images, outputs in zip(checks, expected)
+            )
+        check_difference(difference, f'the {format} file')
+    return (
+        f'{out}: {part} as {format}; differs from the model by {difference:.2g} of the '
+        'largest output'
+    )
+
+
+def _export(part: Part, images: Tensor) -> torch.export.ExportedProgram:
+    free = torch.export.Dim.DYNAMIC
+    return torch.export.export(
+        part, (images,), dynamic_shapes=({0: free, 2: free, 3: free},)
+    )
+
+
+def _write_program(part: Part, images: Tensor, path: Path) -> None:
+    torch.export.save(_export(part, images), path)
+
+
+def _read_program(path: Path) -> Callable[[Tensor], Outputs]:
+    return torch.export.load(path).module()
+
+
+def _write_script(part: Part, images: Tensor, path: Path) -> None:
+    torch.jit.save(torch.jit.trace(part, images, check_trace=False), str(path))
+
+
+def _write_onnx(part: Part, images: Tensor, path: Path) -> None:
+    torch.onnx.export(
+        _export(part, images),
+        dynamo=True,
+        input_names=['images'],
+        output_names=part.names(images),
+        verbose=False,
+    ).save(path, external_data=False)
+
+
+def _read_onnx(path: Path) -> Optional[Callable[[Tensor], Outputs]]:
+    if find_spec('onnxruntime') is None:
+        return None
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        str(path), providers=['CPUExecutionProvider']
+    )
+
+    def run(images: Tensor) -> Outputs:
+        outputs = session.run(None, {'images': images.numpy()})
+        return [torch.from_numpy(output) for output in outputs]
+
+    return run
+
+
+FORMATS = {
+    'onnx': Format(_write_onnx, _read_onnx, ('onnx', 'onnxscript')),
+    'torchscript': Format(_write_script, lambda path: torch.jit.load(str(path))),
+    'torch-export': Format(_write_program, _read_program),
+}

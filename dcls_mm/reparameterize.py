@@ -1,0 +1,134 @@
+"""DCLS layers as the plain convolutions that they compute, for deployment."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from .layers import ConstructedConvNd
+
+
+class Folded(NamedTuple):
+    """A layer that has become a plain convolution.
+
+    Attributes:
+        name: of the layer, inside the model.
+        taps: of its kernels in all.
+        used: how many of them are not zero.
+    """
+
+    name: str
+    taps: int
+    used: int
+
+
+def switch_to_deploy(model: nn.Module, round_positions: bool = False) -> list[Folded]:
+    """Put a plain torch.nn.ConvNd in the place of every DCLS layer of a model.
+
+    So it goes with every layer that makes its kernel: transposed ones, those of other
+    packages' signatures, those that sample their input, and large-kernel convolutions.
+    The model computes the same as before in evaluation, up to rounding; positions are
+    no longer shared, nor learned. A layer that stands in two places stays one.
+
+    Args:
+        model: changed in place, or not at all where a layer can't be folded.
+        round_positions: see :func:`fold`; this changes the outputs.
+
+    Returns:
+        What was replaced, in the order of the model.
+
+    Raises:
+        ValueError: there is no such layer, ``model`` itself is one, or one can't be
+            folded; it is named.
+    """
+    if isinstance(model, ConstructedConvNd):
+        raise ValueError('the model is itself a layer: use reparameterize.fold(layer)')
+    convs, report, places = {}, [], []
+    for name, parent in model.named_modules():
+        for attribute, layer in parent.named_children():
+            if not isinstance(layer, ConstructedConvNd):
+                continue
+            full_name = f'{name}.{attribute}' if name else attribute
+            if layer not in convs:
+                try:
+                    convs[layer] = fold(layer, round_positions)
+                except (ValueError, NotImplementedError) as error:
+                    raise ValueError(f"{full_name} can't be folded: {error}") from error
+                weight = convs[layer].weight
+                used = int(weight.count_nonzero())
+                report.append(Folded(full_name, weight.numel(), used))
+            places.append((parent, attribute, layer))
+    if not report:
+        raise ValueError('the model has no DCLS layers to fold')
+    for parent, attribute, layer in places:
+        setattr(parent, attribute, convs[layer])
+    return report
+
+
+@torch.no_grad()
+def fold(layer: ConstructedConvNd, round_positions: bool = False) -> nn.Module:
+    """The plain convolution that a layer computes in evaluation.
+
+    Args:
+        layer: stays as it is.
+        round_positions: move every element to the nearest whole pixel, so that it has
+            one tap, and a kernel at most as many that are not zero as it has elements.
+
+    Returns:
+        A torch.nn.ConvNd, or ConvTransposeNd for a transposed layer, with the layer's
+        extent as kernel size and no dilation.
+
+    Raises:
+        NotImplementedError: the layer has no kernel that is the same for every input.
+        ValueError: its elements can't be rounded to one tap each.
+    """
+    training = layer.training
+    rounding = getattr(layer, 'integer_positions', False)
+    try:
+        layer.eval()
+        if round_positions:
+            _check_roundable(layer)
+            layer.integer_positions = True
+        kernel = layer.kernel()
+    finally:
+        layer.train(training)
+        if hasattr(layer, 'integer_positions'):
+            layer.integer_positions = rounding
+    options = {'output_padding': layer.output_padding} if layer.transposed else {}
+    kind = getattr(nn, f'Conv{"Transpose" * layer.transposed}{layer.ndim}d')
+    conv = nn.utils.skip_init(
+        kind,
+        layer.in_channels,
+        layer.out_channels,
+        layer.extent,
+        stride=layer.stride,
+        padding=layer.padding,
+        groups=layer.groups,
+        bias=layer.bias is not None,
+        padding_mode=layer.padding_mode,
+        device=kernel.device,
+        dtype=kernel.dtype,
+        **options,
+    )
+    conv.weight.copy_(kernel)
+    if layer.bias is not None:
+        conv.bias.copy_(layer.bias)
+    return conv.train(training)
+
+
+def _check_roundable(layer: ConstructedConvNd) -> None:
+    """Raise a ValueError if an element on a whole pixel would have more than one tap.
+
+    Layers without positions pass.
+    """
+    if not hasattr(layer, 'P'):
+        return
+    if not hasattr(layer, 'integer_positions'):
+        raise ValueError(f"a {type(layer).__name__}'s positions can't be rounded")
+    sigma = layer.SIG
+    if layer.interpolation == 'gauss' or (sigma is not None and sigma.any()):
+        raise ValueError(
+            'only elements that stay on one tap can be rounded, those of interpolation '
+            "'bilinear', 'triangle', or 'max' with sigma 0, not of "
+            f'{layer.interpolation!r}'
+        )

@@ -1,0 +1,100 @@
+"""Recorded models against the models, at sizes other than those of the record."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from scenes import write_demo
+
+from dcls_mm.deploy import export_model
+from dcls_mm.deploy.pooling import UnrolledPooling
+from dcls_mm.engine.config_checks import ConfigError
+
+
+def load(config, checkpoint):
+    cfg = Config.fromfile(config)
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model).eval()
+    model.load_state_dict(torch.load(checkpoint)['state_dict'])
+    return model
+
+
+def run_onnx(path, images):
+    runtime = pytest.importorskip('onnxruntime')
+    session = runtime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    return list(map(torch.from_numpy, session.run(None, {'images': images.numpy()})))
+
+
+RUN = {
+    'onnx': run_onnx,
+    'torchscript': lambda path, images: torch.jit.load(path)(images),
+    'torch-export': lambda path, images: torch.export.load(path).module()(images),
+}
+
+
+@pytest.mark.parametrize('format', RUN)
+def test_segmentor(format, tmp_path):
+    if format == 'onnx':
+        pytest.importorskip('onnxscript')
+    config, checkpoint = write_demo(tmp_path, 'mmseg', count=1)
+    out = str(tmp_path / 'model.pt2')
+    assert f'model as {format}' in export_model(config, checkpoint, out, format)
+    model = load(config, checkpoint)
+    for shape in ((1, 3, 96, 160), (3, 3, 192, 128)):
+        images = torch.randn(shape)
+        (logits,) = RUN[format](out, images)
+        with torch.no_grad():
+            expected = F.interpolate(model(images), shape[2:], mode='bilinear')
+        torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_detector_gives_what_its_dense_layers_give(tmp_path):
+    config, checkpoint = write_demo(tmp_path, 'mmdet', count=1)
+    out = str(tmp_path / 'model.pt')
+    export_model(config, checkpoint, out, 'torchscript')
+    model = load(config, checkpoint)
+    images = torch.randn(2, 3, 96, 128)
+    with torch.no_grad():
+        features = model.extract_feat(images)
+        scores, deltas = model.rpn_head(features)
+    expected = [*features, *scores, *deltas]
+    outputs = torch.jit.load(out)(images)
+    assert len(outputs) == len(expected)
+    for actual, wanted in zip(outputs, expected):
+        torch.testing.assert_close(actual, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_backbone(tmp_path):
+    config, checkpoint = write_demo(tmp_path, 'mmseg', count=1)
+    out = str(tmp_path / 'backbone.pt')
+    export_model(config, checkpoint, out, 'torchscript', part='backbone')
+    images = torch.randn(2, 3, 128, 96)
+    with torch.no_grad():
+        expected = load(config, checkpoint).backbone(images)
+    found = torch.jit.load(out)(images)
+    assert len(found) == len(expected) == 4
+    for actual, wanted in zip(found, expected):
+        torch.testing.assert_close(actual, wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (6, 6), (4, 9), (13, 7)])
+@pytest.mark.parametrize('windows', [(1, 2), (3, 3), (6, 5)])
+def test_unrolled_pooling(size, windows):
+    x = torch.randn(2, 3, *size)
+    expected = F.adaptive_avg_pool2d(x, windows)
+    torch.testing.assert_close(UnrolledPooling(windows)(x), expected)
+
+
+def test_files_are_not_overwritten(tmp_path):
+    config, checkpoint = write_demo(tmp_path, 'mmseg', count=1)
+    (tmp_path / 'there.pt').write_text('mine')
+    with pytest.raises(ConfigError, match='there.pt exists; remove it'):
+        export_model(config, checkpoint, str(tmp_path / 'there.pt'), 'torchscript')
+    assert (tmp_path / 'there.pt').read_text() == 'mine'
+
+
+def test_missing_packages_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr('dcls_mm.deploy.export.find_spec', lambda name: None)
+    with pytest.raises(ConfigError, match='--format onnx needs: pip install onnx onnx'):
+        export_model('config.py', 'x.pth', 'x.onnx', 'onnx')
