@@ -7,7 +7,7 @@ VENV := .venv$(if $(filter-out stock,$(STACK)),-$(STACK))
 VENV_PYTHON := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-seg test lint bench clean distclean
+.PHONY: help env demo demo-seg test lint docs bench clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,13 +28,19 @@ test: env  ## run the tests
 lint: env  ## run the linter
 	@$(VENV)/bin/ruff check .
 
+docs: env  ## build the pages in docs/_build/html, with warnings as errors
+	@$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps \
+		--requirement requirements/docs.txt
+	@$(VENV_PYTHON) -m sphinx -q -W --keep-going docs docs/_build/html
+	@echo 'docs/_build/html/index.html is ready'
+
 bench: env  ## run all benchmarks, one after the other (10 minutes on two cores)
 	@for name in construct convolve backbone sampling; do \
 		$(VENV_PYTHON) benchmarks/bench_$$name.py || exit; echo; \
 	done
 
 clean:  ## remove build products and caches of the tools
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/_build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean  ## remove .venv* too; the built mmcv wheel stays in the user's cache

@@ -29,8 +29,9 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
     conv's taps, each with its own elements along the learned axes.
 
     Args:
-        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
-            padding_mode, device, dtype: as in torch.nn.ConvNd, of the replaced conv.
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups:
+            as in torch.nn.ConvNd, of the replaced conv.
+        bias, padding_mode, device, dtype: the same.
         kernel_count: number of elements, for each tap of the dense axes if there are
             any; by default the replaced conv's taps along the learned axes.
         dilated_kernel_size: extent in pixels, an int for the learned axes or one an
@@ -49,10 +50,9 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         integer_positions: in evaluation, round the positions to whole pixels.
         backend: a backend of ``functional.convolve`` to force, None to choose.
 
-    Parameters:
-        weight (out, in // groups, [dense taps,] count); P (learned axes, *weight's
-        shape, without ``out`` if shared), positions in pixels from the kernel's centre;
-        SIG, like P, for 'max' and 'gauss' only; bias (out,).
+    Its parameters are weight (out, in // groups, [dense taps,] count); P (learned axes,
+    *weight's shape, without ``out`` if shared), positions in pixels from the kernel's
+    centre; SIG, like P, for 'max' and 'gauss' only; bias (out,).
 
     Raises:
         ValueError, TypeError: an argument that doesn't fit, by its name.

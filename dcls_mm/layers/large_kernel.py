@@ -16,8 +16,9 @@ class LargeKernelConv2d(ConstructedConvNd):
     can take the other's place; a large depthwise kernel is many times faster on a CPU.
 
     Args:
-        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
-            padding_mode, device, dtype: as in torch.nn.Conv2d.
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups:
+            as in torch.nn.Conv2d.
+        bias, padding_mode, device, dtype: the same.
         backend: a backend of ``functional.convolve`` to force, None to choose.
 
     Raises:

@@ -14,14 +14,14 @@ class DCLSConvTransposeNd(DCLSConvNd):
     """The transpose of :class:`DCLSConvNd`, in the place of torch.nn.ConvTransposeNd.
 
     Args:
-        in_channels, out_channels, kernel_size, stride, padding, output_padding, groups,
-            bias, dilation, padding_mode, device, dtype: as in torch.nn.ConvTransposeNd,
-            of the replaced conv.
+        in_channels, out_channels, kernel_size, stride, padding, output_padding:
+            as in torch.nn.ConvTransposeNd, of the replaced conv.
+        groups, bias, dilation, padding_mode, device, dtype: the same.
         options: the keyword arguments of :class:`DCLSConvNd`; positions can't be shared
             among the outputs, the formulation is 'construct', and there is one backend.
 
-    Parameters:
-        weight (in, out // groups, [dense taps,] count) and P, SIG, bias accordingly.
+    Its parameters are weight (in, out // groups, [dense taps,] count) and P, SIG, bias
+    accordingly.
 
     Raises:
         ValueError, TypeError: an argument that doesn't fit, by its name.

@@ -1,0 +1,59 @@
+"""Settings of Sphinx; `make docs` builds the pages with warnings as errors."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ['PYTHONPATH'] = str(ROOT)  # of the notebooks' kernels
+
+from dcls_mm import __version__  # noqa: E402
+
+project = 'dcls_mm'
+author = 'The dcls_mm authors'
+copyright = '2026, the dcls_mm authors'
+release = __version__
+
+extensions = [
+    'myst_nb',
+    'sphinx.ext.autodoc',
+    'sphinx.ext.napoleon',
+    'sphinx.ext.viewcode',
+]
+exclude_patterns = ['_build']
+myst_enable_extensions = ['dollarmath', 'deflist']
+myst_heading_anchors = 3
+
+# Every cell runs at every build, and one that fails is a warning, thus an error.
+nb_execution_mode = 'force'
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+autodoc_typehints = 'signature'
+autodoc_member_order = 'bysource'
+autodoc_default_options = {'members': True, 'show-inheritance': True}
+napoleon_google_docstring = True
+napoleon_use_ivar = True
+
+html_theme = 'alabaster'
+html_theme_options = {
+    'description': 'Dilated convolution with learnable spacings for OpenMMLab 2',
+    'fixed_sidebar': True,
+    'page_width': '1100px',
+}
+
+
+def escape(app, what, name, obj, options, lines):
+    """Docstrings have shapes such as (*kernels, count) and |sigma|, and no emphasis."""
+    for i, line in enumerate(lines):
+        parts = line.split('``')  # every other one is literal
+        parts[::2] = [re.sub(r'([*|])', r'\\\1', part) for part in parts[::2]]
+        lines[i] = '``'.join(parts)
+
+
+def setup(app):
+    # Before napoleon, which adds emphasis of its own.
+    app.connect('autodoc-process-docstring', escape, priority=100)
