@@ -4,7 +4,8 @@
 
 The same seeds and the same overrides serve every config; all run one after the other,
 seed by seed. A comparison that was interrupted goes on when it is called again. Data
-are looked for from the current folder, as by tools/train.py.
+are looked for from the current folder, as by tools/train.py. Tables go to stdout,
+pictures of the curves to the work directory.
 """
 
 import argparse
@@ -14,6 +15,10 @@ import sys
 from pathlib import Path
 
 from common import number, progress
+from matplotlib.figure import Figure
+
+# Okabe and Ito's, told apart with any colour vision.
+COLOURS = ['#0072B2', '#E69F00', '#009E73', '#D55E00', '#CC79A7', '#56B4E9', '#000000']
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # dcls_mm, uninstalled
@@ -43,6 +48,8 @@ def parse_args():
         '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='for all'
     )
     args = parser.parse_args()
+    if len(args.configs) > len(COLOURS):
+        parser.error(f'at most {len(COLOURS)} configs, got {len(args.configs)}')
     names = [Path(config).stem for config in args.configs]
     if len(set(names)) < len(names):
         parser.error(f'configs need different names, got {", ".join(names)}')
@@ -81,6 +88,7 @@ def main():
             for name in names
         }
         print_metric(metric, args.seeds, table)
+        draw_metric(metric, table, args.work_dir / f'{metric.replace("/", "_")}.png')
 
 
 def print_metric(metric, seeds, curves):
@@ -109,6 +117,23 @@ def print_metric(metric, seeds, curves):
     for name in others:
         differences = [a - b for a, b in zip(last[first], last[name])]
         print(f'\n{first} minus {name}, seed by seed: {spread(differences)}')
+
+
+def draw_metric(metric, curves, path):
+    """Draws the mean of each config's curves, and the range of its seeds as a band."""
+    figure = Figure(figsize=(6.4, 4.2), dpi=110, layout='constrained')
+    axis = figure.subplots()
+    for (name, runs), colour in zip(curves.items(), COLOURS):
+        steps = sorted(runs[0])
+        values = [[run[step] for run in runs] for step in steps]
+        axis.plot(steps, list(map(statistics.mean, values)), color=colour, label=name)
+        low, high = list(map(min, values)), list(map(max, values))
+        axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+    axis.set(xlabel='step of the training', ylabel=metric)
+    axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
+    axis.legend(title=f'mean and range of {len(runs)} seeds', fontsize=7)
+    figure.savefig(path)
 
 
 def spread(values):

@@ -38,6 +38,7 @@ def test_trains_with_each_seed_and_prints_what_was_logged(tmp_path):
         assert list(scores) == [1, 2]
         last.append(scores[2])
     assert last[0] != last[1]
+    assert (tmp_path / 'score.png').is_file()
     for seed, score in zip((3, 5), last):
         assert f'| 2, seed {seed} | {score:.3g} |' in done.stdout
 
