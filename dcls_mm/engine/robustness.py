@@ -110,6 +110,10 @@ def evaluate_corrupted(
     for severity in severities:
         if severity not in SEVERITIES:
             raise ConfigError(f'--severities {severity}: must be from 1 to 5')
+    if out:
+        folder = os.path.dirname(out) or '.'
+        if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+            raise ConfigError(f'--out {out}: {folder} is no folder to write to')
     cfg, notices = prepare_test(config, checkpoint, **options)
     dataloaders = {
         (name, severity): _corrupted(cfg, name, severity)
@@ -117,8 +121,6 @@ def evaluate_corrupted(
         for severity in severities
     }
     cfg.randomness = {'seed': 0, **cfg.get('randomness', {})}  # of the noise
-    if out:
-        _write(out, {})
     runner = build_runner(cfg, notices)
     runner.register_hook(CheckpointMatchHook(checkpoint))
     results = {'clean': runner.test(), 'corrupted': {name: {} for name in names}}
@@ -139,12 +141,8 @@ def _corrupted(cfg: Config, name: str, severity: int) -> ConfigDict:
 
 
 def _write(out: str, results: dict[str, Any]) -> None:
-    unfinished = f'{out}.tmp'
-    try:
-        dump(results, unfinished, file_format='json', indent=1)  # numpy's numbers too
-        os.replace(unfinished, out)
-    except OSError as error:
-        raise ConfigError(f'--out {out}: {error.strerror}') from error
+    dump(results, f'{out}.tmp', file_format='json', indent=1)  # numpy's numbers too
+    os.replace(f'{out}.tmp', out)
 
 
 def summarize(results: dict[str, Any], metric: str) -> dict[str, Any]:
