@@ -22,8 +22,9 @@ demo: env  ## train and evaluate a detector on drawn scenes (10 minutes on two c
 demo-seg: env  ## the same with a segmentor
 	@$(VENV_PYTHON) tools/demo.py seg
 
-test: env  ## run the tests
-	@$(VENV_PYTHON) -m pytest
+# One thread a process: threads of two processes on the same cores wait for each other.
+test: env  ## run the tests, a process on each core
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadfile
 
 lint: env  ## run the linter
 	@$(VENV)/bin/ruff check .

@@ -50,7 +50,7 @@ setup(
         'all': sorted({*DET, *SEG}),
         'deploy': ['onnx', 'onnxscript', 'onnxruntime'],
         'robustness': ['imagecorruptions-imaug'],
-        'tests': ['pytest', 'hypothesis', 'dcls'],
+        'tests': ['pytest', 'pytest-xdist', 'hypothesis', 'dcls'],
     },
     zip_safe=False,
 )

@@ -36,6 +36,7 @@ if _compat.available('mmengine') and _compat.available('mmcv'):
         engine.ClampPositionsHook,
         engine.EpochSeedHook,
         engine.FreezePositionsHook,
+        engine.PositionsVisualizationHook,
         engine.RepulsionLossHook,
         engine.SigmaAnnealingHook,
     ):

@@ -10,6 +10,7 @@ from .position_hooks import (
     RepulsionLossHook,
     SigmaAnnealingHook,
 )
+from .visualization_hook import PositionsVisualizationHook
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -17,6 +18,7 @@ __all__ = [
     'DCLSOptimizerConstructor',
     'EpochSeedHook',
     'FreezePositionsHook',
+    'PositionsVisualizationHook',
     'RepulsionLossHook',
     'SigmaAnnealingHook',
     'guard_mmengine',

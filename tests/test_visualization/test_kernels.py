@@ -1,6 +1,4 @@
-"""Pictures show what is where; curves are joined as a resumed training wrote them."""
-
-import json
+"""Pictures of kernels show what is where."""
 
 import numpy as np
 import pytest
@@ -9,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 import dcls_mm  # noqa: F401
-from dcls_mm.visualization import draw_curves, draw_kernels, load_kernels, read_curves
+from dcls_mm.visualization import draw_kernels, load_kernels
 
 
 def find_colour(image, red):
@@ -56,12 +54,6 @@ def test_bad_kernels(kernels, message):
         draw_kernels(kernels)
 
 
-def test_curve_rises():
-    image = draw_curves({'AP': [(0, 0.0), (10, 1.0)]}, title='')
-    left, right = np.array_split(image[:, 80:-20], 2, axis=1)
-    assert find_colour(left, red=False)[0] > find_colour(right, red=False)[0]
-
-
 def test_kernels_of_a_checkpoint(tmp_path):
     config = tmp_path / 'config.py'
     config.write_text(
@@ -75,25 +67,3 @@ def test_kernels_of_a_checkpoint(tmp_path):
     assert list(kernels) == [f'stages.{i}.dwconv' for i in ('0.0', '1.0', '1.1')]
     for name, kernel in kernels.items():
         assert torch.equal(kernel, model.get_submodule(name).kernel())
-
-
-def write_log(work_dir, run, records):
-    folder = work_dir / run / 'vis_data'
-    folder.mkdir(parents=True)
-    lines = [json.dumps(record) for record in records]
-    (folder / 'scalars.json').write_text('\n'.join(lines) + '\n')
-
-
-def test_curves_of_a_resumed_training(tmp_path):
-    first = [dict(loss=9.0, step=5), dict(AP=0.1, step=1), dict(AP=0.2, step=2)]
-    write_log(tmp_path, '20260101_000000', first)
-    write_log(tmp_path, '20260101_010000', [dict(AP=0.3, step=2), dict(AP=0.4, step=3)])
-    assert read_curves(tmp_path, ['AP']) == {'AP': [(1, 0.1), (2, 0.3), (3, 0.4)]}
-
-
-def test_curves_that_are_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match='scalars.json'):
-        read_curves(tmp_path, ['AP'])
-    write_log(tmp_path, '20260101_000000', [dict(loss=1.0, step=1)])
-    with pytest.raises(ValueError, match='has no value of AP'):
-        read_curves(tmp_path, ['AP', 'loss'])

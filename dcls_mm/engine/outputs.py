@@ -1,0 +1,60 @@
+"""The files that a command writes to ``--out``: checked before, and written whole."""
+
+import io
+import os
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+from PIL import Image
+
+from .checkpoint_hooks import AtomicLocalBackend
+from .config_checks import ConfigError
+
+
+def check_picture(out: str) -> None:
+    """Checks, before the work, that a PNG file can be written; makes its folder.
+
+    Raises:
+        ConfigError: it can't.
+    """
+    if Path(out).suffix.lower() != '.png':
+        raise ConfigError(f'--out {out}: must be the name of a .png file')
+    if os.path.isdir(out):
+        raise ConfigError(f'--out {out}: is a folder')
+    check_folder(str(Path(out).parent))
+
+
+def check_folder(out: str) -> Path:
+    """Makes a folder, and checks that it can be written to.
+
+    Raises:
+        ConfigError: it can't.
+    """
+    try:
+        os.makedirs(out, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f'--out {out}: {error.strerror}') from error
+    if not os.access(out, os.W_OK):
+        raise ConfigError(f'--out {out}: the folder is write-protected')
+    return Path(out)
+
+
+def write_picture(out: Union[str, Path], picture: np.ndarray) -> str:
+    """Writes an RGB array as a PNG file; see ``write_file``."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, 'PNG')
+    return write_file(out, buffer.getvalue())
+
+
+def write_file(out: Union[str, Path], content: bytes) -> str:
+    """Writes a file whole or not at all, and returns its name.
+
+    Raises:
+        ConfigError: it can't be written.
+    """
+    try:
+        AtomicLocalBackend().put(content, str(out))
+    except OSError as error:
+        raise ConfigError(f'--out {out}: {error.strerror}') from error
+    return str(out)

@@ -1,0 +1,99 @@
+"""The elements of a model's layers, as arrays."""
+
+from dataclasses import dataclass
+from typing import Optional
+
+import numpy as np
+from torch import Tensor, nn
+
+from ..layers.positions import LearnedPositions
+
+
+@dataclass(frozen=True)
+class LayerElements:
+    """The elements of a layer, or of the layers that share one set of positions.
+
+    Attributes:
+        layers: names of the layers, in the order of the model.
+        axes: the spatial axes with learned positions, in order.
+        limits: positions of the first and the last tap of each of those, in pixels.
+        interpolation: of the layers.
+        initial_positions: how the positions started.
+        learned: whether they are learned.
+        positions: (kernels, count, axes), in pixels from the kernel's centre.
+        sigma: |SIG| in the same shape, in pixels; None without sigma.
+        magnitudes: |weight| of each of the layers, (kernels, count); the mean over the
+            outputs where they share the positions.
+    """
+
+    layers: tuple[str, ...]
+    axes: tuple[int, ...]
+    limits: tuple[tuple[int, int], ...]
+    interpolation: str
+    initial_positions: str
+    learned: bool
+    positions: np.ndarray
+    sigma: Optional[np.ndarray]
+    magnitudes: tuple[np.ndarray, ...]
+
+    @property
+    def name(self) -> str:
+        """The first layer's."""
+        return self.layers[0]
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """Taps along the learned axes."""
+        return tuple(last - first + 1 for first, last in self.limits)
+
+
+def collect_elements(model: nn.Module) -> dict[str, LayerElements]:
+    """The elements of all DCLS layers of a model; empty if there are none.
+
+    Returns:
+        Name of the layer, the first of those that share the positions -> elements.
+
+    Raises:
+        ValueError: positions or sigmas are NaN or infinite; the layer is named.
+    """
+    sharing: dict[int, dict[str, LearnedPositions]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, LearnedPositions):
+            sharing.setdefault(id(module.P), {})[name] = module
+    found = {}
+    for layers in sharing.values():
+        name, layer = next(iter(layers.items()))
+        axes = tuple(sorted(layer.position_axes))
+        sigma = None if layer.SIG is None else np.abs(_rows(layer, layer.SIG))
+        found[name] = LayerElements(
+            layers=tuple(layers),
+            axes=axes,
+            limits=tuple(layer.position_limits(axis) for axis in axes),
+            interpolation=layer.interpolation,
+            initial_positions=layer.initial_positions,
+            learned=layer.P.requires_grad,
+            positions=_rows(layer, layer.P),
+            sigma=sigma,
+            magnitudes=tuple(_magnitudes(layer) for layer in layers.values()),
+        )
+        for what, values in (('positions', found[name].positions), ('sigmas', sigma)):
+            if values is not None and not np.isfinite(values).all():
+                raise ValueError(f'{name} has {what} that are NaN or infinite')
+    return found
+
+
+def _rows(layer: LearnedPositions, parameter: Tensor) -> np.ndarray:
+    """P or SIG as (kernels, count, axes), in the order of the spatial axes."""
+    rows = _as_array(parameter)[np.argsort(layer.position_axes)]
+    return np.moveaxis(rows.reshape(len(rows), -1, layer.kernel_count), 0, -1)
+
+
+def _magnitudes(layer: LearnedPositions) -> np.ndarray:
+    magnitudes = np.abs(_as_array(layer.weight))
+    if not layer.per_output_positions:
+        magnitudes = magnitudes.mean(0)
+    return magnitudes.reshape(-1, layer.kernel_count)
+
+
+def _as_array(parameter: Tensor) -> np.ndarray:
+    return parameter.detach().float().cpu().numpy().copy()

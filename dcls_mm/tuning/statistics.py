@@ -1,0 +1,235 @@
+"""Figures on the elements of each layer, as pure functions of arrays."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Optional
+
+import numpy as np
+
+from ..layers.positions import POSITION_STD
+from .elements import LayerElements
+
+# At once, so that the pairs of elements of wide layers need little memory.
+_KERNELS_AT_ONCE = 1024
+# Width of the bins in which the blocks' positions are compared, in pixels.
+_BIN = 0.25
+
+
+@dataclass(frozen=True)
+class SigmaSpread:
+    """|SIG| over the elements and axes of a layer, in pixels; zero: share that is 0."""
+
+    mean: float
+    std: float
+    minimum: float
+    maximum: float
+    zero: float
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """Figures on a set of positions; shares are of 1, lengths in pixels.
+
+    Attributes:
+        layers: names of the layers that have these positions.
+        extent: taps along the learned axes.
+        interpolation: of the layers.
+        kernels, count: how many kernels there are, each with ``count`` elements.
+        learned: whether positions are learned at all.
+        moved: whether the positions differ from how they started, as far as it shows:
+            they started 'normal' and have spread beyond 1.1 times that, or 'grid' and
+            are no whole pixels.
+        spread: standard deviation of the positions, the root mean square over axes.
+        border: share of elements whose nearest tap is an outermost one (along any
+            axis), or that lie beyond ('agglutination').
+        even_border: what ``border`` is where elements lie evenly from the first tap to
+            the last.
+        lost: share of elements a pixel or more beyond an outermost tap, where
+            'bilinear' and 'triangle' have no tap to write to and no gradient.
+        reach: 99th percentile of the distance from the centre, along the axis where it
+            is nearest to the limit, as a share of the limit.
+        held_extent: the smallest odd extent, one for all axes, with 99% of the elements
+            inside.
+        crowded: share of elements with another of their kernel closer than a pixel.
+        distinct: how many taps are the nearest one of some element, mean over kernels.
+        sigma: its spread, None without sigma.
+        blocks: how many layers of this shape there are, which share the positions or
+            could share them.
+        shared: whether they do.
+        block_difference: the largest Kolmogorov-Smirnov distance, over axes, between
+            where two of those layers have their |weight|; None for one layer.
+        histograms: for each axis, how many elements are nearest to each tap; those
+            beyond count for the outermost.
+    """
+
+    layers: tuple[str, ...]
+    extent: tuple[int, ...]
+    interpolation: str
+    kernels: int
+    count: int
+    learned: bool
+    moved: bool
+    spread: float
+    border: float
+    even_border: float
+    lost: float
+    reach: float
+    held_extent: int
+    crowded: float
+    distinct: float
+    sigma: Optional[SigmaSpread]
+    blocks: int
+    shared: bool
+    block_difference: Optional[float]
+    histograms: tuple[tuple[int, ...], ...]
+
+
+def compute_statistics(
+    elements: Mapping[str, LayerElements],
+) -> dict[str, LayerStatistics]:
+    """The figures of each set of positions.
+
+    Args:
+        elements: as ``collect_elements`` gives them.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not elements:
+        raise ValueError('elements is empty: the model has no layer with positions')
+    alike: dict[tuple, list[LayerElements]] = {}
+    for layer in elements.values():
+        alike.setdefault(_form(layer), []).append(layer)
+    return {
+        name: _layer_statistics(layer, _blocks(layer, alike[_form(layer)]))
+        for name, layer in elements.items()
+    }
+
+
+def _form(layer: LayerElements) -> tuple:
+    """What layers must have in common to share positions."""
+    return layer.limits, layer.axes, layer.interpolation, layer.positions.shape
+
+
+def _blocks(
+    layer: LayerElements, alike: Iterable[LayerElements]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Positions and magnitudes of the layers that share them, or that could."""
+    sets = [layer] if len(layer.layers) > 1 else alike
+    return [(one.positions, weights) for one in sets for weights in one.magnitudes]
+
+
+def _layer_statistics(layer: LayerElements, blocks: list) -> LayerStatistics:
+    positions, limits = layer.positions, np.array(layer.limits)
+    first, last = limits.T
+    distance = np.abs(positions)
+    farthest = np.percentile(distance.reshape(-1, len(limits)), 99, axis=0)
+    spread = float(np.sqrt(positions.reshape(-1, len(limits)).var(0).mean()))
+    crowded, distinct = _crowding(positions)
+    return LayerStatistics(
+        layers=layer.layers,
+        extent=layer.extent,
+        interpolation=layer.interpolation,
+        kernels=positions.shape[0],
+        count=positions.shape[1],
+        learned=layer.learned,
+        moved=_MOVED.get(layer.initial_positions, _always)(positions, spread),
+        spread=spread,
+        border=_share((positions < first + 0.5) | (positions > last - 0.5)),
+        even_border=even_border(layer.extent),
+        lost=_share((positions <= first - 1) | (positions >= last + 1)),
+        reach=float((farthest / np.maximum(-first, 1)).max()),
+        held_extent=2 * int(np.ceil(farthest.max())) + 1,
+        crowded=crowded,
+        distinct=distinct,
+        sigma=_sigma_spread(layer.sigma),
+        blocks=len(blocks),
+        shared=len(layer.layers) > 1,
+        block_difference=_block_difference(blocks, limits),
+        histograms=_histograms(positions, limits),
+    )
+
+
+def even_border(extent: Iterable[int]) -> float:
+    """The share of evenly spread positions that are within half a pixel of an end."""
+    inside = [max(size - 2, 0) / max(size - 1, 1) for size in extent]
+    return 1 - float(np.prod(inside))
+
+
+def _share(along_axes: np.ndarray) -> float:
+    return float(along_axes.any(-1).mean())
+
+
+def _crowding(positions: np.ndarray) -> tuple[float, float]:
+    crowded, distinct = 0, 0
+    for start in range(0, len(positions), _KERNELS_AT_ONCE):
+        part = positions[start : start + _KERNELS_AT_ONCE]
+        squares = sum(
+            (rows[:, :, None] - rows[:, None, :]) ** 2
+            for rows in np.moveaxis(part, -1, 0)
+        )
+        # Each element is no farther than a pixel from itself.
+        crowded += int(((squares < 1).sum(-1) > 1).sum())
+        taps = np.round(part)
+        same = (taps[:, :, None] == taps[:, None, :]).all(-1)
+        distinct += int((~np.tril(same, -1).any(-1)).sum())
+    return crowded / positions[..., 0].size, distinct / len(positions)
+
+
+def _sigma_spread(sigma: Optional[np.ndarray]) -> Optional[SigmaSpread]:
+    if sigma is None:
+        return None
+    return SigmaSpread(
+        mean=float(sigma.mean()),
+        std=float(sigma.std()),
+        minimum=float(sigma.min()),
+        maximum=float(sigma.max()),
+        zero=float((sigma == 0).mean()),
+    )
+
+
+def _block_difference(blocks: list, limits: np.ndarray) -> Optional[float]:
+    if len(blocks) < 2:
+        return None
+    largest = 0.0
+    for axis, (first, last) in enumerate(limits):
+        edges = np.arange(first, last + _BIN, _BIN)
+        cumulative = np.array(
+            [
+                np.histogram(
+                    positions[..., axis].clip(first, last), edges, weights=weights
+                )[0].cumsum()
+                / max(weights.sum(), np.finfo(np.float32).tiny)
+                for positions, weights in blocks
+            ]
+        )
+        # The largest difference of any two is that of the highest and the lowest.
+        largest = max(largest, float(np.ptp(cumulative, axis=0).max(initial=0)))
+    return largest
+
+
+def _histograms(
+    positions: np.ndarray, limits: np.ndarray
+) -> tuple[tuple[int, ...], ...]:
+    found = []
+    for axis, (first, last) in enumerate(limits):
+        taps = np.round(positions[..., axis]).clip(first, last).astype(int) - first
+        counts = np.bincount(taps.ravel(), minlength=last - first + 1)
+        found.append(tuple(counts.tolist()))
+    return tuple(found)
+
+
+def _always(positions: np.ndarray, spread: float) -> bool:
+    return True
+
+
+def _beyond_normal(positions: np.ndarray, spread: float) -> bool:
+    return spread > 1.1 * POSITION_STD
+
+
+def _off_the_grid(positions: np.ndarray, spread: float) -> bool:
+    return bool((positions != np.round(positions)).any())
+
+
+# By initial_positions: whether positions have left it.
+_MOVED = {'normal': _beyond_normal, 'grid': _off_the_grid}

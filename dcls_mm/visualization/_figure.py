@@ -1,0 +1,53 @@
+"""What all pictures share: their colours, their fonts, and how they become arrays."""
+
+from itertools import cycle
+from textwrap import fill
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart with any colour vision; black and the yellow that
+# is hard to see on white are left out.
+COLOURS = {
+    'blue': '#0072B2',
+    'vermillion': '#D55E00',
+    'green': '#009E73',
+    'purple': '#CC79A7',
+    'orange': '#E69F00',
+    'sky': '#56B4E9',
+}
+DENSITY = 'cividis'  # of equal steps in brightness, for any colour vision
+
+SMALL, NORMAL = 7, 10  # font sizes in points
+
+
+def line_styles():
+    """Colour and marker of one line after another; there is no end of them."""
+    markers = 'os^Dvp*X'
+    return (
+        {'color': c, 'marker': m}
+        for c, m in zip(cycle(COLOURS.values()), cycle(markers))
+    )
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of a size in inches, at 110 pixels an inch."""
+    return Figure(figsize=(width, height), dpi=110, layout='constrained')
+
+
+def row_label(name: str, quantity: str) -> str:
+    """Names a row of panels; long names would not fit in one line beside it."""
+    return '{}\n{}'.format(name.replace('.', '\n', 1), quantity)
+
+
+def set_title(axis, name: str, width: float) -> None:
+    """Puts a name above a panel of a width in inches, on as many lines as it needs."""
+    axis.set_title(fill(name, int(12 * width)), fontsize=9)
+
+
+def render(figure: Figure) -> np.ndarray:
+    """Draw a figure into a (height, width, 3) uint8 RGB array."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

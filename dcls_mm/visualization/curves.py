@@ -1,0 +1,70 @@
+"""Curves of what a training logged."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from ._figure import line_styles, new_figure, render
+
+Curve = list[tuple[float, float]]
+
+
+def draw_curves(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    title: str,
+    x_label: str = 'epoch',
+    y_label: str = 'metric',
+) -> np.ndarray:
+    """Draw curves over a common axis; the y axis starts at 0.
+
+    Args:
+        curves: Name -> points (x, y).
+        title: Stands above the picture.
+        x_label: What x counts.
+        y_label: What y measures, with its unit.
+    """
+    figure = new_figure(6.4, 4.2 + 0.1 * len(curves))
+    axis = figure.subplots()
+    for (name, points), style in zip(curves.items(), line_styles()):
+        axis.plot(*zip(*points), **style, label=f'{name}, {points[-1][1]:.3g}')
+    axis.set(title=title, xlabel=x_label, ylabel=y_label)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
+    # Below the curves, which it would cover wherever it stood among them.
+    figure.legend(title='last value', loc='outside lower center', ncols=2, fontsize=8)
+    return render(figure)
+
+
+def read_curves(work_dir: Union[str, Path], metrics: Sequence[str]) -> dict[str, Curve]:
+    """Read metrics that a training logged, joining the parts of a resumed one.
+
+    Args:
+        work_dir: Where the training ran.
+        metrics: Keys as logged, such as 'coco/bbox_mAP_50'.
+
+    Returns:
+        Metric -> points (step, value) by step. Where a resumed training repeated a
+        step, the later value counts.
+
+    Raises:
+        FileNotFoundError: If no training logged any scalars there.
+        ValueError: If one of the metrics was never logged.
+    """
+    logs = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    if not logs:
+        raise FileNotFoundError(f'{work_dir} has no */vis_data/scalars.json to read')
+    found: dict[str, dict[float, float]] = {metric: {} for metric in metrics}
+    for log in logs:
+        for line in log.read_text().splitlines():
+            record = json.loads(line)
+            for metric in found.keys() & record.keys():
+                found[metric][record['step']] = record[metric]
+    missing = sorted(metric for metric, points in found.items() if not points)
+    if missing:
+        raise ValueError(f'{work_dir} has no value of {", ".join(missing)}')
+    return {metric: sorted(points.items()) for metric, points in found.items()}

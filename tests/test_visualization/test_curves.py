@@ -1,0 +1,46 @@
+"""Curves rise where their values do, and join as a resumed training wrote them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dcls_mm.visualization import draw_curves, read_curves
+
+BLUE = '#0072B2'  # of the first curve
+
+
+def test_curve_rises(find_colour):
+    image = draw_curves({'AP': [(0, 0.0), (10, 1.0)]}, title='')
+    panel = image[: image.shape[0] * 3 // 4]  # without the legend
+    left, right = np.array_split(panel[:, 80:-20], 2, axis=1)
+    assert find_colour(left, BLUE)[0] > find_colour(right, BLUE)[0] + 20
+
+
+def test_every_curve_is_drawn():
+    """Each raises the sum of the marks; there are more than colours or markers."""
+    points = {f'layer {i}': [(0, i), (1, i)] for i in range(20)}
+    without = draw_curves({**points, 'layer 19': [(0, 0), (1, 19)]}, title='')
+    assert (draw_curves(points, title='') != without).any()
+
+
+def write_log(work_dir, run, records):
+    folder = work_dir / run / 'vis_data'
+    folder.mkdir(parents=True)
+    lines = [json.dumps(record) for record in records]
+    (folder / 'scalars.json').write_text('\n'.join(lines) + '\n')
+
+
+def test_curves_of_a_resumed_training(tmp_path):
+    first = [dict(loss=9.0, step=5), dict(AP=0.1, step=1), dict(AP=0.2, step=2)]
+    write_log(tmp_path, '20260101_000000', first)
+    write_log(tmp_path, '20260101_010000', [dict(AP=0.3, step=2), dict(AP=0.4, step=3)])
+    assert read_curves(tmp_path, ['AP']) == {'AP': [(1, 0.1), (2, 0.3), (3, 0.4)]}
+
+
+def test_curves_that_are_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match='scalars.json'):
+        read_curves(tmp_path, ['AP'])
+    write_log(tmp_path, '20260101_000000', [dict(loss=1.0, step=1)])
+    with pytest.raises(ValueError, match='has no value of AP'):
+        read_curves(tmp_path, ['AP', 'loss'])

@@ -1,0 +1,105 @@
+"""Draws a trained model: kernels, positions, receptive field and predictions."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # dcls_mm, uninstalled
+from dcls_mm.engine import analysis, launch  # noqa: E402
+
+COMMANDS = {
+    'kernels': (analysis.plot_kernels, 'constructed kernels by layer'),
+    'positions': (analysis.plot_positions, 'where the elements lie'),
+    'movement': (analysis.plot_movement, 'how they moved during training'),
+    'receptive-field': (
+        analysis.plot_receptive_field,
+        'effective receptive field of the backbone, of two side by side',
+    ),
+    'predictions': (analysis.plot_predictions, 'predictions, of two side by side'),
+}
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest='command', required=True)
+    parsers = {
+        name: commands.add_parser(name, help=text, description=text)
+        for name, (_, text) in COMMANDS.items()
+    }
+    for name, command in parsers.items():
+        command.add_argument('config', help='config file of the model')
+        if name == 'movement':
+            command.add_argument('work_dir', help='folder with epoch_*.pth')
+        else:
+            command.add_argument('checkpoint', help='file, or URL that mmengine knows')
+        folder = name in ('movement', 'predictions')
+        command.add_argument(
+            '--out', required=True, help='folder to fill' if folder else 'PNG file'
+        )
+        launch.add_override_argument(command)
+    for name in ('kernels', 'movement'):
+        parsers[name].add_argument(
+            '--columns',
+            type=int,
+            default=8 if name == 'kernels' else 5,
+            help='how many kernels to draw of a layer (%(default)s)',
+        )
+    for name in ('receptive-field', 'predictions'):
+        parsers[name].add_argument(
+            '--against',
+            nargs=2,
+            metavar=('CONFIG', 'CHECKPOINT'),
+            help='of the model to put beside it',
+        )
+        parsers[name].add_argument('--names', nargs='+', help='what to call the models')
+        parsers[name].add_argument(
+            '--count', type=int, default=10, help='of images, at most (%(default)s)'
+        )
+    add_receptive_field(parsers['receptive-field'])
+    add_predictions(parsers['predictions'])
+    return parser.parse_args()
+
+
+def add_receptive_field(parser):
+    parser.add_argument('--images', help='an image or a folder; by default noise')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs=2,
+        default=[1024, 1024],
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of the images in pixels (1024 1024)',
+    )
+    parser.add_argument(
+        '--level', type=int, default=-1, help='which output (-1, the last)'
+    )
+    parser.add_argument(
+        '--shares',
+        type=float,
+        nargs='+',
+        default=[0.5, 0.8, 0.95],
+        help='of the contribution, whose squares are measured (0.5 0.8 0.95)',
+    )
+
+
+def add_predictions(parser):
+    parser.add_argument(
+        '--images',
+        help='an image or a folder; by default the test set, with what is true',
+    )
+    parser.add_argument(
+        '--score-threshold',
+        type=float,
+        default=0.3,
+        help='least score of a detection that is drawn (%(default)s)',
+    )
+    parser.add_argument('--device', help='such as cpu or cuda:0; by default the GPU')
+
+
+def main(command, **options):
+    function, _ = COMMANDS[command]
+    print(function(**options))
+
+
+if __name__ == '__main__':
+    launch.run(main, vars(parse_args()))
