@@ -275,10 +275,11 @@ def _init_cpu_group(cfg: Config) -> list[str]:
     """
     if cfg.launcher != 'pytorch':
         raise ConfigError(f'--launcher {cfg.launcher}: needs a GPU, and none is found')
-    if cfg.get('strategy'):
+    if cfg.get('strategy') or cfg.get('runner_type') == 'FlexibleRunner':
+        key = 'strategy' if cfg.get('strategy') else 'runner_type'
         raise ConfigError(
-            f'strategy.type: {cfg.strategy.type} of several processes needs a GPU, and '
-            'none is found; without a strategy they train by DDP'
+            f'{key}: the FlexibleRunner needs a GPU for several processes, and none is '
+            'found; without runner_type and strategy they train by DDP'
         )
     torch.distributed.init_process_group('gloo')
     cfg.model_wrapper_cfg = {

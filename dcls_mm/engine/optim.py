@@ -4,8 +4,9 @@ import math
 from typing import Any
 
 from mmengine.logging import print_log
-from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..layers.positions import LearnedPositions
 from .config_checks import ConfigError
@@ -56,6 +57,11 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
 
     Source: arXiv 2112.03740 (the treatment of positions).
     """
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Refuses a model that FSDP shards: of flat parameters none would decay."""
+        check_unsharded(model, f'optim_wrapper.constructor: {type(self).__name__}')
+        return super().__call__(model)
 
     def add_params(self, params: list, module: nn.Module, **kwargs) -> None:
         """Append the parameter groups of ``module`` to ``params``, one for each rate.
@@ -199,6 +205,19 @@ def _bad(key: str, expected: str, value: Any) -> ConfigError:
     return ConfigError(
         f'optim_wrapper.paramwise_cfg.{key} must be {expected}, got {value!r}'
     )
+
+
+def check_unsharded(model: nn.Module, key: str) -> None:
+    """Refuses what FSDP has wrapped: between the passes its parameters are flat shards.
+
+    Raises:
+        ConfigError: ``model``, or a part of it, is wrapped. It names ``key``.
+    """
+    if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
+        raise ConfigError(
+            f'{key} needs whole parameters, and FSDPStrategy leaves each process a '
+            'flat part of them; leave out strategy, to train by DDP'
+        )
 
 
 def is_number(value: Any) -> bool:

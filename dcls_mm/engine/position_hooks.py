@@ -12,7 +12,7 @@ from ..functional._arguments import as_int
 from ..functional.repulsion import repulsion
 from ..layers.positions import LearnedPositions
 from .config_checks import ConfigError
-from .optim import is_number
+from .optim import check_unsharded, is_number
 
 # The parameters that hooks deal with, by the names that configs use.
 PARAMETERS = {'positions': 'P', 'sigma': 'SIG'}
@@ -37,8 +37,9 @@ class PositionHook(Hook):
         """Finds the layers, those that share positions once.
 
         Raises:
-            ConfigError: the model has none.
+            ConfigError: the model has none, or FSDP shards it.
         """
+        check_unsharded(runner.model, f'custom_hooks: {type(self).__name__}')
         layers = {
             id(module.P): module
             for module in _unwrapped(runner.model).modules()

@@ -183,11 +183,12 @@ def test_slurm_without_a_gpu(config):
 
 
 def test_strategies_without_a_gpu(config):
-    strategy = {'type': 'FSDPStrategy'}
-    path = config(runner_type='FlexibleRunner', strategy=strategy)
-    cfg = launch.load_config(path, launcher='pytorch')
-    with pytest.raises(ConfigError, match='strategy.type: FSDPStrategy .*needs a GPU'):
-        launch.build_runner(cfg, [])
+    strategies = {'strategy': {'type': 'FSDPStrategy'}, 'runner_type': None}
+    for key, strategy in strategies.items():
+        path = config(runner_type='FlexibleRunner', strategy=strategy)
+        cfg = launch.load_config(path, launcher='pytorch')
+        with pytest.raises(ConfigError, match=f'^{key}: .*needs a GPU'):
+            launch.build_runner(cfg, [])
 
 
 @pytest.fixture

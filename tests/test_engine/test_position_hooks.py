@@ -11,14 +11,17 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 from torch import distributed, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from toy import toy_config
 
 from dcls_mm.engine import (
     ClampPositionsHook,
+    DCLSOptimizerConstructor,
     FreezePositionsHook,
     RepulsionLossHook,
     SigmaAnnealingHook,
 )
+from dcls_mm.engine.config_checks import ConfigError
 from dcls_mm.functional.repulsion import repulsion
 from dcls_mm.layers import DCLSConv1d
 
@@ -255,6 +258,21 @@ def test_a_model_without_positions_is_refused(hook):
     runner = SimpleNamespace(model=nn.Linear(2, 2))
     with pytest.raises(ValueError, match=f'{type(hook).__name__} .* Linear has none'):
         hook.before_train(runner)
+
+
+@pytest.mark.filterwarnings('ignore::FutureWarning', 'ignore::UserWarning')
+def test_shards_of_positions_are_refused(one_process):
+    """Clamping them would move the first two numbers, and leave the others."""
+    device = torch.device('cpu')
+    model = FullyShardedDataParallel(
+        PositionsToy(), device_id=device, use_orig_params=True
+    )
+    for hook in (ClampPositionsHook(), RepulsionLossHook(), FreezePositionsHook()):
+        with pytest.raises(ConfigError, match=f'{type(hook).__name__} .*FSDPStrategy'):
+            hook.before_train(SimpleNamespace(model=model))
+    construct = DCLSOptimizerConstructor(dict(optimizer=dict(type='SGD', lr=0.1)))
+    with pytest.raises(ConfigError, match='DCLSOptimizerConstructor .*FSDPStrategy'):
+        construct(model)
 
 
 @pytest.mark.parametrize(
