@@ -117,7 +117,7 @@ def kill(child, work_dir, life, while_writing):
 
 
 def run_killed(config, work_dir, kills, generator):
-    """Kills and resumes; returns whether each resumed from a whole checkpoint."""
+    """Kills and resumes, and prints a row a kill; ends if a checkpoint is not whole."""
     print('| kill | after | files left | goes on from |')
     print('| ---: | --- | --- | --- |')
     for number in range(1, kills + 1):

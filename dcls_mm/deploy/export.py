@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..engine.config_checks import ConfigError
 from ..engine.launch import load_config
+from ..engine.models import load_model
 from ..layers import ConstructedConvNd
 from ..reparameterize import switch_to_deploy
 from .models import (
@@ -21,7 +22,6 @@ from .models import (
     Part,
     check_difference,
     largest_difference,
-    load_model,
     sample_images,
     take_part,
     whole_files,

@@ -1,4 +1,4 @@
-"""A config's trained model, and those parts of it that are one function of tensors."""
+"""The parts of a model that are one function of tensors, and files of them."""
 
 import os
 import tempfile
@@ -9,12 +9,8 @@ from typing import Any, Callable
 
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
-from ..engine.checkpoint_hooks import load_matching
 from ..engine.config_checks import ConfigError
 
 # Images by which a model is recorded, and others by which the record is checked: no
@@ -25,28 +21,6 @@ CHECKED_SHAPES = (1, 320, 256), (3, 288, 384)
 
 # The largest difference that rounding explains, of the largest value.
 ROUNDING = 1e-4
-
-
-def build_model(cfg: Config) -> nn.Module:
-    """The model of a config, in evaluation, with one process's batch norms."""
-    init_default_scope(cfg.default_scope)
-    return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
-
-
-def load_model(cfg: Config, checkpoint: Any, filename: str) -> nn.Module:
-    """The model of a config with a checkpoint's weights, in evaluation.
-
-    Args:
-        cfg: with a default_scope.
-        checkpoint: as loaded.
-        filename: what errors call it.
-
-    Raises:
-        CheckpointError: it is of another model.
-    """
-    model = build_model(cfg)
-    load_matching(model, checkpoint, filename)
-    return model
 
 
 class Part(nn.Module):
@@ -65,7 +39,7 @@ class Part(nn.Module):
 
     def named_outputs(self, images: Tensor) -> dict[str, Any]:
         """Tensors, or nested lists of them, by name."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} must define named_outputs()')
 
     def names(self, images: Tensor) -> list[str]:
         """The names of the outputs."""

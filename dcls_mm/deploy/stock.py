@@ -15,15 +15,14 @@ from torch import nn
 
 from ..engine.config_checks import ConfigError
 from ..engine.launch import load_config
+from ..engine.models import build_model, load_model
 from ..reparameterize import Folded, switch_to_deploy
 from .models import (
     CHECKED_SHAPES,
     RECORDED_SHAPE,
     Part,
-    build_model,
     check_difference,
     largest_difference,
-    load_model,
     sample_images,
     take_part,
     whole_files,

@@ -17,11 +17,11 @@ from mmengine.utils import track_iter_progress
 from torch import Tensor, nn
 
 from .. import tuning, visualization
-from ..deploy.models import load_model
 from .checkpoint_hooks import load_matching
 from .config_checks import ConfigError, check_data
-from .inference import _list_images, build_inferencer
+from .inference import build_inferencer, list_images
 from .launch import load_config
+from .models import load_model
 from .outputs import check_folder, check_picture, write_file, write_picture
 from .resume import TEMPLATES
 from .scopes import innermost_dataset
@@ -156,7 +156,7 @@ def plot_receptive_field(
             f'--shares must lie between 0 and 1, got {" ".join(map(str, shares))}'
         )
     check_picture(out)
-    files = None if images is None else _list_images(images)[:count]
+    files = None if images is None else list_images(images)[:count]
     fields = {}
     for name, (one, weights) in _models(config, checkpoint, against, names).items():
         model = _load(one, weights, cfg_options)
@@ -217,7 +217,7 @@ def plot_predictions(
         cfg = load_config(config, cfg_options=cfg_options)
         pairs = list(_with_truth(cfg, first.visualizer, count))
     else:
-        pairs = [(file, {}) for file in _list_images(images)[:count]]
+        pairs = [(file, {}) for file in list_images(images)[:count]]
     options = {'return_vis': True}
     if scopes == {'mmdet'}:
         options['pred_score_thr'] = score_threshold

@@ -11,6 +11,7 @@ from mmengine.utils import track_iter_progress
 from .checkpoint_hooks import load_matching
 from .config_checks import ConfigError
 from .launch import load_config
+from .outputs import check_folder
 
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -76,13 +77,8 @@ def predict(
             no folder that can be written to.
         CheckpointError: See ``build_inferencer``.
     """
-    files = _list_images(images)
-    try:
-        os.makedirs(out, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f'--out {out}: {error.strerror}') from error
-    if not os.access(out, os.W_OK):
-        raise ConfigError(f'--out {out}: the folder is write-protected')
+    files = list_images(images)
+    check_folder(out)
     inferencer = build_inferencer(config, checkpoint, device, cfg_options)
     if inferencer.scope == 'mmdet':
         options = {'pred_score_thr': score_threshold, 'no_save_pred': False}
@@ -99,7 +95,12 @@ def predict(
     return len(files)
 
 
-def _list_images(images: str) -> list[str]:
+def list_images(images: str) -> list[str]:
+    """The files of an image or of a folder of images, in order.
+
+    Raises:
+        ConfigError: there are none.
+    """
     if os.path.isfile(images):
         return [images]
     if not os.path.isdir(images):

@@ -42,13 +42,13 @@ class PositionHook(Hook):
         check_unsharded(runner.model, f'custom_hooks: {type(self).__name__}')
         layers = {
             id(module.P): module
-            for module in _unwrapped(runner.model).modules()
+            for module in unwrapped(runner.model).modules()
             if isinstance(module, LearnedPositions)
         }
         if not layers:
             raise ConfigError(
                 f'custom_hooks: {type(self).__name__} needs a model with DCLS layers, '
-                f'and {type(_unwrapped(runner.model)).__name__} has none: leave it out'
+                f'and {type(unwrapped(runner.model)).__name__} has none: leave it out'
             )
         self.layers = list(layers.values())
 
@@ -117,7 +117,7 @@ class RepulsionLossHook(PositionHook):
     def before_train(self, runner) -> None:
         """Puts a function that adds the loss in the place of ``parse_losses``."""
         super().before_train(runner)
-        model = _unwrapped(runner.model)
+        model = unwrapped(runner.model)
         parse_losses = model.parse_losses
         self._replaced = vars(model).get('parse_losses')
 
@@ -130,7 +130,7 @@ class RepulsionLossHook(PositionHook):
 
     def after_train(self, runner) -> None:
         """Gives ``parse_losses`` back."""
-        model = _unwrapped(runner.model)
+        model = unwrapped(runner.model)
         del model.parse_losses
         if self._replaced is not None:
             model.parse_losses = self._replaced
@@ -249,7 +249,7 @@ class SigmaAnnealingHook(PositionHook):
             sigma.fill_(self.initial + passed * (self.final - self.initial))
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
     while is_model_wrapper(model):
         model = model.module
     return model

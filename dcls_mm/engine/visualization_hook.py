@@ -15,7 +15,7 @@ from ..visualization import (
     draw_movement,
     draw_positions,
 )
-from .position_hooks import PositionHook, _unwrapped
+from .position_hooks import PositionHook, unwrapped
 
 # Under which the start is kept in checkpoints.
 _START = 'dcls_start_positions'
@@ -50,7 +50,7 @@ class PositionsVisualizationHook(PositionHook):
     def before_train(self, runner) -> None:
         """Takes down the positions, unless a resumed training brought its start."""
         super().before_train(runner)
-        elements = collect_elements(_unwrapped(runner.model))
+        elements = collect_elements(unwrapped(runner.model))
         start = {
             name: torch.from_numpy(layer.positions) for name, layer in elements.items()
         }
@@ -73,7 +73,7 @@ class PositionsVisualizationHook(PositionHook):
     def _log(self, runner, step: int) -> None:
         if not is_main_process():
             return
-        model = _unwrapped(runner.model)
+        model = unwrapped(runner.model)
         try:
             now = collect_elements(model)
         except ValueError as error:
