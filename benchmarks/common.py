@@ -16,7 +16,7 @@ from typing import Any, Optional
 import torch
 from memory import memory_is_measurable
 
-PACKAGES = ('torch', 'dcls', 'numpy', 'mmcv')
+PACKAGES = ('torch', 'dcls', 'numpy', 'mmcv', 'onnxruntime')
 
 # Repetitions of a function: few of a slow one, and enough of a fast one.
 FEWEST, FEW, MOST = 3, 5, 1000
@@ -107,14 +107,14 @@ def _timing(values: list[float]) -> Timing:
 class Report:
     """Prints the head and tables in GitHub's markdown, and keeps them for --json.
 
-    A table's columns are the keys of its first row.
+    A table's columns are the keys of its first row. ``memory``: whether some tell it.
     """
 
-    def __init__(self, title: str, args: argparse.Namespace):
+    def __init__(self, title: str, args: argparse.Namespace, memory: bool = True):
         torch.set_num_threads(args.threads)
         torch.manual_seed(0)
         self.path = args.json
-        self.content = dict(title=title, head=_head(args), tables=[])
+        self.content = dict(title=title, head=_head(args, memory), tables=[])
         print(f'## {title}\n')
         for name, value in self.content['head'].items():
             print(f'- {name}: {text(value)}')
@@ -148,7 +148,7 @@ def _print_line(cells) -> None:
     print('|', ' | '.join(cells), '|', flush=True)
 
 
-def _head(args: argparse.Namespace) -> dict[str, Any]:
+def _head(args: argparse.Namespace, memory: bool) -> dict[str, Any]:
     versions = [f'Python {platform.python_version()}']
     versions += [f'{name} {_version(name)}' for name in PACKAGES]
     head = {
@@ -159,9 +159,9 @@ def _head(args: argparse.Namespace) -> dict[str, Any]:
         'float32 matrix product, GFLOP/s': _matmul_gflops(args),
         'times': 'milliseconds, median (lower-upper quartile)',
     }
-    if memory_is_measurable():
+    if memory and memory_is_measurable():
         head['extra MB'] = 'what the first call adds to the peak of resident memory'
-    else:
+    elif memory:
         head['extra MB'] = 'left out: it needs a /proc with VmHWM and clear_refs'
     if args.quick:
         head['quick'] = 'tiny cases: the figures mean nothing'

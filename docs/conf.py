@@ -54,6 +54,12 @@ def escape(app, what, name, obj, options, lines):
         lines[i] = '``'.join(parts)
 
 
+def skip_field(app, what, name, obj, skip, options):
+    """The fields of a NamedTuple are described by the docstring of its class."""
+    return skip or str(obj.__doc__).startswith('Alias for field number')
+
+
 def setup(app):
+    app.connect('autodoc-skip-member', skip_field)
     # Before napoleon, which adds emphasis of its own.
     app.connect('autodoc-process-docstring', escape, priority=100)

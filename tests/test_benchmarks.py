@@ -30,6 +30,7 @@ COLUMNS = {
     'backbone': [
         'task, depthwise convolutions, ms, GFLOP/s, time ratio, time target',
     ],
+    'deploy': ['what runs, ms, time ratio, difference'],
     'sampling': [
         'convolution, method, forward ms, forward + backward ms, time ratio, '
         'difference',

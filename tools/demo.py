@@ -14,11 +14,12 @@ sys.path.insert(0, str(ROOT))  # dcls_mm, uninstalled
 import mmcv  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 
+from dcls_mm.engine.models import load_trained  # noqa: E402
 from dcls_mm.engine.resume import find_resumable  # noqa: E402
 from dcls_mm.visualization import (  # noqa: E402
+    depthwise_kernels,
     draw_curves,
     draw_kernels,
-    load_kernels,
     read_curves,
 )
 
@@ -110,7 +111,8 @@ def draw_results(demo):
     picture = draw_curves(named, f'{demo.title}, validation', y_label=demo.unit)
     mmcv.imwrite(mmcv.rgb2bgr(picture), str(folder / 'metrics.png'))
     checkpoint, _ = find_resumable(str(folder))
-    kernels = load_kernels(str(ROOT / demo.config), checkpoint)
+    model = load_trained(str(ROOT / demo.config), checkpoint).model
+    kernels = depthwise_kernels(model)
     mmcv.imwrite(mmcv.rgb2bgr(draw_kernels(kernels)), str(folder / 'kernels.png'))
 
 

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
 import torch
-from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
-from ..engine.config_checks import ConfigError
-from ..engine.launch import load_config
-from ..engine.models import load_model
+from ..engine.config_checks import ConfigError, errors_about
+from ..engine.models import load_trained
 from ..layers import ConstructedConvNd
 from ..reparameterize import switch_to_deploy
 from .models import (
@@ -80,22 +78,20 @@ def export_model(
         CheckpointError: the checkpoint can't be read, or is of another model.
     """
     form = FORMATS[format]
+    folder, name = os.path.split(out)
+    if not name:
+        raise ConfigError(f'--out {out}: must be the name of a file, not of a folder')
     missing = [package for package in form.needs if find_spec(package) is None]
     if missing:
         raise ConfigError(f'--format {format} needs: pip install {" ".join(missing)}')
-    cfg = load_config(config, cfg_options=cfg_options)
-    weights = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    model = load_model(cfg, weights, checkpoint)
+    model = load_trained(config, checkpoint, cfg_options).model
     taken = take_part(model, part)
     checks = [sample_images(model, shape) for shape in CHECKED_SHAPES]
-    folder, name = os.path.split(out)
     with torch.no_grad(), whole_files(folder or '.', name) as unfinished:
         expected = [taken(images) for images in checks]
         if any(isinstance(layer, ConstructedConvNd) for layer in model.modules()):
-            try:
+            with errors_about(config):
                 switch_to_deploy(model)
-            except ValueError as error:
-                raise ConfigError(f'{config}: {error}') from error
         unroll_pooling(taken)
         with warnings.catch_warnings():
             # Of what a record may not keep: the comparison at other sizes shows it.
@@ -149,8 +145,10 @@ def _read_onnx(path: Path) -> Optional[Callable[[Tensor], Outputs]]:
         return None
     import onnxruntime
 
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(
-        str(path), providers=['CPUExecutionProvider']
+        str(path), options, providers=['CPUExecutionProvider']
     )
 
     def run(images: Tensor) -> Outputs:

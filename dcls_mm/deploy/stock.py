@@ -10,12 +10,10 @@ from typing import Any, Optional
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from ..engine.config_checks import ConfigError
-from ..engine.launch import load_config
-from ..engine.models import build_model, load_model
+from ..engine.config_checks import ConfigError, errors_about
+from ..engine.models import build_model, load_trained
 from ..reparameterize import Folded, switch_to_deploy
 from .models import (
     CHECKED_SHAPES,
@@ -76,17 +74,13 @@ def reparameterize_checkpoint(
             written to.
         CheckpointError: the checkpoint can't be read, or is of another model.
     """
-    cfg = load_config(config, cfg_options=cfg_options)
-    weights = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    model = load_model(cfg, weights, checkpoint)
+    model, cfg, weights = load_trained(config, checkpoint, cfg_options)
     _check_only_backbone(model)
     images = sample_images(model, CHECKED_SHAPES[0])
     with torch.no_grad():
         before = Part.forward(take_part(model, 'model'), images)
-        try:
+        with errors_about(config):
             folded = switch_to_deploy(model, round_positions)
-        except ValueError as error:
-            raise ConfigError(f'{config}: {error}') from error
         with whole_files(out, *FILES) as folder:
             backbone = _trace_backbone(model)
             torch.jit.save(backbone, str(folder / BACKBONE))
@@ -140,6 +134,7 @@ def _stock_config(cfg: Config) -> Config:
     model['backbone'] = dict(
         type='torch.jit.load', f='{{ fileDirname }}/' + BACKBONE, map_location='cpu'
     )
+    model.pop('pretrained', None)  # a segmentor hands it to its backbone
     hooks = {
         key: hook
         for key, hook in (cfg.get('default_hooks') or {}).items()

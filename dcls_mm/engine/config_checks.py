@@ -4,6 +4,7 @@ import difflib
 import inspect
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Optional
 
 from mmengine.config import Config
@@ -34,6 +35,27 @@ _DATA = {
 
 class ConfigError(ValueError):
     """A config, or an option, that can't be used as it is, and why."""
+
+
+@contextmanager
+def errors_about(source: str) -> Iterator[None]:
+    """Makes a ValueError from inside a ConfigError that begins with ``source``."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f'{source}: {error}') from error
+
+
+def check_positive(**options: int) -> None:
+    """Checks options, given by their names with ``_`` for ``-``.
+
+    Raises:
+        ConfigError: one is less than 1.
+    """
+    for name, value in options.items():
+        if value < 1:
+            option = name.replace('_', '-')
+            raise ConfigError(f'--{option} must be at least 1, got {value}')
 
 
 def apply_overrides(cfg: Config, overrides: dict[str, Any]) -> None:

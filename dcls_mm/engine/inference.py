@@ -4,13 +4,15 @@ import os
 from pathlib import Path
 from typing import Any, Optional
 
+import cv2
+import torch
 from mmengine.infer import BaseInferencer
-from mmengine.runner import CheckpointLoader
 from mmengine.utils import track_iter_progress
 
 from .checkpoint_hooks import load_matching
-from .config_checks import ConfigError
+from .config_checks import ConfigError, check_positive
 from .launch import load_config
+from .models import read_checkpoint
 from .outputs import check_folder
 
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -31,11 +33,12 @@ def build_inferencer(
         cfg_options: What to override in the config, by dotted key.
 
     Raises:
-        ConfigError: the config can't be used.
+        ConfigError: the config or the device can't be used.
         CheckpointError: the checkpoint can't be read, or is of another model.
     """
+    _check_device(device)
     cfg = load_config(config, cfg_options=cfg_options)
-    weights = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    weights = read_checkpoint(checkpoint)
     # Not at the top of the file, as a user has mmdet or mmseg, or both.
     if cfg.default_scope == 'mmdet':
         from mmdet.apis import DetInferencer as Inferencer
@@ -73,10 +76,11 @@ def predict(
         The number of images.
 
     Raises:
-        ConfigError: the config can't be used, there are no images, or ``out`` is
-            no folder that can be written to.
+        ConfigError: the config or an option can't be used, there are no images, or
+            ``out`` is no folder that can be written to.
         CheckpointError: See ``build_inferencer``.
     """
+    check_positive(batch_size=batch_size)
     files = list_images(images)
     check_folder(out)
     inferencer = build_inferencer(config, checkpoint, device, cfg_options)
@@ -95,23 +99,35 @@ def predict(
     return len(files)
 
 
+def _check_device(device: Optional[str]) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter by a build for CPUs
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f'--device {device}: {reason}') from error
+
+
 def list_images(images: str) -> list[str]:
     """The files of an image or of a folder of images, in order.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: there are none, or one is no image by its first bytes.
     """
     if os.path.isfile(images):
-        return [images]
-    if not os.path.isdir(images):
+        files = [images]
+    elif os.path.isdir(images):
+        files = sorted(
+            os.path.join(images, name)
+            for name in os.listdir(images)
+            if name.lower().endswith(_IMAGE_SUFFIXES)
+        )
+    else:
         raise ConfigError(f'{images} does not exist (looked in {os.getcwd()})')
-    files = sorted(
-        os.path.join(images, name)
-        for name in os.listdir(images)
-        if name.lower().endswith(_IMAGE_SUFFIXES)
-    )
     if not files:
         raise ConfigError(
             f'{images} holds no images: no file ends in {", ".join(_IMAGE_SUFFIXES)}'
         )
+    for file in files:
+        if not cv2.haveImageReader(file):
+            raise ConfigError(f'{file} is no image that OpenCV can read')
     return files

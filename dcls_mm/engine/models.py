@@ -1,13 +1,24 @@
 """The model of a config, for use: in evaluation, and with a checkpoint's weights."""
 
-from typing import Any
+from typing import Any, NamedTuple, Optional
 
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from .checkpoint_hooks import load_matching
+from .config_checks import ConfigError
+from .launch import load_config
+
+
+class Trained(NamedTuple):
+    """A trained model, the config that describes it, and its checkpoint as loaded."""
+
+    model: nn.Module
+    cfg: Config
+    checkpoint: dict
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -16,17 +27,32 @@ def build_model(cfg: Config) -> nn.Module:
     return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
 
 
-def load_model(cfg: Config, checkpoint: Any, filename: str) -> nn.Module:
+def read_checkpoint(checkpoint: str) -> dict:
+    """Reads a checkpoint onto the CPU: a path, or a URL that mmengine knows.
+
+    Raises:
+        CheckpointError: it can't be read.
+    """
+    return CheckpointLoader.load_checkpoint(checkpoint, 'cpu', logger='silent')
+
+
+def load_trained(
+    config: str, checkpoint: str, cfg_options: Optional[dict[str, Any]] = None
+) -> Trained:
     """The model of a config with a checkpoint's weights, in evaluation.
 
     Args:
-        cfg: with a default_scope.
-        checkpoint: as loaded.
-        filename: what errors call it.
+        config, cfg_options: see :func:`.launch.load_config`.
+        checkpoint: the weights: a path, or a URL that mmengine knows.
 
     Raises:
-        CheckpointError: it is of another model.
+        ConfigError: the config can't be used.
+        CheckpointError: the checkpoint can't be read, or is of another model.
     """
+    cfg = load_config(config, cfg_options=cfg_options)
+    if not cfg.get('model'):
+        raise ConfigError(f'{config}: the config has no model')
+    weights = read_checkpoint(checkpoint)
     model = build_model(cfg)
-    load_matching(model, checkpoint, filename)
-    return model
+    load_matching(model, weights, checkpoint)
+    return Trained(model, cfg, weights)

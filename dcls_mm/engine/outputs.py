@@ -12,6 +12,11 @@ from .checkpoint_hooks import AtomicLocalBackend
 from .config_checks import ConfigError
 
 
+def label(config: str, checkpoint: str) -> str:
+    """What a picture or a report calls a model."""
+    return f'{Path(config).stem}, {Path(checkpoint).name}'
+
+
 def check_picture(out: str) -> None:
     """Checks, before the work, that a PNG file can be written; makes its folder.
 

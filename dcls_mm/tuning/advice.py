@@ -71,8 +71,9 @@ RULES = (
         lambda layer: layer.lost > 0,
         lambda layer: f'{layer.lost:.1%} a pixel or more beyond',
         'add ClampPositionsHook to custom_hooks',
-        'a pixel beyond the outermost tap, an element has neither taps nor a gradient '
-        'by which to come back',
+        "a pixel beyond the outermost tap, an element of 'bilinear' or 'triangle' has "
+        "neither taps nor a gradient by which to come back; one of 'max' or 'gauss' "
+        'has the less of both the farther it is',
         judges_training=False,
     ),
     Rule(

@@ -49,7 +49,7 @@ class LayerStatistics:
         reach: 99th percentile of the distance from the centre, along the axis where it
             is nearest to the limit, as a share of the limit.
         held_extent: the smallest odd extent, one for all axes, with 99% of the elements
-            inside.
+            inside along each.
         crowded: share of elements with another of their kernel closer than a pixel.
         distinct: how many taps are the nearest one of some element, mean over kernels.
         sigma: its spread, None without sigma.

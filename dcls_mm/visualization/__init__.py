@@ -1,7 +1,7 @@
 """Pictures that explain a model, as (height, width, 3) uint8 RGB arrays."""
 
 from .curves import Curve, draw_curves, read_curves
-from .kernels import depthwise_kernels, draw_kernels, load_kernels
+from .kernels import depthwise_kernels, draw_kernels
 from .positions import displacement, draw_histograms, draw_movement, draw_positions
 from .predictions import draw_side_by_side
 from .receptive_field import (
@@ -25,7 +25,6 @@ __all__ = [
     'draw_positions',
     'draw_receptive_fields',
     'draw_side_by_side',
-    'load_kernels',
     'noise_images',
     'read_curves',
     'receptive_field',

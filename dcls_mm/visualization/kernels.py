@@ -4,9 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import load_checkpoint
 from torch import nn
 
 from ..layers import ConstructedConvNd
@@ -27,20 +24,6 @@ def depthwise_kernels(model: nn.Module) -> dict[str, torch.Tensor]:
         and module.ndim == 2
         and module.groups == module.in_channels
     }
-
-
-def load_kernels(config: str, checkpoint: str) -> dict[str, torch.Tensor]:
-    """:func:`depthwise_kernels` of a trained model.
-
-    Args:
-        config: The file that the model was trained with.
-        checkpoint: Its weights: a path, or a URL that mmengine knows.
-    """
-    cfg = Config.fromfile(config)
-    init_default_scope(cfg.default_scope)
-    model = MODELS.build(cfg.model)
-    load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
-    return depthwise_kernels(model)
 
 
 def draw_kernels(kernels: Mapping[str, torch.Tensor], columns: int = 8) -> np.ndarray:

@@ -15,18 +15,6 @@ _SCATTERED = 5000
 _MARGIN = 1.0
 
 
-def planar(elements: Mapping[str, LayerElements]) -> dict[str, LayerElements]:
-    """Those of the layers that learn positions along two axes, as pictures need.
-
-    Raises:
-        ValueError: there are none.
-    """
-    found = {name: layer for name, layer in elements.items() if len(layer.axes) == 2}
-    if not found:
-        raise ValueError('the model has no layer with positions along two axes to draw')
-    return found
-
-
 def draw_positions(elements: Mapping[str, LayerElements]) -> np.ndarray:
     """Draw where elements lie, one row of panels for each set of positions.
 
@@ -39,7 +27,7 @@ def draw_positions(elements: Mapping[str, LayerElements]) -> np.ndarray:
     Raises:
         ValueError: none of the layers has positions along two axes.
     """
-    elements = planar(elements)
+    elements = _planar(elements)
     figure = new_figure(10, 2.9 * len(elements) + 0.7)
     axes = figure.subplots(len(elements), 3, squeeze=False)
     for row, (name, layer) in zip(axes, elements.items()):
@@ -88,7 +76,8 @@ def draw_histograms(elements: Mapping[str, LayerElements]) -> np.ndarray:
     rows = -(-len(elements) // columns)
     figure = new_figure(max(3.6 * columns, 5), 2.6 * rows + 0.6)
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    for panel, (name, layer) in zip(panels, elements.items()):
+    # The layers first: zip takes no panel then that none of them fills.
+    for (name, layer), panel in zip(elements.items(), panels):
         points = layer.positions.reshape(-1, len(layer.axes))
         _draw_marginals(panel, points, layer.limits, layer.axes)
         panel.set_title(name, fontsize=SMALL)
@@ -116,8 +105,8 @@ def draw_movement(
         ValueError: fewer than two times, models that differ, or no layer with positions
             along two axes.
     """
-    check_tracks(tracks, steps)
-    last = planar(tracks[-1])
+    _check_tracks(tracks, steps)
+    last = _planar(tracks[-1])
     figure = new_figure(max(2.1 * columns + 0.6, 6), 2.2 * len(last) + 0.9)
     axes = figure.subplots(len(last), columns, squeeze=False)
     for row, (name, layer) in zip(axes, last.items()):
@@ -173,22 +162,34 @@ def displacement(
     Raises:
         ValueError: fewer than two times, or models that differ.
     """
-    check_tracks(tracks, steps)
+    _check_tracks(tracks, steps)
     return {
         name: [
-            (step, mean_distance(first.positions, track[name].positions))
+            (step, _mean_distance(first.positions, track[name].positions))
             for step, track in zip(steps, tracks)
         ]
         for name, first in tracks[0].items()
     }
 
 
-def mean_distance(before: np.ndarray, after: np.ndarray) -> float:
+def _mean_distance(before: np.ndarray, after: np.ndarray) -> float:
     """The mean Euclidean distance of (..., axes) positions, in pixels."""
     return float(np.linalg.norm(after - before, axis=-1).mean())
 
 
-def check_tracks(
+def _planar(elements: Mapping[str, LayerElements]) -> dict[str, LayerElements]:
+    """Those of the layers that learn positions along two axes, as pictures need.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found = {name: layer for name, layer in elements.items() if len(layer.axes) == 2}
+    if not found:
+        raise ValueError('the model has no layer with positions along two axes to draw')
+    return found
+
+
+def _check_tracks(
     tracks: Sequence[Mapping[str, LayerElements]], steps: Sequence[float]
 ) -> None:
     """Raises ValueError unless these are two or more times of one model."""

@@ -1,6 +1,7 @@
 """The effective receptive field of a backbone: computed, measured and drawn."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import NamedTuple
 
 import numpy as np
@@ -77,8 +78,8 @@ def receptive_field(
         seed: of the signs.
 
     Raises:
-        ValueError: there are no images, they differ in size, there is no such output,
-            or the output does not depend on the images.
+        ValueError: there are no images, they differ in size, the backbone takes none of
+            that size, there is no such output, or it does not depend on the images.
 
     Source: Luo et al., arXiv 1701.04128.
     """
@@ -113,8 +114,14 @@ def receptive_field(
 
 
 def _output(backbone: nn.Module, image: Tensor, level: int) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        output = backbone(image)
+    try:
+        with torch.enable_grad():
+            output = backbone(image)
+    except RuntimeError as error:
+        form = 'x'.join(map(str, image.shape[1:]))
+        raise ValueError(
+            f'the backbone takes no image of {form} (channels, height, width): {error}'
+        ) from error
     if isinstance(output, Sequence):
         if not -len(output) <= level < len(output):
             raise ValueError(
@@ -179,7 +186,7 @@ def draw_receptive_fields(
             extent=(-column, width - column, height - row, -row),
             interpolation='none',
         )
-        for share, line in zip(shares, ('-', '--', ':', '-.')):
+        for share, line in zip(shares, cycle(('-', '--', ':', '-.'))):
             side = field.side(share)
             axis.add_patch(
                 Rectangle(

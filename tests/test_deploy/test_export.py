@@ -94,6 +94,12 @@ def test_files_are_not_overwritten(tmp_path):
     assert (tmp_path / 'there.pt').read_text() == 'mine'
 
 
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(ConfigError, match='--out .*new/: must be the name of a file'):
+        export_model('config.py', 'x.pth', f'{tmp_path}/new/', 'torchscript')
+    assert not any(tmp_path.iterdir())
+
+
 def test_missing_packages_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr('dcls_mm.deploy.export.find_spec', lambda name: None)
     with pytest.raises(ConfigError, match='--format onnx needs: pip install onnx onnx'):

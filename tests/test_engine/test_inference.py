@@ -94,12 +94,19 @@ def test_mistakes_are_named_before_anything_is_written(demo, tmp_path):
     for images, message in (
         ('nowhere', 'nowhere does not exist'),
         (str(tmp_path / 'empty'), 'holds no images'),
+        (str(tmp_path / 'file'), 'file is no image'),
     ):
         with pytest.raises(ConfigError, match=message):
             predict(config, checkpoint, images, str(out))
     images = str(folder / 'images' / 'val')
     with pytest.raises(ConfigError, match='--out .*file: File exists'):
         predict(config, checkpoint, images, str(tmp_path / 'file'))
+    for options, message in (
+        ({'batch_size': 0}, '--batch-size must be at least 1, got 0'),
+        ({'device': 'abacus'}, '--device abacus: .*abacus'),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            predict(config, checkpoint, images, str(out), **options)
     with pytest.raises(CheckpointError, match='does not exist'):
         predict(config, 'nowhere.pth', images, str(out))
     state_dict = torch.load(checkpoint)

@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import save_checkpoint
 
 from dcls_mm.datasets import write_scenes
-from dcls_mm.engine import analysis
+from dcls_mm.engine import analysis, comparison
 from dcls_mm.engine.checkpoint import CheckpointError
 from dcls_mm.engine.config_checks import ConfigError
 from dcls_mm.tuning import collect_elements
@@ -144,7 +144,7 @@ def test_iterations_count_where_there_are_no_epochs(tmp_path):
 def test_receptive_fields_side_by_side(models, files, tmp_path):
     folder, _ = models
     shown = [
-        analysis.plot_receptive_field(
+        comparison.plot_receptive_field(
             *files('det'),
             str(tmp_path / 'field.png'),
             against=files('plain'),
@@ -171,7 +171,7 @@ def test_predictions_side_by_side(models, files, tmp_path, drawn, kind, truth):
     images = None if truth else str(folder / 'images/val')
     other = [config, checkpoint.replace('epoch_2', 'epoch_1')]
     options = dict(device='cpu', score_threshold=0.0, count=1, images=images)
-    analysis.plot_predictions(config, checkpoint, str(tmp_path), other, **options)
+    comparison.plot_predictions(config, checkpoint, str(tmp_path), other, **options)
     ((pictures, _),) = calls
     expected = ['config, epoch_2.pth', 'config, epoch_1.pth']
     assert list(pictures) == ['ground truth'] * truth + expected
@@ -188,7 +188,7 @@ def test_truth_of_segmentation(models, tmp_path):
     cfg = Config.fromfile(folder / 'seg' / 'config.py')
     init_default_scope('mmseg')
     visualizer = SegLocalVisualizer(name='test_truth', alpha=1.0)
-    ((file, pictures), *_) = analysis._with_truth(cfg, visualizer, 1)
+    ((file, pictures), *_) = comparison._with_truth(cfg, visualizer, 1)
     palette = cfg.test_dataloader.dataset.metainfo.palette
     found = {tuple(colour) for colour in pictures['ground truth'].reshape(-1, 3)}
     # Most pixels are of the classes' colours, others of the words on them.
@@ -244,9 +244,11 @@ def test_nothing_is_left_half_written(files, tmp_path, monkeypatch):
 
 def test_mistakes(files, tmp_path):
     det, seg = files('det'), files('seg')
-    field = analysis.plot_receptive_field
+    field = comparison.plot_receptive_field
     out = str(tmp_path / 'a.png')
     (tmp_path / 'empty').mkdir()
+    bare = tmp_path / 'bare.py'
+    bare.write_text("default_scope = 'mmdet'\n")
     for call, message in (
         (lambda: analysis.plot_kernels(*det, 'a.gif'), 'must be the name of a .png'),
         (lambda: analysis.plot_kernels(*det, out, 0), '--columns'),
@@ -263,14 +265,16 @@ def test_mistakes(files, tmp_path):
         (lambda: field(*det, out, images='nowhere'), 'nowhere does not exist'),
         (lambda: field(*det, out, shape=(64, 64), count=1, level=9), 'level must be'),
         (
-            lambda: analysis.plot_predictions(*det, str(tmp_path / 'c'), seg),
+            lambda: comparison.plot_predictions(*det, str(tmp_path / 'c'), seg),
             'one model detects and the other segments',
         ),
         (
-            lambda: analysis.plot_predictions(*det, str(tmp_path / 'c'), count=0),
+            lambda: comparison.plot_predictions(*det, str(tmp_path / 'c'), count=0),
             '--count must be',
         ),
         (lambda: analysis.plot_kernels('no.py', det[1], out), 'does not exist'),
+        (lambda: analysis.plot_kernels(str(bare), det[1], out), 'has no model'),
+        (lambda: field(*det, out, shape=(8, 8), count=1), 'takes no image of 3x8x8'),
     ):
         with pytest.raises(ConfigError, match=message):
             call()

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS
+from torch import nn
 
-import dcls_mm  # noqa: F401
-from dcls_mm.visualization import draw_kernels, load_kernels
+from dcls_mm.layers import DCLSConv1d, DCLSConv2d
+from dcls_mm.visualization import depthwise_kernels, draw_kernels
 
 
 def find_colour(image, red):
@@ -54,16 +53,16 @@ def test_bad_kernels(kernels, message):
         draw_kernels(kernels)
 
 
-def test_kernels_of_a_checkpoint(tmp_path):
-    config = tmp_path / 'config.py'
-    config.write_text(
-        "default_scope = 'mmengine'\n"
-        "model = dict(type='ConvNeXtDCLS', out_indices=(1,),\n"
-        '             arch=dict(depths=[1, 2], dims=[4, 8]))\n'
+def test_kernels_of_a_model():
+    """Those of two axes and a group a channel."""
+    model = nn.Sequential(
+        DCLSConv2d(4, 4, 3, groups=4),
+        nn.Conv2d(4, 4, 3, groups=4),
+        DCLSConv2d(4, 4, 3, groups=2),
+        DCLSConv1d(4, 4, 3, groups=4),
+        nn.Sequential(DCLSConv2d(4, 8, 3, groups=4)),
     )
-    model = MODELS.build(Config.fromfile(str(config)).model)
-    torch.save(model.state_dict(), tmp_path / 'weights.pth')
-    kernels = load_kernels(str(config), str(tmp_path / 'weights.pth'))
-    assert list(kernels) == [f'stages.{i}.dwconv' for i in ('0.0', '1.0', '1.1')]
+    kernels = depthwise_kernels(model)
+    assert list(kernels) == ['0', '4.0']
     for name, kernel in kernels.items():
         assert torch.equal(kernel, model.get_submodule(name).kernel())

@@ -101,6 +101,15 @@ def test_any_number_of_axes(layer, axes):
         draw_positions(elements)
 
 
+def test_no_panel_is_left_empty(elements_at):
+    """Four layers leave two of six panels over, which stay white."""
+    (layer,) = elements_at((0.0, 0.0)).values()
+    picture = draw_histograms({str(i): layer for i in range(4)})
+    height, width = picture.shape[:2]
+    assert (picture[height // 2 + 20 :, width * 3 // 8 :] == 255).all()
+    assert (picture[height // 2 + 20 :, : width * 3 // 8] != 255).any()
+
+
 def test_tracks_that_do_not_fit(elements_at):
     one, other = elements_at((0.0, 0.0)), elements_at((0.0, 0.0), (1.0, 1.0))
     for tracks, steps, message in (

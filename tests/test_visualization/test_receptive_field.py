@@ -103,6 +103,13 @@ def test_side_by_side_in_one_scale():
     assert brightest(half) < brightest(alone[:, : alone.shape[1] - 150]) - 20
 
 
+def test_every_share_has_a_square():
+    field = ReceptiveField(np.full((64, 64), 64.0**-2), (32.0, 32.0), 1)
+    shares = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    pictures = [draw_receptive_fields({'': field}, shares[:n]) for n in (4, 5, 6)]
+    assert (pictures[0] != pictures[1]).any() and (pictures[1] != pictures[2]).any()
+
+
 class Wrong(nn.Module):
     """Gives something else than feature maps, or what does not depend on the images."""
 
@@ -124,6 +131,7 @@ class Wrong(nn.Module):
     [
         (nn.Identity(), [], 'images is empty'),
         (nn.Identity(), [torch.ones(1, 4, 4), torch.ones(1, 5, 4)], 'of one size'),
+        (nn.Conv2d(3, 1, 5), [torch.ones(3, 4, 4)], 'takes no image of 3x4x4'),
         (Wrong('vector'), [torch.ones(3, 4, 4)], r'got \(1, 3\)'),
         (Wrong('dict'), [torch.ones(3, 4, 4)], 'got dict'),
         (Wrong('constant'), [torch.ones(3, 4, 4)], 'does not depend'),

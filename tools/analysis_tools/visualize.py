@@ -5,17 +5,17 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # dcls_mm, uninstalled
-from dcls_mm.engine import analysis, launch  # noqa: E402
+from dcls_mm.engine import analysis, comparison, launch  # noqa: E402
 
 COMMANDS = {
     'kernels': (analysis.plot_kernels, 'constructed kernels by layer'),
     'positions': (analysis.plot_positions, 'where the elements lie'),
     'movement': (analysis.plot_movement, 'how they moved during training'),
     'receptive-field': (
-        analysis.plot_receptive_field,
+        comparison.plot_receptive_field,
         'effective receptive field of the backbone, of two side by side',
     ),
-    'predictions': (analysis.plot_predictions, 'predictions, of two side by side'),
+    'predictions': (comparison.plot_predictions, 'predictions, of two side by side'),
 }
 
 

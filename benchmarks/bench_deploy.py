@@ -1,0 +1,133 @@
+"""ConvNeXt with DCLS as it is trained, folded, and exported, at two image sizes.
+
+A forward pass of the backbone without gradients, in evaluation. The kernels of the DCLS
+model are constructed in the calls to warm up, and kept. The files are those that
+tools/deploy/export.py writes: recorded at another size than they run at, batch and
+sizes free. They run in this process, with as many threads as torch has.
+"""
+
+import copy
+import tempfile
+import warnings
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from bench_backbone import METHODS, PEER, SMALL
+from common import Report, argument_parser, interleave, progress
+from torch import nn
+
+from dcls_mm.backbones.convnext import DCLS_17X17, ConvNeXtDCLS
+from dcls_mm.deploy import FORMATS
+from dcls_mm.deploy.models import (
+    RECORDED_SHAPE,
+    largest_difference,
+    sample_images,
+    take_part,
+)
+from dcls_mm.reparameterize import switch_to_deploy
+
+KEPT = 'DCLS, kernels kept'
+FOLDED = 'folded'
+ROUNDED = 'folded, positions rounded; as dense'
+FILES = {
+    'torchscript': 'folded, TorchScript',
+    'torch-export': 'folded, torch.export',
+    'onnx': 'folded, ONNX by onnxruntime',
+}
+
+# Positions all over the extent, where training spreads them.
+TRAINED = dict(DCLS_17X17, initial_positions='uniform')
+
+
+def build(depthwise_cfg, arch):
+    """The backbone as a part that can be exported."""
+    # At the scale that a training starts from, the blocks would hardly count.
+    backbone = ConvNeXtDCLS(
+        arch, depthwise_cfg=depthwise_cfg, layer_scale_init_value=1.0
+    )
+    return take_part(nn.ModuleDict({'backbone': backbone}), 'backbone')
+
+
+def fold(part, round_positions=False):
+    part = copy.deepcopy(part)
+    return part, switch_to_deploy(part, round_positions)
+
+
+def record(format, part):
+    """What runs the part from a file; None where a package for it is missing."""
+    form = FORMATS[format]
+    if not all(map(find_spec, form.needs)):
+        return None
+    progress(f'  writing {format}')
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        path = Path(folder, 'model.pt2')  # torch.export insists on the suffix
+        form.write(part, sample_images(part.model, RECORDED_SHAPE), path)
+        return form.read(path)
+
+
+def build_all(arch):
+    """{what runs: a function from images to outputs}, and notes for the tables."""
+    trained = build(TRAINED, arch)
+    folded, _ = fold(trained)
+    rounded, layers = fold(trained, round_positions=True)
+    share = sum(f.used for f in layers) / sum(f.taps for f in layers)
+    notes = [
+        f'With positions rounded {share:.1%} of the taps are not zero, and all are '
+        'computed.'
+    ]
+    functions = {KEPT: trained, FOLDED: folded, ROUNDED: rounded}
+    for format, name in FILES.items():
+        run = record(format, folded)
+        if run is None:
+            notes.append(f"Not installed for '{name}': pip install dcls_mm[deploy].")
+        else:
+            functions[name] = run
+    functions[PEER] = build(METHODS[PEER], arch)
+    return functions, ' '.join(notes)
+
+
+def measure(functions, images, seconds):
+    """A row for each of the functions, against the DCLS model."""
+    timings = interleave({n: partial(f, images) for n, f in functions.items()}, seconds)
+    expected = functions[KEPT](images)
+    for name, timing in timings.items():
+        difference = largest_difference(functions[name](images), expected)
+        yield {
+            'what runs': name,
+            'ms': timing,
+            'time ratio': timing.median / timings[KEPT].median,
+            'difference': '' if name == PEER else f'{difference:.1e}',
+        }
+
+
+@torch.no_grad()
+def main():
+    parser = argument_parser(__doc__, seconds=6.0)
+    parser.add_argument('--arch', default='tiny', help="of ConvNeXtDCLS ('tiny')")
+    parser.add_argument('--batch', type=int, default=1)
+    parser.add_argument(
+        '--sizes',
+        type=int,
+        nargs='+',
+        default=[512, 224],
+        help='of the square images, a table each (512 224)',
+    )
+    args = parser.parse_args()
+    if args.quick:
+        args.arch, args.sizes = SMALL, [64]
+    with Report('Deployment', args, memory=False) as report:
+        name = 'small' if args.quick else args.arch
+        functions, note = build_all(args.arch)
+        for size in args.sizes:
+            report.table(f'ConvNeXt {name}, {args.batch}x3x{size}x{size}')
+            images = torch.randn(args.batch, 3, size, size)
+            for cells in measure(functions, images, args.seconds):
+                report.row(cells)
+            report.note(note)
+
+
+if __name__ == '__main__':
+    main()
