@@ -1,5 +1,7 @@
 """What the functions ask of tensors and of torch."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -13,13 +15,25 @@ def is_channels_last(x: Tensor) -> bool:
 
 
 def autocast_enabled(device_type: str) -> bool:
-    """torch.is_autocast_enabled(device_type), which torch < 2.4 has not."""
+    """torch.is_autocast_enabled(device_type), which torch < 2.4 has not.
+
+    False for a device that knows no autocast, such as 'meta'.
+    """
     try:
         return torch.is_autocast_enabled(device_type)
+    except RuntimeError:
+        return False
     except TypeError:
         if device_type == 'cpu':
             return torch.is_autocast_cpu_enabled()
         return torch.is_autocast_enabled()
+
+
+def without_autocast(device_type: str) -> AbstractContextManager:
+    """A context in which operators keep the dtypes that they are given."""
+    if device_type in ('cpu', 'cuda'):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
 
 
 def is_compiling() -> bool:

@@ -79,11 +79,15 @@ def convolve_checked(
     padding_mode: str,
     backend: Optional[str],
 ) -> Tensor:
-    """:func:`convolve` of checked arguments, with :func:`padding_sides` for padding."""
+    """:func:`convolve` of checked arguments, with :func:`padding_sides` for padding.
+
+    Sides may be negative, see :func:`pad`.
+    """
     ndim = len(stride)
     unbatched = x.ndim == ndim + 1
     x = x.unsqueeze(0) if unbatched else x
-    if padding_mode != 'zeros' or any(before != after for before, after in sides):
+    explicit = any(before != after or before < 0 for before, after in sides)
+    if padding_mode != 'zeros' or explicit:
         x = pad(x, sides, padding_mode)
         sides = [(0, 0)] * ndim
     zeros = tuple(before for before, _ in sides)
@@ -158,9 +162,15 @@ def padding_sides(
 
 
 def pad(x: Tensor, sides: list[tuple[int, int]], padding_mode: str) -> Tensor:
-    """``x`` with (before, after) pixels an axis in a mode of ``PADDING_MODES``."""
+    """``x`` with (before, after) pixels an axis in a mode of ``PADDING_MODES``.
+
+    Negative numbers take pixels off.
+    """
     last_axis_first = [side for pair in reversed(sides) for side in pair]
-    return F.pad(x, last_axis_first, PADDING_MODES[padding_mode])
+    if min(last_axis_first) >= 0:
+        return F.pad(x, last_axis_first, PADDING_MODES[padding_mode])
+    padded = F.pad(x, [max(n, 0) for n in last_axis_first], PADDING_MODES[padding_mode])
+    return F.pad(padded, [min(n, 0) for n in last_axis_first])
 
 
 def check_padding_mode(padding_mode: str) -> None:

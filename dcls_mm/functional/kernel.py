@@ -1,6 +1,5 @@
 """Constructing a kernel from weights and positions."""
 
-from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
 from typing import Optional
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import IntOrTuple, as_tuple
-from ._torch import is_recorded, transforms_active
+from ._torch import is_recorded, transforms_active, without_autocast
 from .interpolation import INTERPOLATIONS, interpolation_name
 from .profiles import product_kernel
 from .scatter import scatter_kernel
@@ -66,13 +65,6 @@ def construct_kernel(
             width = None if sigma is None else sigma.to(dtype)
             kernel = product_kernel(scaled, placed, width, extent, rule)
         return kernel.to(weight.dtype)
-
-
-def without_autocast(device_type: str) -> AbstractContextManager:
-    """A context in which operators keep the dtypes that they are given."""
-    if device_type in ('cpu', 'cuda'):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
 
 
 def check_elements(weight: Tensor, positions: Tensor) -> None:

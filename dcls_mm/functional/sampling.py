@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ._arguments import IntOrTuple, as_int, as_tuple
-from ._torch import is_channels_last, transforms_active
+from ._torch import is_channels_last, transforms_active, without_autocast
 from .convolution import (
     check_bias,
     check_input,
@@ -19,7 +19,7 @@ from .convolution import (
     padding_sides,
 )
 from .interpolation import finite_or_nan
-from .kernel import check_elements, without_autocast
+from .kernel import check_elements
 
 # Pixels gathered in one step (at least those of one element of one output a group).
 # Each takes about 60 bytes in the backward pass, in float32.

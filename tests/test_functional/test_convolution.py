@@ -12,6 +12,7 @@ from dcls_mm.functional.backends import (
     BACKENDS,
     ConvolutionCall,
     cpu_depthwise,
+    fft,
     fft_correlation,
     memory_format,
     native,
@@ -233,7 +234,7 @@ def test_forced_backend_says_why_it_cannot_serve(arguments, reason):
 )
 def test_selection(extent, channels_last, learned, expected):
     """Where it was measured to be faster, for the gradients that are needed."""
-    assert list(BACKENDS.values()) == [cpu_depthwise, native]
+    assert list(BACKENDS.values()) == [fft, cpu_depthwise, native]
     layout = torch.channels_last if channels_last else torch.contiguous_format
     kernel = torch.randn(4, 1, *extent, requires_grad=learned)
     padding = tuple(size // 2 for size in extent)

@@ -9,13 +9,13 @@ CUDA stands before 'native', which runs on every device.
 from types import ModuleType
 from typing import Optional
 
-from . import cpu_depthwise, native
+from . import cpu_depthwise, fft, native
 from .call import ConvolutionCall
 from .tuning import autotune, fastest, is_tuning
 
 __all__ = ['BACKENDS', 'ConvolutionCall', 'autotune', 'select_backend']
 
-BACKENDS = {'cpu_depthwise': cpu_depthwise, 'native': native}
+BACKENDS = {'fft': fft, 'cpu_depthwise': cpu_depthwise, 'native': native}
 
 
 def select_backend(name: Optional[str], call: ConvolutionCall) -> ModuleType:

@@ -32,7 +32,7 @@ def kernel_gradient(
     """
     batch, channels = x.shape[:2]
     points = [
-        _next_smooth(max(size + p, k))
+        next_smooth(max(size + p, k))
         for size, p, k in zip(x.shape[2:], padding, extent)
     ]
     rows, columns = _inverse_transform(points, extent, padding)
@@ -88,7 +88,7 @@ def _spectrum(part: Tensor, images: Tensor) -> Tensor:
     return torch.fft.rfft2(images)
 
 
-def _next_smooth(size: int) -> int:
+def next_smooth(size: int) -> int:
     """The least number from ``size`` on without prime factors above 7."""
     while True:
         rest = size

@@ -1,0 +1,130 @@
+"""Convolution by FFT, for kernels as long as the input: on any device, in 1 to 3 axes.
+
+Its time does not depend on the kernel's size, nor its memory on taps times pixels.
+``benchmarks/bench_convolve.py`` compares.
+"""
+
+import math
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .._torch import (
+    autocast_enabled,
+    is_channels_last,
+    is_recorded,
+    without_autocast,
+)
+from . import native
+from .call import ConvolutionCall
+from .fft_correlation import next_smooth
+
+# From how many taps on, by the number of axes, operations are counted at all.
+LEAST_TAPS = {1: 32, 2: 512, 3: 125}
+
+# From how many operations of a direct convolution to one by FFT the latter is faster on
+# a CPU, by the number of axes: without the kernel's gradient, and with it.
+DEPTHWISE_RATIOS = {1: (1, 1), 2: (12, 12), 3: (20, 2)}
+DENSE_RATIOS = {1: (16, 16), 2: (25, 25), 3: (150, 60)}
+
+# The same elsewhere, where nothing was measured.
+CAUTIOUS_RATIO = 100
+
+
+def unsupported(call: ConvolutionCall) -> Optional[str]:
+    """Why this backend can't serve the call; None if it can."""
+    if call.x.numel() == 0:
+        return 'the input is empty'
+    dtypes = {call.x.dtype, call.kernel.dtype}
+    if not autocast_enabled(call.x.device.type) and dtypes not in (
+        {torch.float32},
+        {torch.float64},
+    ):
+        return (
+            f'it computes in float32 or float64, got {call.x.dtype} and '
+            f'{call.kernel.dtype}'
+        )
+    return None
+
+
+def worthwhile(call: ConvolutionCall) -> bool:
+    """Whether a count of operations says that this is faster than a direct one."""
+    if is_recorded():
+        return False
+    kernel, axes = call.kernel, len(call.stride)
+    if math.prod(kernel.shape[2:]) < LEAST_TAPS[axes] or call.x.numel() == 0:
+        return False
+    direct, by_fft = _operations(call)
+    if call.x.device.type != 'cpu':
+        return direct > CAUTIOUS_RATIO * by_fft
+    depthwise = call.groups == call.x.shape[1] == len(kernel)
+    ratios = (DEPTHWISE_RATIOS if depthwise else DENSE_RATIOS)[axes]
+    learned = kernel.requires_grad and torch.is_grad_enabled()
+    return direct > ratios[learned] * by_fft
+
+
+def convolve(call: ConvolutionCall) -> Tensor:
+    """The convolution, in float32 at least, in the memory format of x."""
+    if is_recorded():  # for another place, or to count FLOPs: by a plain convolution
+        return native.convolve(call)
+    x, kernel = call.x, call.kernel
+    dtype = torch.promote_types(
+        torch.promote_types(x.dtype, kernel.dtype), torch.float32
+    )
+    with without_autocast(x.device.type):
+        y = _correlate(x.to(dtype), kernel.to(dtype), call)
+        if call.bias is not None:
+            y = y + call.bias.to(dtype).view(-1, *[1] * len(call.stride))
+    layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    return y.contiguous(memory_format=layout)
+
+
+def _correlate(x: Tensor, kernel: Tensor, call: ConvolutionCall) -> Tensor:
+    """On a circle on which no tap in use meets a pixel that came around."""
+    extent, axes = kernel.shape[2:], tuple(range(-len(call.stride), 0))
+    points = _points(call)
+    before_and_after = [
+        side
+        for p, size, n in reversed(list(zip(call.padding, x.shape[2:], points)))
+        for side in (p, n - p - size)
+    ]
+    of_x = torch.fft.rfftn(F.pad(x, before_and_after), dim=axes)
+    of_kernel = torch.fft.rfftn(kernel, s=points, dim=axes).conj()
+    # (batch, group, 1, in, ...) * (group, out, in, ...), summed over in.
+    of_x = of_x.unflatten(1, (call.groups, 1, -1))
+    of_kernel = of_kernel.unflatten(0, (call.groups, -1))
+    if kernel.shape[1] == 1:
+        product = of_x.squeeze(3) * of_kernel.squeeze(2)
+    else:
+        product = torch.einsum('bgui...,goi...->bgo...', of_x, of_kernel)
+    y = torch.fft.irfftn(product.flatten(1, 2), s=points, dim=axes)
+    for axis, (n, p, k, step) in enumerate(
+        zip(x.shape[2:], call.padding, extent, call.stride), 2
+    ):
+        y = y[(slice(None),) * axis + (slice(0, n + 2 * p - k + 1, step),)]
+    return y
+
+
+def _points(call: ConvolutionCall) -> list[int]:
+    return [
+        next_smooth(max(size + p, k))
+        for size, p, k in zip(call.x.shape[2:], call.padding, call.kernel.shape[2:])
+    ]
+
+
+def _operations(call: ConvolutionCall) -> tuple[float, float]:
+    """Of a direct convolution, and of one by FFT."""
+    batch, channels = call.x.shape[:2]
+    out, group_in = call.kernel.shape[:2]
+    extent = call.kernel.shape[2:]
+    out_pixels = math.prod(
+        (n + 2 * p - k) // s + 1
+        for n, p, k, s in zip(call.x.shape[2:], call.padding, extent, call.stride)
+    )
+    direct = 2 * batch * out * group_in * out_pixels * math.prod(extent)
+    points = math.prod(_points(call))
+    images = batch * channels + out * group_in + batch * out
+    transforms = 2.5 * images * points * math.log2(max(points, 2))
+    return direct, transforms + 4 * batch * out * group_in * points

@@ -1,0 +1,120 @@
+"""The backend by FFT, against torch's own convolution."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import assert_close
+
+from dcls_mm.functional import convolve
+from dcls_mm.functional.backends import ConvolutionCall, fft, select_backend
+
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+CASES = [
+    # size, extent, padding, stride, channels, out channels, groups
+    ((40,), (33,), (16,), (1,), 4, 4, 4),
+    ((40,), (33,), (32,), (1,), 4, 6, 2),
+    ((64,), (64,), (0,), (1,), 3, 5, 1),
+    ((7,), (15,), (14,), (2,), 2, 4, 2),
+    ((16, 11), (9, 13), (4, 6), (1, 1), 6, 6, 6),
+    ((16, 11), (8, 5), (7, 0), (2, 3), 4, 8, 1),
+    ((6, 20), (6, 3), (0, 3), (1, 2), 4, 2, 2),
+    ((6, 5, 8), (5, 5, 7), (2, 4, 3), (1, 1, 1), 3, 3, 3),
+    ((6, 5, 8), (3, 5, 4), (1, 0, 2), (2, 1, 3), 2, 4, 1),
+]
+
+
+@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_equals_torch(case, dtype):
+    """Output and all gradients."""
+    size, extent, padding, stride, channels, out, groups = case
+    shapes = (2, channels, *size), (out, channels // groups, *extent), (out,)
+    inputs = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+    doubles = [t.detach().double().requires_grad_() for t in inputs]
+    options = dict(padding=padding, stride=stride, groups=groups)
+    y = convolve(*inputs, backend='fft', **options)
+    expected = CONVOLUTIONS[len(size)](*doubles, **options)
+    assert_close(y, expected, dtype)
+    seed = torch.randn_like(y)
+    for grad, expected_grad in zip(
+        torch.autograd.grad(y, inputs, seed),
+        torch.autograd.grad(expected, doubles, seed.double()),
+    ):
+        assert_close(grad, expected_grad, dtype, factor=2)
+
+
+def test_memory_format_is_kept():
+    kernel = torch.randn(4, 1, 11, 11)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(2, 4, 12, 12).contiguous(memory_format=layout)
+        y = convolve(x, kernel, padding=5, groups=4, backend='fft')
+        assert y.is_contiguous(memory_format=layout)
+        assert_close(y, F.conv2d(x, kernel, padding=5, groups=4))
+
+
+def test_autocast_stays_in_float32():
+    x = torch.randn(1, 3, 64).bfloat16()
+    kernel = torch.randn(3, 1, 65)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        y = convolve(x, kernel, padding=32, groups=3, backend='fft')
+    assert_close(y, F.conv1d(x.float(), kernel, padding=32, groups=3))
+
+
+def call(size, extent, groups=4, device='cpu', learned=False):
+    x = torch.randn(2, 4, *size, device=device)
+    kernel = torch.randn(4, 4 // groups, *extent, device=device, requires_grad=learned)
+    padding, stride = tuple(k // 2 for k in extent), (1,) * len(extent)
+    return ConvolutionCall(x, kernel, None, stride, padding, groups)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        (dict(size=(512,), extent=(101,)), True),
+        (dict(size=(512,), extent=(17,)), False),
+        (dict(size=(512,), extent=(101,), groups=1), False),
+        (dict(size=(4096,), extent=(1025,), groups=1), True),
+        (dict(size=(64, 64), extent=(17, 17)), False),
+        (dict(size=(64, 64), extent=(33, 33)), True),
+        (dict(size=(64, 64), extent=(23, 23), groups=1), False),
+        (dict(size=(64, 64), extent=(33, 33), groups=1), True),
+        (dict(size=(16, 16, 16), extent=(7, 7, 7)), False),
+        (dict(size=(16, 16, 16), extent=(7, 7, 7), learned=True), True),
+        (dict(size=(16, 16, 16), extent=(9, 9, 9), groups=1), False),
+        (dict(size=(64, 64), extent=(33, 33), device='meta'), False),
+        (dict(size=(16384,), extent=(16383,), device='meta'), True),
+    ],
+)
+def test_selection(arguments, expected):
+    """Where it was measured to be faster; with caution where it was not measured."""
+    assert (select_backend(None, call(**arguments)) is fft) == expected
+
+
+def test_says_why_it_cannot_serve():
+    with pytest.raises(ValueError, match="'fft' cannot serve this call: .*empty"):
+        select_backend('fft', call((0,), (5,)))
+    half = ConvolutionCall(*(t.half() for t in call((9,), (5,))[:2]), None, (1,), (2,), 4)
+    with pytest.raises(ValueError, match='float32 or float64, got torch.float16'):
+        select_backend('fft', half)
+
+
+def test_records_a_plain_convolution():
+    """For other programs, and to count FLOPs."""
+
+    def function(x, kernel):
+        return convolve(x, kernel, padding=50, groups=4, backend='fft')
+
+    traced = torch.jit.trace(function, (torch.randn(1, 4, 99), torch.randn(4, 1, 101)))
+    assert 'fft' not in str(traced.graph) and 'conv' in str(traced.graph)
+
+
+def test_double_backward():
+    inputs = torch.randn(2, 3, 9), torch.randn(3, 1, 7), torch.randn(3)
+    inputs = [t.double().requires_grad_() for t in inputs]
+
+    def function(*inputs):
+        return convolve(*inputs, padding=3, groups=3, backend='fft')
+
+    assert torch.autograd.gradcheck(function, inputs, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(function, inputs)
