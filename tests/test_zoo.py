@@ -151,14 +151,17 @@ def with_fewer_channels(node):
 def load_small(name):
     """The config with a model that 64x64 images train in a moment."""
     cfg = load(name)
-    model = cfg.model = ConfigDict(with_fewer_channels(cfg.model.to_dict()))
-    if model.backbone.type == 'ConvNeXtDCLS':
-        arch = model.backbone.arch
+    if 'mobilenet' not in name:  # which is small, and has no eighths of its widths
+        cfg.model = ConfigDict(with_fewer_channels(cfg.model.to_dict()))
+    model = cfg.model
+    backbone = model.backbone.get('backbone', model.backbone)  # of a wrapper
+    if backbone.type == 'ConvNeXtDCLS':
+        arch = backbone.arch
         dims = (ARCHITECTURES[arch] if isinstance(arch, str) else arch)['dims']
-        model.backbone.arch = dict(depths=(1, 1, 3, 1), dims=[d // 8 for d in dims])
-        model.backbone.drop_path_rate = 0.0  # a block left out would not learn
-    else:
-        model.backbone.base_channels = 8
+        backbone.arch = dict(depths=(1, 1, 3, 1), dims=[d // 8 for d in dims])
+        backbone.drop_path_rate = 0.0  # a block left out would not learn
+    elif backbone.type == 'ResNet':
+        backbone.base_channels = 8
     if cfg.default_scope == 'mmseg':
         model.data_preprocessor.size = (64, 64)
         if model.test_cfg.mode == 'slide':

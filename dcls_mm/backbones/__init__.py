@@ -1,6 +1,7 @@
 """Backbones, and blocks for the networks around them, for OpenMMLab's configs."""
 
 from .convnext import ConvNeXtDCLS
+from .replaced import ReplacedConvBackbone
 from .upsampling import DCLSDeconvModule
 
-__all__ = ['ConvNeXtDCLS', 'DCLSDeconvModule']
+__all__ = ['ConvNeXtDCLS', 'DCLSDeconvModule', 'ReplacedConvBackbone']

@@ -1,0 +1,32 @@
+# ResNet-50 whose 3x3 convolutions of stages c3 to c5 are swapped for DCLS. They start
+# as they are in the ImageNet weights, and their 9 elements may move in 9x9 pixels. The
+# positions are one set a stage for all outputs, for which sampling the input costs less
+# than building kernels.
+_base_ = [
+    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
+    'mmdet::_base_/datasets/coco_instance.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    '../_base_/mmdet_runtime.py',
+]
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='ReplacedConvBackbone',
+        backbone=_base_.model.backbone,
+        layer=dict(
+            type='DCLSConv2d',
+            dilated_kernel_size=9,
+            per_output_positions=False,
+            formulation='sample',
+        ),
+        name='layer[234]',
+        kernel_size=3,
+        share_positions=r'layer(\d)',
+    )
+)
+# Positions learn five times as fast as weights and, like biases and norms, don't decay.
+optim_wrapper = dict(
+    constructor='DCLSOptimizerConstructor', paramwise_cfg=dict(position_lr_mult=5.0)
+)
+custom_hooks = [dict(type='ClampPositionsHook')]
