@@ -26,12 +26,16 @@ if _compat.available('mmengine') and _compat.available('mmcv'):
         layers.DCLSConvTranspose1d,
         layers.DCLSConvTranspose2d,
         layers.DCLSConvTranspose3d,
+        layers.FlexConv1d,
+        layers.FlexConv2d,
         layers.LargeKernelConv2d,
         backbones.ConvNeXtDCLS,
         backbones.DCLSDeconvModule,
+        backbones.ReplacedConvBackbone,
     ):
         MODELS.register_module(module=module)
     for module in (
+        engine.AliasLossHook,
         engine.AtomicCheckpointHook,
         engine.ClampPositionsHook,
         engine.EpochSeedHook,

@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from .layers import ConstructedConvNd
 
@@ -54,7 +55,8 @@ def switch_to_deploy(model: nn.Module, round_positions: bool = False) -> list[Fo
                     convs[layer] = fold(layer, round_positions)
                 except (ValueError, NotImplementedError) as error:
                     raise ValueError(f"{full_name} can't be folded: {error}") from error
-                weight = convs[layer].weight
+                conv = convs[layer]
+                weight = (conv[-1] if isinstance(conv, nn.Sequential) else conv).weight
                 used = int(weight.count_nonzero())
                 report.append(Folded(full_name, weight.numel(), used))
             places.append((parent, attribute, layer))
@@ -75,8 +77,9 @@ def fold(layer: ConstructedConvNd, round_positions: bool = False) -> nn.Module:
             one tap, and a kernel at most as many that are not zero as it has elements.
 
     Returns:
-        A torch.nn.ConvNd, or ConvTransposeNd for a transposed layer, with the layer's
-        extent as kernel size and no dilation.
+        A torch.nn.ConvNd, or ConvTransposeNd for a transposed layer, without dilation,
+        whose kernel size is the layer's extent, or what a FlexConv's mask leaves of it;
+        of a causal layer a torch.nn.Sequential of its padding and that.
 
     Raises:
         NotImplementedError: the layer has no kernel that is the same for every input.
@@ -89,20 +92,22 @@ def fold(layer: ConstructedConvNd, round_positions: bool = False) -> nn.Module:
         if round_positions:
             _check_roundable(layer)
             layer.integer_positions = True
-        kernel = layer.kernel()
+        kernel, sides = _with_whole_sides(layer, layer.kernel())
     finally:
         layer.train(training)
         if hasattr(layer, 'integer_positions'):
             layer.integer_positions = rounding
     options = {'output_padding': layer.output_padding} if layer.transposed else {}
     kind = getattr(nn, f'Conv{"Transpose" * layer.transposed}{layer.ndim}d')
+    uneven = layer.padding != 'same' and any(one != other for one, other in sides)
+    padding = tuple(0 if uneven else before for before, _ in sides)
     conv = nn.utils.skip_init(
         kind,
         layer.in_channels,
         layer.out_channels,
-        layer.extent,
+        tuple(kernel.shape[2:]),
         stride=layer.stride,
-        padding=layer.padding,
+        padding='same' if layer.padding == 'same' else padding,
         groups=layer.groups,
         bias=layer.bias is not None,
         padding_mode=layer.padding_mode,
@@ -113,7 +118,21 @@ def fold(layer: ConstructedConvNd, round_positions: bool = False) -> nn.Module:
     conv.weight.copy_(kernel)
     if layer.bias is not None:
         conv.bias.copy_(layer.bias)
+    if uneven:
+        pad = getattr(nn, f'ConstantPad{layer.ndim}d')
+        last_axis_first = [side for pair in reversed(sides) for side in pair]
+        conv = nn.Sequential(pad(tuple(last_axis_first), 0.0), conv)
     return conv.train(training)
+
+
+def _with_whole_sides(
+    layer: ConstructedConvNd, kernel: Tensor
+) -> tuple[Tensor, list[tuple[int, int]]]:
+    """A layer's kernel with its padding, with zeros about it if that is negative."""
+    sides = layer.padding_sides(kernel)
+    missing = [max(0, -before) for before, _ in sides]
+    kernel = F.pad(kernel, [n for n in reversed(missing) for _ in range(2)])
+    return kernel, [(a + n, b + n) for (a, b), n in zip(sides, missing)]
 
 
 def _check_roundable(layer: ConstructedConvNd) -> None:

@@ -270,10 +270,14 @@ class ConvNeXtDCLS(BaseModule):
         return {0: 1, 1: 2, 2: 3 + block // 3}.get(stage, num_layers)
 
     def _reset_parameters(self) -> None:
-        """Weights of all convs and linear layers N(0, 0.02), as published; biases 0."""
+        """Weights of all convs and linear layers N(0, 0.02), as published; biases 0.
+
+        A continuous kernel has no weights; its network keeps its own initial values.
+        """
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear, ConstructedConvNd)):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                if hasattr(module, 'weight'):
+                    nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 

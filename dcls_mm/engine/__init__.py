@@ -1,5 +1,6 @@
 """What training needs beyond mmengine: safe checkpoints, and DCLS's techniques."""
 
+from .alias_hook import AliasLossHook
 from .checkpoint import guard_mmengine
 from .checkpoint_hooks import AtomicCheckpointHook
 from .epoch_seed import EpochSeedHook
@@ -13,6 +14,7 @@ from .position_hooks import (
 from .visualization_hook import PositionsVisualizationHook
 
 __all__ = [
+    'AliasLossHook',
     'AtomicCheckpointHook',
     'ClampPositionsHook',
     'DCLSOptimizerConstructor',

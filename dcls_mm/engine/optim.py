@@ -8,6 +8,8 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from ..layers.flexconv import FlexConvNd
+from ..layers.kernel_nets import GaborFilter
 from ..layers.positions import LearnedPositions
 from .config_checks import ConfigError
 
@@ -19,7 +21,17 @@ _DEFAULTS = dict(
     num_layers=None,
     position_lr_mult=1.0,
     sigma_lr_mult=None,
+    mask_lr_mult=1.0,
     custom_keys={},
+)
+
+# The parameters that say where, instead of how much: by the layer that has them. They
+# are not decayed towards zero, and learn at <kind>_lr_mult times the rate.
+_PLACES = (
+    (LearnedPositions, 'position', ('P',)),
+    (LearnedPositions, 'sigma', ('SIG',)),
+    (FlexConvNd, 'mask', ('mask_mean', 'mask_width')),
+    (GaborFilter, 'filter', ('weight', 'gamma', 'mu', 'theta')),
 )
 
 
@@ -28,7 +40,8 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
 
     The learning rate is ``lr * decay_rate ** (num_layers + 1 - layer) * multiplier``.
     What lies outside the backbone has layer ``num_layers + 1``, so no decay. Weight
-    decay applies to all but positions, sigma, biases and one-dimensional parameters.
+    decay applies to all but positions, sigma, masks, the filters of kernel networks,
+    biases and one-dimensional parameters.
     Depth and weight decay are those of mmdet's and mmseg's
     ``LearningRateDecayOptimizerConstructor``, which decays positions like weights.
 
@@ -46,6 +59,8 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
             - ``position_lr_mult``: of the positions P of DCLS layers, 1 by default; the
               published training from scratch used 5.
             - ``sigma_lr_mult``: of their SIG; by default as ``position_lr_mult``.
+            - ``mask_lr_mult``: of the masks of FlexConv layers, 1 by default; the
+              published training used 0.1.
             - ``custom_keys``: part of a parameter's name -> a dict of ``lr_mult`` and
               ``decay_mult``, 1 by default. They take the place of what the parameter's
               kind would give it; depth counts still. The longest key that fits holds,
@@ -55,7 +70,7 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
         ConfigError: a key that doesn't fit or isn't known, or a decay for a model that
             does not tell its depth.
 
-    Source: arXiv 2112.03740 (the treatment of positions).
+    Source: arXiv 2112.03740 (the treatment of positions), 2110.08059 (of masks).
     """
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
@@ -71,10 +86,11 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
         """
         backbones = self._backbones(module)
         placed = {
-            id(parameter): kind
+            id(getattr(layer, name)): kind
             for layer in module.modules()
-            if isinstance(layer, LearnedPositions)
-            for kind, parameter in (('position', layer.P), ('sigma', layer.SIG))
+            for layer_class, kind, names in _PLACES
+            if isinstance(layer, layer_class)
+            for name in names
         }
         groups = {}
         for name, parameter in module.named_parameters():
@@ -118,7 +134,7 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
                 custom = {'lr_mult': 1.0, 'decay_mult': 1.0, **cfg['custom_keys'][key]}
                 return f'custom_{key}', custom['lr_mult'], custom['decay_mult']
         if placed:
-            return placed, cfg[f'{placed}_lr_mult'], 0.0
+            return placed, cfg.get(f'{placed}_lr_mult', 1.0), 0.0
         undecayed = name.endswith('.bias') or name in ('pos_embed', 'cls_token')
         if parameter.ndim == 1 or undecayed:
             return 'no_decay', 1.0, 0.0
@@ -175,7 +191,7 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
 
     def _validate_multipliers(self) -> None:
         cfg = self.paramwise_cfg
-        given = {key: cfg[key] for key in ('position_lr_mult', 'sigma_lr_mult')}
+        given = {key: cfg[key] for key in cfg if key.endswith('_lr_mult')}
         for name, custom in cfg['custom_keys'].items():
             where = f'custom_keys[{name!r}]'
             if not isinstance(custom, dict) or set(custom) - {'lr_mult', 'decay_mult'}:

@@ -5,14 +5,14 @@ from typing import Optional
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import nn
 
 from ..functional._arguments import as_int
 from ..functional.repulsion import repulsion
 from ..layers.positions import LearnedPositions
+from .added_loss import AddedLoss, as_nonnegative, unwrapped
 from .config_checks import ConfigError
-from .optim import check_unsharded, is_number
+from .optim import check_unsharded
 
 # The parameters that hooks deal with, by the names that configs use.
 PARAMETERS = {'positions': 'P', 'sigma': 'SIG'}
@@ -91,13 +91,12 @@ class ClampPositionsHook(PositionHook):
             layer.clamp_positions()
 
 
-class RepulsionLossHook(PositionHook):
+class RepulsionLossHook(AddedLoss, PositionHook):
     """Adds a loss that keeps the elements of a kernel a pixel apart.
 
     Once the epoch is greater than ``begin`` the losses gain ``loss_repulsion = weight *
     L ** 2``, L the mean of :func:`.repulsion` over the layers' positions, shared ones
-    counted once. It reaches the loss by way of the model's ``parse_losses``, so it is
-    logged, and divided under gradient accumulation, like every other.
+    counted once.
 
     Args:
         weight: at least 0; 1 is the published one.
@@ -107,33 +106,23 @@ class RepulsionLossHook(PositionHook):
     Source: arXiv 2112.03740, weight and begin as in the published code.
     """
 
+    loss_name = 'loss_repulsion'
+
     def __init__(
         self, weight: float = 1.0, begin: int = 20, by_epoch: bool = True
     ) -> None:
         super().__init__(by_epoch)
-        self.weight = _as_nonnegative('RepulsionLossHook.weight', weight)
+        self.weight = as_nonnegative('RepulsionLossHook.weight', weight)
         self.begin = as_int('RepulsionLossHook.begin', begin, minimum=-1)
 
     def before_train(self, runner) -> None:
-        """Puts a function that adds the loss in the place of ``parse_losses``."""
-        super().before_train(runner)
-        model = unwrapped(runner.model)
-        parse_losses = model.parse_losses
-        self._replaced = vars(model).get('parse_losses')
+        """See :class:`PositionHook` and :class:`.AddedLoss`."""
+        PositionHook.before_train(self, runner)
+        self.add_loss(runner)
 
-        def parse_losses_and_repulsion(losses: dict):
-            if self._now(runner) > self.begin:
-                losses = {**losses, 'loss_repulsion': self.loss()}
-            return parse_losses(losses)
-
-        model.parse_losses = parse_losses_and_repulsion
-
-    def after_train(self, runner) -> None:
-        """Gives ``parse_losses`` back."""
-        model = unwrapped(runner.model)
-        del model.parse_losses
-        if self._replaced is not None:
-            model.parse_losses = self._replaced
+    def is_due(self, runner) -> bool:
+        """After ``begin``."""
+        return self._now(runner) > self.begin
 
     def loss(self) -> torch.Tensor:
         """The loss at the present positions, a number."""
@@ -221,8 +210,8 @@ class SigmaAnnealingHook(PositionHook):
         by_epoch: bool = True,
     ) -> None:
         super().__init__(by_epoch)
-        self.initial = _as_nonnegative('SigmaAnnealingHook.initial', initial)
-        self.final = _as_nonnegative('SigmaAnnealingHook.final', final)
+        self.initial = as_nonnegative('SigmaAnnealingHook.initial', initial)
+        self.final = as_nonnegative('SigmaAnnealingHook.final', final)
         self.begin = as_int('SigmaAnnealingHook.begin', begin, minimum=0)
         self.end = as_int('SigmaAnnealingHook.end', end, minimum=self.begin + 1)
 
@@ -247,15 +236,3 @@ class SigmaAnnealingHook(PositionHook):
         passed = min(1.0, max(0.0, passed))
         for sigma in self._sigmas:
             sigma.fill_(self.initial + passed * (self.final - self.initial))
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    while is_model_wrapper(model):
-        model = model.module
-    return model
-
-
-def _as_nonnegative(name: str, value: float) -> float:
-    if not is_number(value) or value < 0:
-        raise ConfigError(f'{name} must be a number of at least 0, got {value!r}')
-    return float(value)

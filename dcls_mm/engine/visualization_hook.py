@@ -15,7 +15,8 @@ from ..visualization import (
     draw_movement,
     draw_positions,
 )
-from .position_hooks import PositionHook, unwrapped
+from .added_loss import unwrapped
+from .position_hooks import PositionHook
 
 # Under which the start is kept in checkpoints.
 _START = 'dcls_start_positions'

@@ -2,6 +2,7 @@
 
 from .base import ConstructedConvNd
 from .dcls import DCLSConv1d, DCLSConv2d, DCLSConv3d, DCLSConvNd
+from .flexconv import FlexConv1d, FlexConv2d, FlexConvNd
 from .large_kernel import LargeKernelConv2d
 from .transposed import (
     DCLSConvTranspose1d,
@@ -20,5 +21,8 @@ __all__ = [
     'DCLSConvTranspose2d',
     'DCLSConvTranspose3d',
     'DCLSConvTransposeNd',
+    'FlexConv1d',
+    'FlexConv2d',
+    'FlexConvNd',
     'LargeKernelConv2d',
 ]

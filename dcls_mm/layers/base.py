@@ -114,22 +114,32 @@ class ConstructedConvNd(nn.Module):
         return self.out_channels, self.in_channels // self.groups
 
     def kernel(self) -> Tensor:
-        """The dense kernel, (*kernel_channels, *extent), differentiable."""
+        """The dense kernel, (*kernel_channels, *extent), differentiable.
+
+        It may leave out taps that are zero, as many at either end of an axis.
+        """
         raise NotImplementedError(f'{type(self).__name__} must define kernel()')
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in, *size) -> (batch, out, *out_size), as torch.nn.ConvNd."""
         check_input(x, self.ndim, self.in_channels)
+        kernel = self._current_kernel()
         return convolve_checked(
             x,
-            self._current_kernel(),
+            kernel,
             self.bias,
             self.stride,
-            padding_sides(self.padding, self.extent, self.stride),
+            self.padding_sides(kernel),
             self.groups,
             self.padding_mode,
             self.backend,
         )
+
+    def padding_sides(self, kernel: Tensor) -> list[tuple[int, int]]:
+        """(before, after) an axis, less what ``kernel`` leaves out; may be negative."""
+        sides = padding_sides(self.padding, self.extent, self.stride)
+        cropped = [(n - taps) // 2 for n, taps in zip(self.extent, kernel.shape[2:])]
+        return [(before - c, after - c) for (before, after), c in zip(sides, cropped)]
 
     def _current_kernel(self) -> Tensor:
         # A compiled graph would not see that a parameter has changed.

@@ -65,6 +65,22 @@ def test_without_decay_only_weights_decay():
     assert rates['head.bias'] == (LR, 0)
 
 
+def test_masks_and_filters_of_flexconv_are_not_decayed():
+    model = Detector(type='FlexConv2d', dilated_kernel_size=7)
+    rates = table(model, dict(mask_lr_mult=0.1))
+    conv = 'backbone.stages.0.0.dwconv.'
+    of_conv = {
+        name[len(conv) :]: rate for name, rate in rates.items() if name.startswith(conv)
+    }
+    places = {'mask_mean', 'mask_width'}
+    assert {n for n, rate in of_conv.items() if rate == (0.1 * LR, 0)} == places
+    filters = {n for n in of_conv if n.startswith('net.filters')}
+    assert {n.split('.')[-1] for n in filters} == {'weight', 'bias', 'gamma', 'mu'}
+    assert {of_conv[n] for n in filters} == {(LR, 0)}
+    for name in ('net.output.weight', 'net.linears.0.weight'):
+        assert of_conv[name] == (LR, DECAY)
+
+
 @pytest.mark.parametrize('sigma_lr_mult', [None, 0.5])
 def test_positions_and_sigma_have_rates_of_their_own(sigma_lr_mult):
     cfg = dict(

@@ -1,0 +1,16 @@
+# The FlexConv counterpart of the DCLS atto: continuous kernels in 17x17 pixels that
+# learn their size, from 7x7 on. AliasLossHook is left out: training and test have one
+# resolution.
+_base_ = './cascade-mask-rcnn_convnext-dcls-atto_fpn_1xb4-15e_nuclei.py'
+
+model = dict(
+    backbone=dict(
+        depthwise_cfg=dict(
+            _delete_=True, type='FlexConv2d', dilated_kernel_size=17, mask_width=0.2
+        )
+    )
+)
+optim_wrapper = dict(
+    constructor='DCLSOptimizerConstructor',
+    paramwise_cfg=dict(_delete_=True, mask_lr_mult=1.0),
+)
