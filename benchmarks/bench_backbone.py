@@ -1,4 +1,4 @@
-"""ConvNeXt with DCLS, against the same network with plain 7x7 convolutions.
+"""ConvNeXt with DCLS and FlexConv, against the same with plain 7x7 convolutions.
 
 Inference is a forward pass without gradients in evaluation mode, after a first call
 that constructs the kernels. A training step is a forward pass in training mode and a
@@ -30,6 +30,11 @@ METHODS = {
     PEER: dict(type='Conv2d', kernel_size=7),
     DCLS: None,
     'dense 17x17': dict(type='Conv2d', kernel_size=17),
+    # At the sizes of its mask from which its configs start, and without one.
+    'FlexConv 17x17, now 7x7': dict(
+        type='FlexConv2d', dilated_kernel_size=17, mask_width=0.2
+    ),
+    'CKConv 17x17': dict(type='FlexConv2d', dilated_kernel_size=17, mask_width=None),
 }
 if Dcls2d is not None:
     METHODS[PUBLISHED] = dict(

@@ -119,6 +119,10 @@ OTHERS = [
     depthwise(1, 64, 4096, extent=(17,)),
     depthwise(1, 64, 4096, extent=(65,)),
     depthwise(1, 16, 16, 32, 32, extent=(7, 7, 7)),
+    # As large as continuous kernels are.
+    depthwise(1, 64, 56, 56, extent=(55, 55)),
+    depthwise(1, 64, 4096, extent=(1025,)),
+    grouped(1, 16, 4096, extent=(1025,)),
 ]
 OTHERS_TARGET = 1.05
 

@@ -112,7 +112,8 @@ class GaborFilter(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         alpha = torch.full(self.gamma.shape, self.alpha)
-        self.gamma.copy_(torch.distributions.Gamma(alpha, 1.0).sample())
+        gamma = torch.distributions.Gamma(alpha, 1.0, validate_args=False)
+        self.gamma.copy_(gamma.sample())
         nn.init.uniform_(self.mu, -self.spread, self.spread)
         bound = self.weight.shape[1] ** -0.5
         nn.init.uniform_(self.weight, -bound, bound)
