@@ -237,7 +237,8 @@ class ConvNeXtDCLS(BaseModule):
         """Make every DCLS layer the plain convolution that it computes.
 
         The state_dict is then that of a backbone whose ``depthwise_cfg`` is
-        ``dict(type='Conv2d', kernel_size=<the extent>)``. See
+        ``dict(type='Conv2d', kernel_size=<the extent>)``; of FlexConv layers each has
+        the size of its own mask. See
         :func:`dcls_mm.reparameterize.switch_to_deploy`.
 
         Raises:

@@ -95,13 +95,13 @@ class FlexConvNd(ConstructedConvNd):
         resolution: float = 1.0,
         backend: Optional[str] = None,
     ):
-        self.causal = padding == 'causal'
-        if self.causal and (self.ndim > 1 or padding_mode != 'zeros'):
+        causal = padding == 'causal'
+        if causal and (self.ndim > 1 or padding_mode != 'zeros'):
             raise ValueError(
                 "padding 'causal' needs 1 axis and padding_mode 'zeros', got "
                 f'{self.ndim} and {padding_mode!r}'
             )
-        extent = _extent(dilated_kernel_size, input_size, self.causal)
+        extent = _extent(dilated_kernel_size, input_size, causal)
         if kernel_size is None and extent is None:
             raise ValueError(
                 'kernel_size may be left out only where dilated_kernel_size is given'
@@ -114,7 +114,7 @@ class FlexConvNd(ConstructedConvNd):
             extent,
             None,
         )
-        if not self.causal:
+        if not causal:
             _check_odd(geometry.extent)
             padding = grown_padding(padding, geometry)
         super().__init__(
@@ -124,14 +124,14 @@ class FlexConvNd(ConstructedConvNd):
             kernel_size=geometry.kernel_size,
             dilation=geometry.dilation,
             stride=stride,
-            padding='valid' if self.causal else padding,
+            padding='valid' if causal else padding,
             groups=groups,
             padding_mode=padding_mode,
             backend=backend,
         )
-        self.trained_extent, self.trained_padding = self.extent, self.padding
-        if self.causal:
-            self.padding = self.trained_padding = 'causal'
+        self.causal = causal
+        self.trained_extent = self.extent
+        self.trained_padding = 'causal' if causal else self.padding
         self.crop_threshold = _checked_threshold(crop_threshold)
         self.initial_width = _checked_width(mask_width, self.ndim)
         self.initial_mean = 1.0 if self.causal else 0.0

@@ -229,8 +229,8 @@ class SIREN(KernelNet):
 
     Args:
         axes, out_features, hidden_channels: see :class:`KernelNet`.
-        spread: not used, all filters are periodic.
-        num_layers: of sines, 1 at least.
+        spread: makes no difference, as sines have no place.
+        num_layers: of sines, 1 at least (published code counts the output layer too).
         omega_0: the frequency scale, positive.
 
     Raises:
