@@ -63,6 +63,27 @@ def test_dense_large_kernels_are_those_of_conv2d():
         assert_close(output, expected, factor=5)
 
 
+@pytest.mark.parametrize('kernel_net', ['magnet', 'siren', 'mlp'])
+def test_continuous_kernels(kernel_net):
+    """They keep their own initial values; fold; and serve another resolution."""
+    cfg = dict(type='FlexConv2d', dilated_kernel_size=9, kernel_net=kernel_net)
+    backbone = small(depthwise_cfg=cfg).eval()
+    for stage in backbone.stages:
+        for block in stage:
+            power = block.dwconv.kernel().square().sum(dim=(1, 2, 3)).mean()
+            assert power.item() == pytest.approx(1, rel=1e-5)
+    x = torch.randn(2, 3, 64, 96)
+    outputs = backbone(x)
+    finer = small(depthwise_cfg=dict(cfg, resolution=2.0)).eval()
+    finer.load_state_dict(backbone.state_dict(), strict=True)
+    assert [y.shape for y in finer(x)] == [y.shape for y in outputs]
+    assert finer.stages[0][0].dwconv.extent == (17, 17)
+    backbone.switch_to_deploy()
+    assert type(backbone.stages[0][0].dwconv) is nn.Conv2d
+    for output, expected in zip(backbone(x), outputs):
+        assert_close(output, expected, factor=5)
+
+
 def test_published_parameter_counts():
     """29M of dcls-T less its head (768 * 1000 + 1000) and norm, plus four norms."""
     with torch.device('meta'):
