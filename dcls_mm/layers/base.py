@@ -150,7 +150,7 @@ class ConstructedConvNd(nn.Module):
         state = [(id(p), p.is_inference() or p._version) for p in parameters]
         if self._kept_kernel is None or self._kept_kernel[0] != state:
             # The parameters are kept too, lest a new one takes an old one's id.
-            self._kept_kernel = state, self.kernel(), parameters
+            self._kept_kernel = state, self.kernel().contiguous(), parameters
         return self._kept_kernel[1]
 
     def train(self, mode: bool = True):

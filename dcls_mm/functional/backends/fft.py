@@ -27,7 +27,7 @@ LEAST_TAPS = {1: 32, 2: 512, 3: 125}
 # From how many operations of a direct convolution to one by FFT the latter is faster on
 # a CPU, by the number of axes: without the kernel's gradient, and with it.
 DEPTHWISE_RATIOS = {1: (1, 1), 2: (12, 12), 3: (20, 2)}
-DENSE_RATIOS = {1: (16, 16), 2: (25, 25), 3: (150, 60)}
+DENSE_RATIOS = {1: (16, 16), 2: (45, 45), 3: (150, 60)}
 
 # The same elsewhere, where nothing was measured.
 CAUTIOUS_RATIO = 100
