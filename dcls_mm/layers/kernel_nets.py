@@ -50,18 +50,19 @@ class KernelNet(nn.Module):
     Args:
         axes: of space.
         out_features: values at a coordinate.
-        hidden_channels: hidden units.
+        hidden_channels: hidden units a layer, 1 at least.
+        num_layers: of hidden units, 1 at least.
 
     Raises:
         ValueError, TypeError: an argument that doesn't fit, by its name.
     """
 
-    def __init__(self, axes: int, out_features: int, hidden_channels: int):
+    def __init__(
+        self, axes: int, out_features: int, hidden_channels: int, num_layers: int
+    ):
         super().__init__()
-        self.axes = axes
-        self.hidden_channels = as_int(
-            'kernel_net.hidden_channels', hidden_channels, minimum=1
-        )
+        as_int('kernel_net.hidden_channels', hidden_channels, minimum=1)
+        as_int('kernel_net.num_layers', num_layers, minimum=1)
         self.output = Affine(hidden_channels, out_features, hidden_channels**-0.5)
 
     def forward(self, coordinates: Tensor) -> Tensor:
@@ -163,7 +164,7 @@ class MAGNet(KernelNet):
     Args:
         axes, out_features, hidden_channels: see :class:`KernelNet`.
         spread: centres of the filters start uniform in +-spread.
-        num_layers: products, 1 at least; there is one filter more.
+        num_layers: of products; there is one filter more.
         input_scale: of the initial frequencies.
         rotated: whether the filters learn their angle; 2 axes only.
 
@@ -183,8 +184,7 @@ class MAGNet(KernelNet):
         input_scale: float = 25.6,
         rotated: bool = False,
     ):
-        super().__init__(axes, out_features, hidden_channels)
-        layers = as_int('kernel_net.num_layers', num_layers, minimum=1)
+        super().__init__(axes, out_features, hidden_channels, num_layers)
         if input_scale <= 0:
             raise ValueError(
                 f'kernel_net.input_scale must be positive, got {input_scale}'
@@ -199,14 +199,14 @@ class MAGNet(KernelNet):
                 hidden_channels,
                 alpha=6 / (layer + 1),
                 spread=min(spread, 1.0),
-                scale=input_scale / math.sqrt(layers + 1),
+                scale=input_scale / math.sqrt(num_layers + 1),
                 rotated=rotated,
             )
-            for layer in range(layers + 1)
+            for layer in range(num_layers + 1)
         )
         bound = hidden_channels**-0.5
         self.linears = nn.ModuleList(
-            Affine(hidden_channels, hidden_channels, bound) for _ in range(layers)
+            Affine(hidden_channels, hidden_channels, bound) for _ in range(num_layers)
         )
 
     def hidden(self, coordinates: Tensor) -> Tensor:
@@ -230,7 +230,7 @@ class SIREN(KernelNet):
     Args:
         axes, out_features, hidden_channels: see :class:`KernelNet`.
         spread: makes no difference, as sines have no place.
-        num_layers: of sines, 1 at least (published code counts the output layer too).
+        num_layers: of sines (published code counts the output layer too).
         omega_0: the frequency scale, positive.
 
     Raises:
@@ -248,15 +248,14 @@ class SIREN(KernelNet):
         num_layers: int = 2,
         omega_0: float = 30.0,
     ):
-        super().__init__(axes, out_features, hidden_channels)
-        layers = as_int('kernel_net.num_layers', num_layers, minimum=1)
+        super().__init__(axes, out_features, hidden_channels, num_layers)
         if omega_0 <= 0:
             raise ValueError(f'kernel_net.omega_0 must be positive, got {omega_0}')
         self.omega_0 = omega_0
         bound = math.sqrt(6 / hidden_channels) / omega_0
         self.linears = nn.ModuleList(
             Affine(hidden_channels if i else axes, hidden_channels, b, 1.0)
-            for i, b in enumerate([1 / axes] + [bound] * (layers - 1))
+            for i, b in enumerate([1 / axes] + [bound] * (num_layers - 1))
         )
 
     def hidden(self, coordinates: Tensor) -> Tensor:
@@ -272,7 +271,7 @@ class MLP(KernelNet):
     Args:
         axes, out_features, hidden_channels: see :class:`KernelNet`.
         spread: kinks of the first layer's units start within about +-spread.
-        num_layers: of hidden units, 1 at least.
+        num_layers: of hidden units.
 
     Raises:
         ValueError, TypeError: an argument that doesn't fit, by its name.
@@ -286,11 +285,10 @@ class MLP(KernelNet):
         hidden_channels: int = 32,
         num_layers: int = 2,
     ):
-        super().__init__(axes, out_features, hidden_channels)
-        layers = as_int('kernel_net.num_layers', num_layers, minimum=1)
+        super().__init__(axes, out_features, hidden_channels, num_layers)
         first, others = math.sqrt(6 / axes), math.sqrt(6 / hidden_channels)
         self.linears = nn.ModuleList([Affine(axes, hidden_channels, first, spread)])
-        for _ in range(layers - 1):
+        for _ in range(num_layers - 1):
             self.linears.append(Affine(hidden_channels, hidden_channels, others))
 
     def hidden(self, coordinates: Tensor) -> Tensor:
