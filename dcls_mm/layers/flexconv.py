@@ -109,7 +109,7 @@ class FlexConvNd(ConstructedConvNd):
         geometry = layer_geometry(
             self.ndim,
             extent if kernel_size is None else kernel_size,
-            1 if kernel_size is None else dilation,
+            dilation,
             None,
             extent,
             None,
@@ -136,6 +136,10 @@ class FlexConvNd(ConstructedConvNd):
         self.initial_width = _checked_width(mask_width, self.ndim)
         self.initial_mean = 1.0 if self.causal else 0.0
         if self.initial_width is None:
+            if not learn_mask:
+                raise ValueError(
+                    'learn_mask must be left out where mask_width is None, without mask'
+                )
             self.register_parameter('mask_mean', None)
             self.register_parameter('mask_width', None)
         else:
@@ -159,7 +163,8 @@ class FlexConvNd(ConstructedConvNd):
         self.net.reset_parameters()
         # The bias of the last layer is zero, so the kernel is linear in its weight.
         power = self.kernel().square().sum() / self.kernel_channels[0]
-        self.net.output.weight.mul_(power.rsqrt())
+        # Of a tiny ReLU network all units may be off.
+        self.net.output.weight.mul_(power.rsqrt().where(power > 0, 1.0))
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 

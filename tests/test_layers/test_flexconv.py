@@ -164,6 +164,20 @@ def test_initial_outputs_have_the_variance_of_the_inputs(net, options):
     assert layer.kernel().square().sum().item() == pytest.approx(32, rel=1e-5)
 
 
+@pytest.mark.parametrize('seed', range(8))
+def test_initial_values_of_a_network_that_is_off_are_finite(seed):
+    """Of one unit, at one tap: half of the seeds have no slope to scale by."""
+    torch.manual_seed(seed)
+    net = dict(type='mlp', hidden_channels=1)
+    assert torch.isfinite(FlexConv1d(1, 1, 1, kernel_net=net).kernel()).all()
+
+
+def test_a_mask_that_is_not_learned():
+    layer = flex2d(learn_mask=False)
+    layer(torch.randn(1, 3, 9, 9, dtype=torch.float64)).sum().backward()
+    assert layer.mask_width.grad is None and layer.net.output.weight.grad is not None
+
+
 @pytest.mark.parametrize('padding', ['causal', 8])
 def test_resolution(padding):
     """A finer grid has the same values at the same places, divided by its density."""
@@ -328,6 +342,7 @@ def test_initialisers_by_class_leave_the_networks_alone():
         (dict(mask_width=0), 'mask_width must be one positive number or 2.*got 0'),
         (dict(mask_width=-0.1), 'mask_width must be .*got -0.1'),
         (dict(mask_width=(0.1, 0.2, 0.3)), 'mask_width must be .* or 2 of them'),
+        (dict(mask_width=None, learn_mask=False), 'learn_mask must be left out where'),
         (dict(crop_threshold=0.0), r'crop_threshold must be in \(0, 1\).*got 0.0'),
         (dict(crop_threshold=1.0), r'crop_threshold must be in \(0, 1\).*got 1.0'),
         (dict(extent=8), r'dilated_kernel_size .*must be odd.*got \(8, 8\)'),
