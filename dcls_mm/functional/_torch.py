@@ -6,12 +6,16 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+# Memory with the channels innermost, by the number of axes of a batch of images.
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether ``x``, (batch, channels, height, width), has its channels innermost."""
-    if x.ndim != 4 or x.stride(1) != 1 or transforms_active(x):
+    """Whether ``x``, (batch, channels, *size), has its channels innermost."""
+    if x.ndim not in CHANNELS_LAST or x.stride(1) != 1 or transforms_active(x):
         return False
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    channels_last = x.is_contiguous(memory_format=CHANNELS_LAST[x.ndim])
+    return channels_last and not x.is_contiguous()
 
 
 def autocast_enabled(device_type: str) -> bool:

@@ -51,6 +51,9 @@ def test_memory_format_is_kept():
         y = convolve(x, kernel, padding=5, groups=4, backend='fft')
         assert y.is_contiguous(memory_format=layout)
         assert_close(y, F.conv2d(x, kernel, padding=5, groups=4))
+    x = torch.randn(2, 4, 6, 7, 8).contiguous(memory_format=torch.channels_last_3d)
+    y = convolve(x, torch.randn(4, 1, 5, 5, 5), padding=2, groups=4, backend='fft')
+    assert y.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 def test_autocast_stays_in_float32():

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._torch import (
+    CHANNELS_LAST,
     autocast_enabled,
     is_channels_last,
     is_recorded,
@@ -77,8 +78,9 @@ def convolve(call: ConvolutionCall) -> Tensor:
         y = _correlate(x.to(dtype), kernel.to(dtype), call)
         if call.bias is not None:
             y = y + call.bias.to(dtype).view(-1, *[1] * len(call.stride))
-    layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
-    return y.contiguous(memory_format=layout)
+    if is_channels_last(x):
+        return y.contiguous(memory_format=CHANNELS_LAST[x.ndim])
+    return y.contiguous()
 
 
 def _correlate(x: Tensor, kernel: Tensor, call: ConvolutionCall) -> Tensor:
