@@ -1,5 +1,7 @@
 """Checks of arguments that functions and layers share."""
 
+import math
+import numbers
 import operator
 from collections.abc import Iterable
 from typing import Union
@@ -34,3 +36,28 @@ def as_tuple(name: str, value: IntOrTuple, ndim: int, minimum: int) -> tuple[int
             f'{name} must be one integer or {ndim} of them, one an axis, got {value!r}'
         )
     return tuple(as_int(name, v, minimum) for v in values)
+
+
+def as_bool(name: str, value: bool) -> bool:
+    """``value`` if it is True or False, or an error that names it."""
+    if isinstance(value, bool):
+        return value
+    raise TypeError(f'{name} must be True or False, got {value!r}')
+
+
+def as_float(
+    name: str, value: float, minimum: float = -math.inf, maximum: float = math.inf
+) -> float:
+    """``value`` as a finite float from ``minimum`` to ``maximum``, or an error."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f'{name} must be a number, got {value!r}')
+    if not math.isfinite(value) or not minimum <= value <= maximum:
+        raise ValueError(f'{name} must be {_range(minimum, maximum)}, got {value!r}')
+    return float(value)
+
+
+def _range(minimum: float, maximum: float) -> str:
+    """What a number from ``minimum`` to ``maximum`` is called in an error."""
+    limits = [('at least', minimum, -math.inf), ('at most', maximum, math.inf)]
+    said = [f'{words} {limit:g}' for words, limit, none in limits if limit != none]
+    return ' and '.join(['finite', *said])

@@ -1,0 +1,53 @@
+"""Tables of what is wrong with a call, and of what the error has to say.
+
+Each module here has a list ``ROWS``; tests/test_wrong_input.py runs them all.
+"""
+
+import contextlib
+import io
+import runpy
+import sys
+from pathlib import Path
+from typing import Any, Callable, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Wrong(NamedTuple):
+    """A call that must fail.
+
+    Attributes:
+        call: is called without arguments, in an empty working directory.
+        error: the exact type of what it raises; SystemExit for a :func:`command`.
+        says: what the message contains, in any order: the argument, option or key, what
+            was expected, what came.
+    """
+
+    call: Callable[[], Any]
+    error: type
+    says: tuple[str, ...]
+
+
+def wrong(call: Callable[[], Any], error: type, *says: str) -> Wrong:
+    """A row; it must say something."""
+    assert says, 'a row without a sentence'
+    return Wrong(call, error, says)
+
+
+def command(tool: str, *arguments: Any) -> None:
+    """Runs a script, such as 'tools/test.py', in this process; its exit is raised.
+
+    What argparse prints becomes the message.
+    """
+    printed = io.StringIO()
+    before = sys.argv, list(sys.path)
+    sys.argv = [tool, *map(str, arguments)]
+    try:
+        with contextlib.redirect_stderr(printed):
+            runpy.run_path(str(ROOT / tool), run_name='__main__')
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            raise
+        raise SystemExit(f'status {ended.code}: {printed.getvalue()}') from ended
+    finally:
+        sys.argv, sys.path[:] = before
