@@ -186,7 +186,9 @@ DECAYED = dict(decay_type='layer_wise', decay_rate=0.7, num_layers=6)
 @pytest.mark.parametrize(
     'key, cfg',
     [
-        ('norm_decay_mult', dict(norm_decay_mult=0.0)),
+        ('norm_decay_mul', dict(norm_decay_mul=0.0)),
+        ('norm_decay_mult', dict(norm_decay_mult=-0.5)),
+        ('bypass_duplicate', dict(bypass_duplicate='no')),
         ('position_lr_mult', dict(position_lr_mult=-1)),
         ('position_lr_mult', dict(position_lr_mult='5')),
         ('position_lr_mult', dict(position_lr_mult=True)),
@@ -198,7 +200,7 @@ DECAYED = dict(decay_type='layer_wise', decay_rate=0.7, num_layers=6)
         ('decay_rate', dict(decay_rate=0.7)),
         ('num_layers', {**DECAYED, 'num_layers': 6.0}),
         ('num_layers', dict(decay_type='layer_wise', decay_rate=0.7)),
-        ("custom_keys['head']", dict(custom_keys={'head': dict(momentum=0.5)})),
+        ("custom_keys['head']", dict(custom_keys={'head': dict(lr_mul=0.5)})),
         ("custom_keys['head'].lr_mult", dict(custom_keys={'head': dict(lr_mult=-1)})),
     ],
 )
