@@ -280,7 +280,7 @@ def test_the_schedule_of_training_from_scratch():
 def test_what_is_compared_has_one_recipe(name):
     """But for positions, sigma and masks, which not all have."""
     kinds = {'-dcls': LEARNED, '-flex': dict(type='FlexConv2d', dilated_kernel_size=7)}
-    kinds[''] = dict(type='Conv2d', kernel_size=7, padding=3)
+    kinds[''] = dict(type='Conv2d', kernel_size=7)
     init_default_scope('mmdet')
     MMLogger.get_instance('test_optim')
     recipes = {}
