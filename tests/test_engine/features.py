@@ -17,6 +17,7 @@ from toy import ToyDataset, toy_config
 
 from dcls_mm.backbones import ReplacedConvBackbone
 from dcls_mm.engine import AliasLossHook
+from dcls_mm.engine.added_loss import unwrapped
 from dcls_mm.functional.repulsion import repulsion
 from dcls_mm.layers import DCLSConv2d, FlexConv2d
 
@@ -59,7 +60,7 @@ class Stages(nn.Module):
 class FeaturesToy(BaseModel):
     """Layers with positions, in part shared, one with a MAGNet, and a norm."""
 
-    def __init__(self, replaced=False, frozen=False):
+    def __init__(self, replaced=False, frozen=False, norm=True):
         super().__init__()
         self.stages = (
             ReplacedConvBackbone(
@@ -72,7 +73,7 @@ class FeaturesToy(BaseModel):
             else Stages()
         )
         self.flex = FlexConv2d(2, 2, 5, padding=2)
-        self.norm = nn.BatchNorm2d(2)
+        self.norm = nn.BatchNorm2d(2) if norm else nn.Identity()
         if frozen:
             self.flex.requires_grad_(False)
             for name, parameter in self.stages.named_parameters():
@@ -104,7 +105,7 @@ class KeepStart(Hook):
 
     def before_train(self, runner):
         if KeepStart.model is None:
-            KeepStart.model = copy.deepcopy(runner.model)
+            KeepStart.model = copy.deepcopy(unwrapped(runner.model))
 
 
 HOOKS = {
@@ -121,7 +122,7 @@ HOOKS = {
     ),
     'swa': dict(type='EMAHook', ema_type='StochasticWeightAverage'),
 }
-SETTINGS = ('amp', 'accumulate', 'resume', 'replaced', 'frozen')
+SETTINGS = ('amp', 'accumulate', 'resume', 'replaced', 'frozen')  # and 'ddp'
 
 
 def config_of(features, work_dir, max_epochs=EPOCHS, resume=False, **changes):
@@ -144,6 +145,7 @@ def config_of(features, work_dir, max_epochs=EPOCHS, resume=False, **changes):
             type='FeaturesToy',
             replaced='replaced' in features,
             frozen='frozen' in features,
+            norm='ddp' not in features,  # each process would take its own batch
         ),
         work_dir=str(work_dir),
         resume=resume,
@@ -165,6 +167,11 @@ def config_of(features, work_dir, max_epochs=EPOCHS, resume=False, **changes):
     )
     if 'resume' not in features:
         config['default_hooks'] = dict(checkpoint=None)
+    if 'ddp' in features:  # of processes that have been joined
+        config['launcher'] = 'pytorch'
+        config['model_wrapper_cfg'] = dict(
+            type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None
+        )
     return Config({**config, **changes})
 
 
@@ -176,9 +183,7 @@ def train(features, work_dir):
     KeepStart.model = None
     if 'resume' in features:
         Runner.from_cfg(config_of(features, work_dir, max_epochs=1)).train()
-    runner = Runner.from_cfg(
-        config_of(features, work_dir, resume='resume' in features)
-    )
+    runner = Runner.from_cfg(config_of(features, work_dir, resume='resume' in features))
     runner.train()
     return runner, KeepStart.model
 
@@ -297,5 +302,3 @@ def tensors(model):
     """All values of a model by name."""
     named = (*model.named_parameters(), *model.named_buffers())
     return {name: value.detach() for name, value in named}
-
-
