@@ -24,7 +24,8 @@ class FiniteLossHook(Hook):
     weights gave, is finite. Of several processes all end, if one has such a loss.
 
     Losses are looked at as they are logged, so before mixed precision's loss_scale: the
-    gradients that a dynamic one makes infinite, and skips, are none of this hook's.
+    gradients that a dynamic one makes infinite, and skips, are none of this hook's. A
+    forward pass that overflows in half precision is.
 
     Args:
         stop: whether to end the training, or to log a warning and go on.

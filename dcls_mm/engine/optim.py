@@ -154,13 +154,7 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
     def _kinds(self, model: nn.Module) -> Iterator[tuple[Parameter, _Kind]]:
         """The parameters that learn, each with its kind, depth included."""
         backbones = self._backbones(model)
-        placed = {
-            id(getattr(layer, name)): kind
-            for layer in model.modules()
-            for layer_class, kind, names in _PLACES
-            if isinstance(layer, layer_class)
-            for name in names
-        }
+        placed = placed_parameters(model)
         for parameter in parameters_with_places(model):
             if not parameter.value.requires_grad:
                 continue
@@ -269,6 +263,17 @@ def _bad(key: str, expected: str, value: Any) -> ConfigError:
     return ConfigError(
         f'optim_wrapper.paramwise_cfg.{key} must be {expected}, got {value!r}'
     )
+
+
+def placed_parameters(model: nn.Module) -> dict[int, str]:
+    """The ids of the parameters that say where, each with its kind."""
+    return {
+        id(getattr(layer, name)): kind
+        for layer in model.modules()
+        for layer_class, kind, names in _PLACES
+        if isinstance(layer, layer_class)
+        for name in names
+    }
 
 
 def check_unsharded(model: nn.Module, key: str) -> None:

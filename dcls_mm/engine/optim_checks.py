@@ -4,15 +4,16 @@ import inspect
 from collections.abc import Iterator
 
 from mmengine.config import Config
-from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.runner import Runner
 from torch import nn
 
+from ..layers.base import ConstructedConvNd
 from .config_checks import ConfigError
 from .finite_loss_hook import FiniteLossHook
-from .optim import DCLSOptimizerConstructor
-from .paramwise import STOCK_KEYS, check_rates
+from .optim import DCLSOptimizerConstructor, placed_parameters
+from .paramwise import STOCK_KEYS, check_rates, parameters_with_places
 
 _DEFAULT_KEYS = (*STOCK_KEYS, 'custom_keys')
 
@@ -43,10 +44,39 @@ def guard_training(runner: Runner) -> None:
     Raises:
         ConfigError: see :func:`check_optimizer`.
     """
-    for notice in check_optimizer(runner.cfg, runner.model):
+    notices = check_optimizer(runner.cfg, runner.model)
+    if isinstance(runner, Runner):  # as train() would; FlexibleRunner does otherwise
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        notices += _decayed_places(runner)
+    for notice in notices:
         runner.logger.warning(notice)
     if not any(isinstance(hook, FiniteLossHook) for hook in runner.hooks):
         runner.register_hook(FiniteLossHook())
+
+
+def _decayed_places(runner: Runner) -> list[str]:
+    """Says so if weight decay pulls positions, sigmas or masks to zero."""
+    constructor = runner.cfg.optim_wrapper.get('constructor')
+    if not isinstance(runner.optim_wrapper, OptimWrapper) or constructor in (
+        DCLSOptimizerConstructor,
+        DCLSOptimizerConstructor.__name__,
+    ):
+        return []
+    placed = placed_parameters(runner.model)
+    names = {id(value): name for name, value in runner.model.named_parameters()}
+    decayed = [
+        names[id(value)]
+        for group in runner.optim_wrapper.optimizer.param_groups
+        for value in group['params']
+        if id(value) in placed and group.get('weight_decay')
+    ]
+    if not decayed:
+        return []
+    return [
+        f'optim_wrapper: weight decay draws {len(decayed)} parameters to zero that '
+        f'stand for places ({decayed[0]}, ...), which the published training does not; '
+        "constructor='DCLSOptimizerConstructor' leaves them out"
+    ]
 
 
 def check_optimizer(cfg: Config, model: nn.Module) -> list[str]:
@@ -81,6 +111,15 @@ def check_optimizer(cfg: Config, model: nn.Module) -> list[str]:
         return notices
     if _lists_shared_twice(kind, paramwise_cfg):
         _check_shared(model, kind.__name__)
+    key = 'dwconv_decay_mult'
+    if key in paramwise_cfg and not issubclass(kind, DCLSOptimizerConstructor):
+        notices += [
+            f'optim_wrapper.paramwise_cfg.{key} leaves out {place.prefix} and other '
+            f'layers of its kind, as {kind.__name__} knows torch.nn.Conv2d alone; '
+            "constructor='DCLSOptimizerConstructor' counts them too"
+            for place in parameters_with_places(model)
+            if place.depthwise and isinstance(place.module, ConstructedConvNd)
+        ][:1]
     names = [name for name, _ in model.named_parameters()]
     unused = [
         key

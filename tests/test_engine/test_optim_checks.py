@@ -11,6 +11,7 @@ from toy import write_config
 from dcls_mm.engine import launch
 from dcls_mm.engine.config_checks import ConfigError
 from dcls_mm.engine.optim_checks import check_optimizer
+from dcls_mm.layers import DCLSConv1d
 
 DECAYED = dict(decay_type='layer_wise', decay_rate=0.7, num_layers=6)
 
@@ -108,6 +109,20 @@ def test_shared_positions_under_a_constructor_that_lists_them_twice(constructor)
     check(cfg, constructor, model, scope='mmseg')
 
 
+@pytest.mark.parametrize('constructor', [None, 'ForceDefaultOptimWrapperConstructor'])
+def test_a_key_that_cannot_reach_our_depthwise_layers(constructor):
+    places = dict(kernel_count=3, dilated_kernel_size=5)
+    model = nn.Sequential(
+        nn.Conv2d(2, 2, 3, groups=2), DCLSConv1d(2, 2, groups=2, **places)
+    )
+    cfg = dict(dwconv_decay_mult=0.0)
+    notices = check(cfg, constructor, model, 'mmseg')
+    assert len(notices) == 1
+    assert 'dwconv_decay_mult leaves out 1 and other' in notices[0]
+    assert check(cfg, constructor, model[:1], 'mmseg') == []
+    assert check(cfg, 'DCLSOptimizerConstructor', model) == []
+
+
 def test_a_layer_under_two_names_in_one_parent_is_listed_once():
     """As mmengine's constructor takes it."""
     model = nn.ModuleDict({'a': nn.Linear(2, 2)})
@@ -115,22 +130,56 @@ def test_a_layer_under_two_names_in_one_parent_is_listed_once():
     check(dict(norm_decay_mult=0.0), model=model)
 
 
-def test_the_command_says_it_before_training(tmp_path):
+def command(tmp_path, **changes):
+    """What the command logs, or what it ends with."""
     no_test = {
         f'{stage}_{part}': None
         for stage in ('val', 'test')
         for part in ('dataloader', 'cfg', 'evaluator')
     }
+    wrapper = dict(optimizer=dict(type='AdamW', lr=0.1, weight_decay=0.1), **changes)
     config = write_config(
         tmp_path / 'toy.py',
-        model={'type': 'PositionsToy'},
-        optim_wrapper={
-            'optimizer': {'type': 'AdamW', 'lr': 0.1, 'weight_decay': 0.1},
-            'paramwise_cfg': {'custom_keys': {'.P': {'decay_mult': 0.0}}},
-        },
+        model={'type': 'PositionsToy', 'interpolation': 'gauss'},
+        optim_wrapper=wrapper,
+        param_scheduler=None,
+        train_cfg={'by_epoch': True, 'max_epochs': 1},
         **no_test,
     )
     options = {'config': config, 'work_dir': str(tmp_path / 'work')}
-    with pytest.raises(SystemExit, match='error: .*DCLSOptimizerConstructor'):
+    try:
         launch.run(launch.train, options)
+    except SystemExit as error:
+        return error.code
+    return ''.join(path.read_text() for path in (tmp_path / 'work').rglob('*.log'))
+
+
+def test_the_command_says_it_before_training(tmp_path):
+    custom = {'.P': {'decay_mult': 0.0}}
+    said = command(tmp_path, paramwise_cfg={'custom_keys': custom})
+    assert said.startswith('error: ') and 'DCLSOptimizerConstructor' in said
     assert not list((tmp_path / 'work').glob('*.pth'))
+
+
+@pytest.mark.parametrize(
+    'changes, count',
+    [
+        ({}, 4),
+        (
+            {
+                'paramwise_cfg': {
+                    'bypass_duplicate': True,
+                    'custom_keys': {'.P': {'decay_mult': 0.0}},
+                }
+            },
+            2,
+        ),
+        ({'constructor': 'DCLSOptimizerConstructor'}, 0),
+    ],
+    ids=['no paramwise_cfg', 'P alone', 'ours'],
+)
+def test_the_command_tells_of_places_that_decay(tmp_path, changes, count):
+    said = command(tmp_path, **changes)
+    assert (f'draws {count} parameters to zero' in said) == bool(count)
+    assert ('draws' in said) == bool(count)
+    assert (tmp_path / 'work' / 'epoch_1.pth').exists()
