@@ -226,6 +226,8 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
     def _validate_cfg(self) -> None:
         check_rates(self.optimizer_cfg, self.paramwise_cfg)
         super()._validate_cfg()
+        # A ConfigDict would make parameter groups such too, which dynamo can't read.
+        self.optimizer_cfg = dict(self.optimizer_cfg)
         if self.base_lr is None:
             raise ConfigError('optim_wrapper.optimizer.lr must be given')
         for key in self.paramwise_cfg:

@@ -7,13 +7,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, MODELS
 from positions_toy import PositionsToy, train
 
-from dcls_mm.engine import AliasLossHook, RepulsionLossHook
+from dcls_mm.engine import (
+    AliasLossHook,
+    DCLSOptimizerConstructor,
+    RepulsionLossHook,
+)
 from dcls_mm.engine.added_loss import AddedLoss
 from dcls_mm.engine.config_checks import ConfigError
 from dcls_mm.functional.repulsion import repulsion
@@ -193,3 +198,50 @@ def test_the_loss_is_computed_without_autocast():
     with torch.autocast('cpu', torch.bfloat16):
         model(**data, mode='loss')
     assert seen == [False]
+
+
+class OddLoss(AddedLoss, Hook):
+    """A loss in every second iteration."""
+
+    loss_name = 'loss_odd'
+
+    def is_due(self, runner):
+        return runner.iter % 2 == 1
+
+    def before_train(self, runner):
+        self.weight = runner.model.net.weight
+        self.add_loss(runner)
+
+    def loss(self):
+        return self.weight.square().sum()
+
+
+class OneLayer(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Linear(4, 1)
+
+    def forward(self, x, mode='tensor'):
+        return {'loss_fit': self.net(x).mean()}
+
+
+def test_a_compiled_training_step_has_it_when_it_is_due():
+    """mmengine's cfg.compile does so; groups of our constructor are plain dicts."""
+    model, hook = OneLayer(), OddLoss()
+    cfg = ConfigDict(optimizer=dict(type='SGD', lr=0.1), type='OptimWrapper')
+    wrapper = DCLSOptimizerConstructor(cfg)(model)
+    assert {type(group) for group in wrapper.optimizer.param_groups} == {dict}
+    runner = SimpleNamespace(model=model, epoch=0, iter=0, hooks=[hook])
+    hook.before_train(runner)
+    step = torch.compile(model.train_step, backend='eager')
+    for runner.iter in range(4):
+        hook.before_train_iter(runner, 0)
+        odd = model.net.weight.detach().square().sum()
+        logged = step({'x': torch.ones(2, 4)}, wrapper)
+        hook.after_train_iter(runner, 0)
+        assert ('loss_odd' in logged) == (runner.iter % 2 == 1)
+        if 'loss_odd' in logged:
+            torch.testing.assert_close(logged['loss_odd'].detach(), odd)
+            total = logged['loss_fit'] + logged['loss_odd']
+            torch.testing.assert_close(logged['loss'], total)
+    torch.compiler.reset()
