@@ -22,6 +22,7 @@ from .paramwise import (
     parameters_with_places,
     stock_decay,
     stock_rate,
+    unknown_settings,
 )
 
 DECAY_TYPES = ('layer_wise', 'stage_wise')
@@ -225,6 +226,8 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
 
     def _validate_cfg(self) -> None:
         check_rates(self.optimizer_cfg, self.paramwise_cfg)
+        for problem in unknown_settings(self.optimizer_cfg, self.paramwise_cfg):
+            raise ConfigError(problem)
         super()._validate_cfg()
         # A ConfigDict would make parameter groups such too, which dynamo can't read.
         self.optimizer_cfg = dict(self.optimizer_cfg)

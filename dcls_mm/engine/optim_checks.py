@@ -13,7 +13,12 @@ from ..layers.base import ConstructedConvNd
 from .config_checks import ConfigError
 from .finite_loss_hook import FiniteLossHook
 from .optim import DCLSOptimizerConstructor, placed_parameters
-from .paramwise import STOCK_KEYS, check_rates, parameters_with_places
+from .paramwise import (
+    STOCK_KEYS,
+    check_rates,
+    parameters_with_places,
+    unknown_settings,
+)
 
 _DEFAULT_KEYS = (*STOCK_KEYS, 'custom_keys')
 
@@ -107,6 +112,9 @@ def check_optimizer(cfg: Config, model: nn.Module) -> list[str]:
     if kind is None:  # mmengine says so
         return []
     notices = _check_keys(kind, paramwise_cfg)
+    notices += unknown_settings(
+        wrapper.optimizer, paramwise_cfg
+    )  # in mmseg's DNLNet too
     if not isinstance(model, nn.Module):  # FlexibleRunner builds it later
         return notices
     if _lists_shared_twice(kind, paramwise_cfg):

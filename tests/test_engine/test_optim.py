@@ -200,7 +200,7 @@ DECAYED = dict(decay_type='layer_wise', decay_rate=0.7, num_layers=6)
         ('decay_rate', dict(decay_rate=0.7)),
         ('num_layers', {**DECAYED, 'num_layers': 6.0}),
         ('num_layers', dict(decay_type='layer_wise', decay_rate=0.7)),
-        ("custom_keys['head']", dict(custom_keys={'head': dict(lr_mul=0.5)})),
+        ("custom_keys['head'].lr_mul", dict(custom_keys={'head': dict(lr_mul=0.5)})),
         ("custom_keys['head'].lr_mult", dict(custom_keys={'head': dict(lr_mult=-1)})),
     ],
 )

@@ -92,6 +92,13 @@ def test_custom_keys_that_fit_no_parameter():
     ]
 
 
+def test_settings_that_an_optimizer_passes_over():
+    """As in mmseg's own config of DNLNet: mmseg 0 called it so."""
+    notices = check(dict(custom_keys={'head': dict(wd_mult=0.0, betas=(0.5, 0.9))}))
+    assert len(notices) == 1
+    assert "custom_keys['head'].wd_mult is unknown" in notices[0]
+
+
 @pytest.mark.parametrize('constructor', [None, 'ForceDefaultOptimWrapperConstructor'])
 def test_shared_positions_under_a_constructor_that_lists_them_twice(constructor):
     model = PositionsToy()

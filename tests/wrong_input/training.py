@@ -184,9 +184,9 @@ ROWS = [
     constructor(f'{PARAMWISE}.custom_keys', 'a dict', "['P']", custom_keys=['P']),
     constructor(f"{PARAMWISE}.custom_keys['P']", 'a dict', '5', custom_keys={'P': 5}),
     constructor(
-        f"{PARAMWISE}.custom_keys['P']",
-        'lr_mult, decay_mult and settings of the optimizer',
-        'betas',
+        f"{PARAMWISE}.custom_keys['P'].lr_mul is unknown",
+        'lr_mult and decay_mult',
+        'AdamW takes lr, betas',
         custom_keys={'P': dict(lr_mul=5)},
     ),
     constructor(
