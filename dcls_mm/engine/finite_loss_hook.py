@@ -119,4 +119,4 @@ def _highest_rate(runner) -> str:
         for name, values in runner.optim_wrapper.get_lr().items()
         if name.rpartition('.')[2] == 'lr' and values
     ]
-    return f'at present {max(rates, default=0):g}'
+    return f'its groups learn at up to {max(rates, default=0):g}'

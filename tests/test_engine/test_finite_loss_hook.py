@@ -84,7 +84,11 @@ def test_the_first_loss_that_is_none_ends_it(tmp_path, at, says):
     assert said.startswith(
         f'error: iteration {at}: the loss is not finite (loss nan, loss_b nan)'
     )
-    for text in (*says, 'optimizer.lr (at present 0.01)', 'finite_loss.stop=False'):
+    for text in (
+        *says,
+        'optimizer.lr (its groups learn at up to 0.01)',
+        'finite_loss.stop=False',
+    ):
         assert text.replace('{}', str(tmp_path / 'work')) in said
 
 
@@ -97,7 +101,7 @@ def test_a_learning_rate_that_cannot_be_meant(tmp_path):
     options = {'cfg_options': {'optim_wrapper.optimizer.lr': 1e30}}
     said = train(tmp_path, 100, options=options)
     assert said.startswith('error: iteration 2: the loss is not finite (loss ')
-    assert 'optimizer.lr (at present 1e+30)' in said
+    assert 'optimizer.lr (its groups learn at up to 1e+30)' in said
 
 
 @pytest.mark.parametrize(
@@ -165,7 +169,7 @@ def test_whatever_is_called_a_loss_counts(outputs):
     runner.optim_wrapper = torch.nn.Module()
     runner.optim_wrapper.get_lr = lambda: {'d.lr': [0.5]}
     hook.before_train(runner)
-    with pytest.raises(NonFiniteLossError, match='iteration 1: .* -?inf.*present 0.5'):
+    with pytest.raises(NonFiniteLossError, match='iteration 1: .* -?inf.*up to 0.5'):
         hook.after_train_iter(runner, 0, outputs=outputs)
 
 
