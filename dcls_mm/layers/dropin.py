@@ -157,6 +157,9 @@ class _DclsN_Md(PublishedLayer):
         )
         self.dense_kernel_size = dense
 
+    def extra_repr(self) -> str:
+        return f'{super().extra_repr()}, dense_kernel_size={self.dense_kernel_size}'
+
 
 class Dcls2_1d(_DclsN_Md, DCLSConv2d):
     """:class:`_DclsN_Md` over (batch, channels, height, width).
@@ -235,3 +238,6 @@ class Dcls2dK1d(_DclsNd, DCLSConv2d):
             interpolation=self.interpolation,
         )
         return kernel.unsqueeze(-1 - self.flat_dim)
+
+    def extra_repr(self) -> str:
+        return f'{super().extra_repr()}, flat_dim={self.flat_dim}'

@@ -49,7 +49,7 @@ class PublishedLayer(DCLSConvNd):
         ValueError, TypeError: an argument that doesn't fit, by its name.
     """
 
-    # The published list, for code that reads it; torch.jit.script doesn't take these.
+    # The published list, for code that reads it.
     __constants__ = [
         'stride',
         'padding',
@@ -206,13 +206,11 @@ class PublishedLayer(DCLSConvNd):
             f'version={self.version}',
             f'dilated_kernel_size={self.dilated_kernel_size}',
         ]
-        published = published_axes(self.interpolation, self.ndim)
         optional = [
             ('padding', self.padding, (0,) * self.ndim),
             ('groups', self.groups, 1),
             ('bias', self.bias is not None, True),
             ('padding_mode', self.padding_mode, 'zeros'),
-            ('position_axes', self.position_axes, published),
             ('integer_positions', self.integer_positions, False),
             ('backend', self.backend, None),
         ]
