@@ -2,10 +2,12 @@
 
 from typing import Optional, Union
 
+import torch
 from torch import Tensor
 
 from ..functional import INTERPOLATIONS, convolve
 from ..functional._arguments import IntOrTuple, as_bool, as_int, as_tuple
+from ..functional._torch import is_compiling
 from ..functional.convolution import padding_sides
 from .dcls import DCLSConvNd
 from .geometry import published_axes
@@ -63,6 +65,7 @@ class PublishedLayer(DCLSConvNd):
         'version',
     ]
     kernel_module: type[ConstructKernelNd]
+    _kept_values: list[Tensor] = []  # of which the kept kernel is made; never changed
 
     def __init__(
         self,
@@ -176,6 +179,27 @@ class PublishedLayer(DCLSConvNd):
             backend=self.backend,
         )
 
+    def _current_kernel(self) -> Tensor:
+        """See the base; a write through ``.data`` is noticed too.
+
+        Code for the published package writes so, and that package keeps no kernel. It
+        leaves no trace, so the values are compared; where this would wait for a device,
+        no kernel is kept.
+        """
+        if self.training or torch.is_grad_enabled() or is_compiling():
+            return super()._current_kernel()
+        if self.weight.device.type != 'cpu':
+            return self.kernel()
+        values = [p for p in (self.weight, self.P, self.SIG) if p is not None]
+        kept = self._kept_values
+        if len(kept) != len(values) or not all(map(_equal, kept, values)):
+            self._kept_kernel = None
+            self._kept_values = [value.detach().clone() for value in values]
+        return super()._current_kernel()
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), '_kept_values': []}
+
     def elements(self) -> tuple[Tensor, Tensor, Optional[Tensor]]:
         """See DCLSConvNd; without a SIG that the version does not read."""
         weight, positions, sigma = super().elements()
@@ -238,3 +262,7 @@ class PublishedLayer(DCLSConvNd):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing, unexpected, errors
         )
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)

@@ -268,6 +268,23 @@ def test_copies_have_a_version_of_their_own():
     assert [name for name, _ in layer.named_modules()] == ['']
 
 
+@pytest.mark.parametrize('parameter', ['weight', 'P', 'SIG'])
+def test_a_write_through_data_in_evaluation(parameter):
+    """It leaves no trace in torch; the published layer builds its kernel anew."""
+    ours, theirs = pair('Dcls2d')
+    x = image('Dcls2d')
+    with torch.no_grad():
+        for layer in (ours.eval(), theirs.eval()):
+            layer(x)
+            getattr(layer, parameter).data.mul_(0.5)
+        assert_close(ours(x), theirs(x), factor=10)
+        kernel = ours._current_kernel()
+        assert ours._current_kernel() is kernel, 'kept where nothing changes'
+        copied = pickle.loads(pickle.dumps(ours))
+        assert torch.equal(copied(x), ours(x))
+        assert_close(ours.float()(x.float()), theirs.float()(x.float()), factor=10)
+
+
 def test_initial_values_of_a_changed_version():
     """The published layer gives a SIG that it does not read 0."""
     ours, theirs = pair('Dcls1d')
