@@ -105,28 +105,35 @@ class ConstructKernelNd(nn.Module):
         """(out, in // groups, count) -> (out, in // groups, *dilated_kernel_size).
 
         Raises:
-            ValueError: a shape doesn't fit, or SIG is missing for 'max' or 'gauss'.
+            TypeError: one is no tensor, as SIG must be for 'max' and 'gauss'.
+            ValueError: a shape doesn't fit.
         """
         interpolation = published_interpolation(self.version)
         (layer,) = self._layer
         axes = published_axes(interpolation, self.ndim)
         if layer is not None:
             axes = layer.position_axes
-        rows = len(axes)
-        if len(P) != rows:
-            raise ValueError(f'P must have {rows} rows, one an axis, got {len(P)}')
-        order = sorted(range(rows), key=axes.__getitem__)
-        sigma = None
+        given = {'W': W, 'P': P}
         if INTERPOLATIONS[interpolation].has_sigma:
-            if SIG is None:
-                raise ValueError(
-                    f'SIG must be given for version {self.version!r}, got None'
+            given['SIG'] = SIG
+        for name, value in given.items():
+            if not isinstance(value, Tensor):
+                raise TypeError(
+                    f'{name} must be a tensor for version {self.version!r}, '
+                    f'got {type(value).__name__}'
                 )
-            sigma = SIG[order]
+        order = sorted(range(len(axes)), key=axes.__getitem__)
+        placed = []
+        for name, rows in list(given.items())[1:]:
+            if rows.shape != (len(axes), *W.shape):
+                raise ValueError(
+                    f"{name} must have a row for each of {len(axes)} axes, of W's "
+                    f'shape {tuple(W.shape)}, got {tuple(rows.shape)}'
+                )
+            placed.append(rows[order])
         return construct_kernel(
             W,
-            P[order],
-            sigma,
+            *placed,
             kernel_size=self.dilated_kernel_size,
             interpolation=interpolation,
         )
