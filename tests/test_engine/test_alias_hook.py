@@ -78,7 +78,7 @@ def train(tmp_path, kernel_net='magnet', lr=0.01, **hook):
 
 @pytest.mark.parametrize(('with_mask', 'method'), KINDS)
 def test_joins_the_loss(tmp_path, with_mask, method):
-    train(tmp_path, weight=0.5, with_mask=with_mask, method=method)
+    runner = train(tmp_path, weight=0.5, with_mask=with_mask, method=method)
     assert len(LossRecorder.rows) > 1
     for penalties, logged in LossRecorder.rows:
         expected = 0.5 * sum(penalties[with_mask, method])
@@ -86,10 +86,13 @@ def test_joins_the_loss(tmp_path, with_mask, method):
         assert logged['loss_alias'].item() == pytest.approx(expected, rel=1e-5)
         total = logged['loss_fit'] + logged['loss_alias']
         torch.testing.assert_close(logged['loss'], total)
+    assert 'parse_losses' not in vars(runner.model)
 
 
-def test_gives_the_models_parse_losses_back(tmp_path):
-    assert 'parse_losses' not in vars(train(tmp_path).model)
+def test_lowers_the_frequencies(tmp_path):
+    train(tmp_path, weight=100.0)
+    first, last = (LossRecorder.rows[i][0][True, 'per_filter'] for i in (0, -1))
+    assert all(b < 0.99 * a for a, b in zip(first, last))
 
 
 def test_the_defaults_are_the_published_settings():
@@ -105,12 +108,6 @@ def test_the_defaults_are_the_published_settings():
     assert hook.loss().item() == pytest.approx(0.1 * (0.04 + 0.49), rel=1e-5)
     hook.layers = [layer, layer]
     assert hook.loss().item() == pytest.approx(0.2 * (0.04 + 0.49), rel=1e-5)
-
-
-def test_lowers_the_frequencies(tmp_path):
-    train(tmp_path, weight=100.0)
-    first, last = (LossRecorder.rows[i][0][True, 'per_filter'] for i in (0, -1))
-    assert all(b < 0.99 * a for a, b in zip(first, last))
 
 
 def test_a_model_without_such_layers(tmp_path):
