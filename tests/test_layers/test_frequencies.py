@@ -17,8 +17,8 @@ def layer_1d(**options):
     return FlexConv1d(
         1,
         1,
-        9,
-        resolution=SAMPLES / 8,
+        65,
+        resolution=SAMPLES / 64,
         padding='same',
         crop_threshold=None,
         dtype=torch.float64,
