@@ -69,7 +69,8 @@ ROWS = [
     wrong(
         made('Dcls2d', dilated_kernel_size='7'),
         TypeError,
-        "dilated_kernel_size must be an integer, got '7'",
+        'dilated_kernel_size must be an integer',
+        "got '7'",
     ),
     wrong(
         made('Dcls2d', dilated_kernel_size=(5, 5, 5)),
@@ -203,7 +204,8 @@ ROWS = [
     wrong(
         lambda: dropin.ConstructKernel2d('4', 4, 1, 3, 5, 'v1'),
         TypeError,
-        "out_channels must be an integer, got '4'",
+        'out_channels must be an integer',
+        "got '4'",
     ),
     wrong(
         lambda: setattr(dropin.ConstructKernel1d(4, 4, 1, 3, 5, 'v1'), 'version', 1),
@@ -260,7 +262,7 @@ ROWS = [
     wrong(LEGACY(3, gain=0), ValueError, 'gain must be a positive number, got 0'),
     wrong(LEGACY(3, bias=2), TypeError, 'bias must be True or False, got 2'),
     wrong(LEGACY(None), TypeError, 'kernel_size must be an integer, got None'),
-    wrong(LEGACY(3, dilation='2'), TypeError, "dilation must be an integer, got '2'"),
+    wrong(LEGACY(3, dilation='2'), TypeError, 'dilation must be an integer', "got '2'"),
     wrong(
         LEGACY(3, formulation='im2col'),
         ValueError,

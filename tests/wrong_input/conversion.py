@@ -342,7 +342,8 @@ ROWS = [
     wrong(
         convert('from_published', plain(), dilated_kernel_size='5'),
         TypeError,
-        "dilated_kernel_size must be an integer, got '5'",
+        'dilated_kernel_size must be an integer',
+        "got '5'",
     ),
     wrong(
         convert('from_published', plain(), dilated_kernel_size=0),
@@ -390,7 +391,8 @@ ROWS = [
     wrong(
         convert('to_convnext', BACKBONE, dilated_kernel_size='17'),
         TypeError,
-        "dilated_kernel_size must be an integer, got '17'",
+        'dilated_kernel_size must be an integer',
+        "got '17'",
     ),
     wrong(
         convert('to_convnext', BACKBONE, interpolation='linear'),
@@ -426,7 +428,8 @@ ROWS = [
     wrong(
         convert('from_legacy', LEGACY, dilation='2'),
         TypeError,
-        "dilation must be an integer, got '2'",
+        'dilation must be an integer',
+        "got '2'",
     ),
     wrong(
         convert('to_legacy', plain(), kernel_size=(3, 3, 3)),
