@@ -3,11 +3,11 @@
 from typing import Optional, Union
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..functional import INTERPOLATIONS, convolve
 from ..functional._arguments import IntOrTuple, as_bool, as_int, as_tuple
-from ..functional._torch import is_compiling
+from ..functional._torch import is_compiling, transforms_active
 from ..functional.convolution import padding_sides
 from .dcls import DCLSConvNd
 from .geometry import published_axes
@@ -183,14 +183,14 @@ class PublishedLayer(DCLSConvNd):
         """See the base; a write through ``.data`` is noticed too.
 
         Code for the published package writes so, and that package keeps no kernel. It
-        leaves no trace, so the values are compared; where this would wait for a device,
-        no kernel is kept.
+        leaves no trace, so the values are compared; where there are none, or this would
+        wait for a device, no kernel is kept.
         """
         if self.training or torch.is_grad_enabled() or is_compiling():
             return super()._current_kernel()
-        if self.weight.device.type != 'cpu':
-            return self.kernel()
         values = [p for p in (self.weight, self.P, self.SIG) if p is not None]
+        if transforms_active(*values) or not all(map(_can_be_compared, values)):
+            return self.kernel()
         kept = self._kept_values
         if len(kept) != len(values) or not all(map(_equal, kept, values)):
             self._kept_kernel = None
@@ -262,6 +262,10 @@ class PublishedLayer(DCLSConvNd):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing, unexpected, errors
         )
+
+
+def _can_be_compared(value: Tensor) -> bool:
+    return type(value) in (Tensor, nn.Parameter) and value.device.type == 'cpu'
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

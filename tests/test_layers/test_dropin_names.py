@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import assert_close
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dcls_mm.layers import DCLSConv2d, dropin
 
@@ -283,6 +284,23 @@ def test_a_write_through_data_in_evaluation(parameter):
         copied = pickle.loads(pickle.dumps(ours))
         assert torch.equal(copied(x), ours(x))
         assert_close(ours.float()(x.float()), theirs.float()(x.float()), factor=10)
+
+
+@torch.no_grad()
+def test_parameters_without_values_in_evaluation():
+    """Of torch.func.vmap, of the meta device, and fake ones."""
+    layer = dropin.Dcls1d(2, 2, 3, dilated_kernel_size=5).eval()
+    x = torch.randn(1, 2, 9)
+    y = layer(x)
+    both = {k: torch.stack((p, 2 * p)) for k, p in layer.named_parameters()}
+    ys = torch.func.vmap(lambda p: torch.func.functional_call(layer, p, x))(both)
+    assert_close(ys[0], y, factor=10)
+    assert not torch.allclose(ys[1], y)
+    assert_close(layer(x), y)
+    with FakeTensorMode() as mode:
+        fake = dropin.Dcls1d(2, 2, 3, dilated_kernel_size=5).eval()
+        assert fake(mode.from_tensor(x)).shape == y.shape
+    assert copy.deepcopy(layer).to('meta')(x.to('meta')).shape == y.shape
 
 
 def test_initial_values_of_a_changed_version():
