@@ -170,7 +170,7 @@ class PublishedLayer(DCLSConvNd):
         kernel = self.DCK(weight, P, SIG)
         return convolve(
             input,
-            kernel.view(*kernel.shape[:2], *self.extent),
+            kernel.reshape(*kernel.shape[:2], *self.extent),
             bias,
             stride=self.stride,
             padding=self.padding,
