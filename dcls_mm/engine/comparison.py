@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from .. import visualization
 from .config_checks import ConfigError, check_data, check_positive, errors_about
+from .config_tree import innermost_datasets, type_name
 from .inference import build_inferencer, list_images
 from .launch import load_config
 from .models import load_trained
 from .outputs import check_folder, check_picture, label, write_picture
-from .scopes import innermost_dataset
 
 # What reads an image and its truth, and what packs them; the rest changes the image.
 _TRUTH_STEPS = re.compile(r'Load\w*|Pack\w*')
@@ -196,11 +196,22 @@ def _with_truth(
     if not cfg.get('test_dataloader'):
         raise ConfigError('the config has no test_dataloader; name images by --images')
     check_data(cfg, ['test'])
-    settings = innermost_dataset(cfg.test_dataloader.dataset)
-    settings.pipeline = [
-        step for step in settings.pipeline if _TRUTH_STEPS.fullmatch(step['type'])
+    for settings in innermost_datasets(cfg.test_dataloader.dataset).values():
+        for sample in _samples_with_truth(settings, visualizer, count):
+            yield sample
+            count -= 1
+        if not count:
+            return
+
+
+def _samples_with_truth(
+    settings: dict, visualizer: Any, count: int
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """The same of one data set."""
+    settings['pipeline'] = [
+        step for step in settings['pipeline'] if _TRUTH_STEPS.fullmatch(type_name(step))
     ]
-    has_truth = any('Annotations' in step['type'] for step in settings.pipeline)
+    has_truth = any('Annotations' in type_name(step) for step in settings['pipeline'])
     dataset = DATASETS.build(settings)
     for index in range(min(count, len(dataset))):
         sample = dataset[index]['data_samples']

@@ -6,14 +6,19 @@ from typing import Any, Optional
 
 import cv2
 import torch
+from mmengine.config import Config
 from mmengine.infer import BaseInferencer
 from mmengine.utils import track_iter_progress
 
 from .checkpoint_hooks import load_matching
 from .config_checks import ConfigError, check_positive
+from .config_tree import innermost_datasets, type_name
 from .launch import load_config
 from .models import read_checkpoint
 from .outputs import check_folder
+
+# Steps of a pipeline that the inferencers look for, by name.
+_LOADERS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadDepthAnnotation')
 
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -44,11 +49,27 @@ def build_inferencer(
         from mmdet.apis import DetInferencer as Inferencer
     else:
         from mmseg.apis import MMSegInferencer as Inferencer
+    _simplify_test_data(cfg)
     inferencer = Inferencer(cfg, weights=checkpoint, device=device)
     # They go on with random weights where a checkpoint lacks some.
     load_matching(inferencer.model, weights, checkpoint)
     inferencer.show_progress = False
     return inferencer
+
+
+def _simplify_test_data(cfg: Config) -> None:
+    """Leaves of the test data what inferencers can read.
+
+    They take the pipeline of the first data set, which may stand inside others, and
+    look for its steps by their names, also where those are classes.
+    """
+    if not cfg.get('test_dataloader'):
+        raise ConfigError('the config has no test_dataloader, whose pipeline is needed')
+    first = next(iter(innermost_datasets(cfg.test_dataloader.dataset).values()))
+    for step in first['pipeline']:
+        if type_name(step) in _LOADERS:
+            step['type'] = type_name(step)
+    cfg.test_dataloader.dataset = first
 
 
 def predict(
