@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from .. import visualization
 from .config_checks import ConfigError, check_data, check_positive, errors_about
+from .config_tree import innermost_datasets, type_name
 from .inference import check_all_read, check_score, list_images, predictions
-from .inferencers import build_inferencer, use_innermost_test_set
+from .inferencers import build_inferencer
 from .launch import load_config
 from .models import image_channels, load_trained
 from .outputs import check_folder, check_picture, label, write_picture
@@ -203,13 +204,25 @@ def _with_truth(
     cfg: Config, visualizer: Any, count: int
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """The files of the test set, each with a picture of the truth if there is any."""
+    if not cfg.get('test_dataloader'):
+        raise ConfigError('the config has no test_dataloader; name images by --images')
     check_data(cfg, ['test'])
-    use_innermost_test_set(cfg)
-    settings = cfg.test_dataloader.dataset
-    settings.pipeline = [
-        step for step in settings.pipeline if _TRUTH_STEPS.fullmatch(step['type'])
+    for settings in innermost_datasets(cfg.test_dataloader.dataset).values():
+        for sample in _samples_with_truth(settings, visualizer, count):
+            yield sample
+            count -= 1
+        if not count:
+            return
+
+
+def _samples_with_truth(
+    settings: dict, visualizer: Any, count: int
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """The same of one data set."""
+    settings['pipeline'] = [
+        step for step in settings['pipeline'] if _TRUTH_STEPS.fullmatch(type_name(step))
     ]
-    has_truth = any('Annotations' in step['type'] for step in settings.pipeline)
+    has_truth = any('Annotations' in type_name(step) for step in settings['pipeline'])
     dataset = DATASETS.build(settings)
     for index in range(min(count, len(dataset))):
         sample = dataset[index]['data_samples']

@@ -1,6 +1,5 @@
 """mmdet's and mmseg's inferencers, made to fit any config and to name classes right."""
 
-import inspect
 from copy import deepcopy
 from typing import Any, Optional
 
@@ -8,13 +7,16 @@ import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.infer import BaseInferencer
-from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
+from mmengine.registry import DATASETS
 
 from .checkpoint_hooks import load_matching
 from .config_checks import ConfigError
+from .config_tree import innermost_datasets, type_name
 from .launch import load_config
 from .models import read_checkpoint
-from .scopes import innermost_dataset
+
+# Steps of a pipeline that the inferencers look for, by name.
+_LOADERS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadDepthAnnotation')
 
 
 def build_inferencer(
@@ -40,7 +42,7 @@ def build_inferencer(
     """
     _check_device(device)
     cfg = load_config(config, cfg_options=cfg_options)
-    use_innermost_test_set(cfg)
+    _simplify_test_data(cfg)
     weights = read_checkpoint(checkpoint)
     # Not at the top of the file, as a user has mmdet or mmseg, or both.
     if cfg.default_scope == 'mmdet':
@@ -66,32 +68,26 @@ def _check_device(device: Optional[str]) -> None:
         raise ConfigError(f'--device {device}: {reason}') from error
 
 
-def use_innermost_test_set(cfg: Config) -> None:
-    """Gives ``test_dataloader.dataset`` the form that the inferencers read.
+def _simplify_test_data(cfg: Config) -> None:
+    """Leaves of the test data what inferencers can read.
 
-    They look for the pipeline in it, not in what it wraps, and for the types of the
-    pipeline's steps by their names.
+    They take the pipeline of the first data set, which may stand inside others, and
+    look for its steps by their names, also where those are classes.
 
     Raises:
         ConfigError: the config has no test set.
     """
-    if not (cfg.get('test_dataloader') or {}).get('dataset'):
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+    first = next(iter(innermost_datasets(dataset).values()), None)
+    if first is None:
         raise ConfigError(
             'the config has no test_dataloader.dataset, whose pipeline prepares the '
             'images'
         )
-    dataset = innermost_dataset(cfg.test_dataloader.dataset)
-    init_default_scope(cfg.default_scope)
-    dataset.pipeline = [_by_name(step) for step in dataset.pipeline]
-    cfg.test_dataloader.dataset = dataset
-
-
-def _by_name(step: dict) -> dict:
-    """A step of a pipeline, its type a name where the registry knows it by one."""
-    kind = step['type']
-    if inspect.isclass(kind) and TRANSFORMS.get(kind.__name__) is kind:
-        return ConfigDict(step, type=kind.__name__)
-    return step
+    for step in first['pipeline']:
+        if type_name(step) in _LOADERS:
+            step['type'] = type_name(step)
+    cfg.test_dataloader.dataset = first
 
 
 def class_names(meta: dict, cfg: Config) -> dict[str, Any]:

@@ -20,10 +20,10 @@ from mmengine.fileio import dump
 
 from .checkpoint_hooks import CheckpointMatchHook
 from .config_checks import ConfigError
+from .config_tree import innermost_datasets, type_name
 from .launch import build_runner, prepare_test
 from .models import image_channels
 from .outputs import write_file
-from .scopes import innermost_dataset
 
 SEVERITIES = (1, 2, 3, 4, 5)
 GROUPS = ('common', 'all', 'noise', 'blur', 'weather', 'digital', 'validation')
@@ -69,18 +69,16 @@ def corrupt_images(dataset: ConfigDict, corruption: str, severity: int) -> None:
     Raises:
         ConfigError: its pipeline loads no images.
     """
-    pipeline = innermost_dataset(dataset).pipeline
-    for position, step in enumerate(pipeline, 1):
-        kind = step['type']
-        name = kind if isinstance(kind, str) else kind.__name__
-        if name.rpartition('.')[2] == 'LoadImageFromFile':
-            corrupt = {'type': 'CorruptImage', 'corruption': corruption}
-            pipeline.insert(position, ConfigDict(corrupt, severity=severity))
-            return
-    raise ConfigError(
-        'test_dataloader.dataset.pipeline: has no LoadImageFromFile, after which '
-        'images could be corrupted'
-    )
+    corrupt = {'type': 'CorruptImage', 'corruption': corruption, 'severity': severity}
+    for key, one in innermost_datasets(dataset, 'test_dataloader.dataset').items():
+        names = [type_name(step) for step in one['pipeline']]
+        if 'LoadImageFromFile' not in names:
+            raise ConfigError(
+                f'{key}.pipeline: has no LoadImageFromFile, after which images could '
+                'be corrupted'
+            )
+        position = names.index('LoadImageFromFile') + 1
+        one['pipeline'].insert(position, ConfigDict(corrupt))
 
 
 def evaluate_corrupted(
