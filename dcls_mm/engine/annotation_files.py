@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 from mmengine.fileio import list_from_file
 
-from .config_checks import ConfigError, listing, suggest
+from .config_checks import ConfigError, listing, nearest
 
 # How many of VOC's files, which have one object a line and one image a file, are read.
 _XML_FILES = 100
@@ -82,7 +82,11 @@ def _origin(dataset: dict, kind: type, key: str, names: Sequence[str]) -> str:
 
 def _slips(absent: Sequence[str], known: Sequence[str]) -> str:
     """What is absent, each with the nearest that is there."""
-    return listing([repr(name) + suggest(name, known, 0.6) for name in absent], 5)
+    words = []
+    for name in absent:
+        similar = nearest(name, known, 0.6)
+        words.append(repr(name) + (f' (did you mean {similar!r}?)' if similar else ''))
+    return listing(words, 5)
 
 
 def _as_tuple(names: Sequence[str]) -> str:
@@ -104,8 +108,8 @@ def _check_coco(
     if absent:
         raise ConfigError(
             f'{origin}, but {path} has no {_slips(absent, categories)}; it has '
-            f'{listing(categories)}. The labels of all others would move: name only '
-            f'what is there, in its order: {key}={_as_tuple(categories)}'
+            f'{listing(categories)}. Each would move the labels of others: name what '
+            f'is there, in its order, such as {key}={_as_tuple(categories)}'
         )
     taken = [category for category in categories if category in set(names)]
     if len(taken) > len(names):
@@ -151,7 +155,7 @@ def _check_voc(
         found.update(dict.fromkeys(node.text for node in objects))
     others = [other for other in found if other not in names]
     unseen = [name for name in names if name not in found]
-    slips = [name for name in unseen if suggest(name, others, 0.75)]
+    slips = [name for name in unseen if nearest(name, others, 0.75)]
     if found and (slips or len(unseen) == len(names)):
         raise ConfigError(
             f'{_origin(dataset, kind, key, names)}, but the files in {folder} have no '

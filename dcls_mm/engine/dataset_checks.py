@@ -92,21 +92,22 @@ def _check_not_empty(dataloader: dict, key: str) -> None:
     """Raises if one of the data sets of a dataloader is empty."""
     settings = innermost_datasets(dataloader['dataset'], f'{key}.dataset')
     for name, one in settings.items():
+        reason = None
         with contextlib.suppress(TypeError, KeyError, ValueError):  # of another kind
             dataset = DATASETS.build({**one, 'lazy_init': True, 'pipeline': []})
-            _check_count(name, dataset)
+            reason = _why_empty(dataset)
+        if reason:
+            raise ConfigError(f'{name} is empty: {reason}')
 
 
-def _check_count(key: str, dataset: Any) -> None:
+def _why_empty(dataset: Any) -> Optional[str]:
+    """What leaves a data set of mmengine's kind without images, if it has none."""
     dataset.data_list = images = dataset.load_data_list()
-    if not dataset.filter_data():
-        raise ConfigError(f'{key} is empty: {_why_empty(dataset, len(images))}')
-
-
-def _why_empty(dataset: Any, unfiltered: int) -> str:
-    if unfiltered:
+    if dataset.filter_data():
+        return None
+    if images:
         return (
-            f'of its {unfiltered} images filter_cfg={dataset.filter_cfg} leaves none; '
+            f'of its {len(images)} images filter_cfg={dataset.filter_cfg} leaves none; '
             'are there objects of its classes?'
         )
     if dataset.ann_file or not hasattr(dataset, 'img_suffix'):
@@ -127,10 +128,12 @@ def _check(built: _Built, cfg: Config) -> None:
         count = len(dataset)
     except TypeError:  # an iterable one
         return
+    is_known = hasattr(dataset, 'load_data_list')  # is of mmengine's kind
     if count == 0:
-        raise ConfigError(f'{key} is empty')
-    if not hasattr(dataset, 'get_data_info'):
-        return  # not of mmengine's kind: what it holds is known to itself
+        reason = _why_empty(dataset) if is_known else None
+        raise ConfigError(f'{key} is empty' + (f': {reason}' if reason else ''))
+    if not is_known:
+        return
     if getattr(dataset, 'backend_args', None) is None:
         _check_files(built)
     if _loader(dataset, 'with_seg') is not None and hasattr(dataset, 'img_suffix'):

@@ -20,6 +20,9 @@ from .outputs import check_folder
 # Steps of a pipeline that the inferencers look for, by name.
 _LOADERS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadDepthAnnotation')
 
+# What draws where the config does not say.
+_VISUALIZERS = {'mmdet': 'DetLocalVisualizer', 'mmseg': 'SegLocalVisualizer'}
+
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
@@ -49,7 +52,7 @@ def build_inferencer(
         from mmdet.apis import DetInferencer as Inferencer
     else:
         from mmseg.apis import MMSegInferencer as Inferencer
-    _simplify_test_data(cfg)
+    _prepare_for_inferencer(cfg)
     inferencer = Inferencer(cfg, weights=checkpoint, device=device)
     # They go on with random weights where a checkpoint lacks some.
     load_matching(inferencer.model, weights, checkpoint)
@@ -57,11 +60,11 @@ def build_inferencer(
     return inferencer
 
 
-def _simplify_test_data(cfg: Config) -> None:
-    """Leaves of the test data what inferencers can read.
+def _prepare_for_inferencer(cfg: Config) -> None:
+    """Makes of a config one that inferencers can read.
 
-    They take the pipeline of the first data set, which may stand inside others, and
-    look for its steps by their names, also where those are classes.
+    They need a visualizer, take the pipeline of the data set, which may stand inside
+    others, and look for its steps by their names, also where those are classes.
     """
     if not cfg.get('test_dataloader'):
         raise ConfigError('the config has no test_dataloader, whose pipeline is needed')
@@ -70,6 +73,8 @@ def _simplify_test_data(cfg: Config) -> None:
         if type_name(step) in _LOADERS:
             step['type'] = type_name(step)
     cfg.test_dataloader.dataset = first
+    if not cfg.get('visualizer'):
+        cfg.visualizer = {'type': _VISUALIZERS[cfg.default_scope], 'name': 'visualizer'}
 
 
 def predict(
