@@ -161,19 +161,19 @@ def _check_files(built: _Built) -> None:
             if not os.path.isfile(path):
                 raise ConfigError(
                     f'{key}: {path!r} does not exist; is the {source} right? '
-                    f'{_neighbours(path)}'
+                    f'{_neighbours(path, info["img_path"])}'
                 )
 
 
-def _neighbours(path: str) -> str:
-    folder, name = os.path.split(path)
+def _neighbours(path: str, image: str) -> str:
+    """What there is instead of a file: of one image, or at all."""
+    folder = os.path.dirname(path)
     if not os.path.isdir(folder):
-        return f'There is no folder {folder!r}'
-    stem = os.path.splitext(name)[0]
-    alike = sorted(other for other in os.listdir(folder) if other.startswith(stem))
-    return (
-        f'There is {listing(alike, 3)}' if alike else f'{folder!r} has nothing like it'
-    )
+        return f'{folder!r} is no folder'
+    names = sorted(os.listdir(folder))
+    stem = os.path.splitext(os.path.basename(image))[0]
+    alike = [name for name in names if name.startswith(stem)]
+    return f'{folder!r} has {listing(alike or names, 3) or "no files"}'
 
 
 def _loader(dataset: Any, option: str) -> Optional[Any]:
