@@ -138,7 +138,7 @@ def _check(built: _Built, cfg: Config) -> None:
         _check_files(built)
     if _loader(dataset, 'with_seg') is not None and hasattr(dataset, 'img_suffix'):
         _check_labels(built, cfg)
-    elif not getattr(dataset, 'test_mode', True):
+    elif _loader(dataset, 'with_bbox') is not None and not dataset.test_mode:
         _check_objects(built)
 
 
@@ -177,9 +177,16 @@ def _neighbours(path: str, image: str) -> str:
 
 
 def _loader(dataset: Any, option: str) -> Optional[Any]:
-    """What loads annotations in a data set's pipeline, if it loads such as these."""
-    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
-    return next((step for step in steps if getattr(step, option, False)), None)
+    """What loads annotations in a data set's pipeline, if it loads such as these.
+
+    Only mmcv's, mmdet's and mmseg's: what others need to be called is not known here.
+    """
+    for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
+        kind = type(step)
+        is_stock = kind.__module__.partition('.')[0] in ('mmcv', 'mmdet', 'mmseg')
+        if kind.__name__ == 'LoadAnnotations' and is_stock:
+            return step if getattr(step, option, False) else None
+    return None
 
 
 def _check_labels(built: _Built, cfg: Config) -> None:

@@ -17,7 +17,7 @@ from small_data import (
 )
 
 from dcls_mm.engine.annotation_files import read_categories
-from dcls_mm.engine.class_checks import check_classes
+from dcls_mm.engine.class_checks import check_classes, foresee_test
 from dcls_mm.engine.config_checks import ConfigError
 
 STAGES = ['train', 'val', 'test']
@@ -88,9 +88,8 @@ def test_voc_gives_out_labels_by_name():
 def test_a_part_of_the_categories_is_a_choice():
     write_coco()
     (notice,) = check(detector(('ring',), 1), ['train'])
-    assert notice == f'{KEY}: leaves out 2 of the 3 categories of data/ann.json ' + (
-        '(disc, box)'
-    )
+    said = f'{KEY}: leaves out 2 of the categories of data/ann.json (disc, box)'
+    assert notice == said
 
 
 def test_a_part_of_a_segmentors_classes_is_a_choice():
@@ -132,6 +131,7 @@ def test_validation_has_the_same_classes():
     write_coco()
     cfg = with_validation(detector())
     assert not check(cfg)
+    cfg['val_evaluator'] = {'type': 'CocoMetric'}
     val = cfg['val_dataloader']['dataset']
     val['ann_file'] = 'other.json'
     val['metainfo'] = {'classes': ('ring', 'disc', 'box')}
@@ -141,6 +141,30 @@ def test_validation_has_the_same_classes():
     with pytest.raises(ConfigError, match=f'than {KEY}: not box and but cube'):
         check(cfg)
     assert not check(cfg, ['train'])
+
+
+def test_the_metric_numbers_labels_as_the_data_do():
+    write_coco(('disc', 'ring'), root='other')
+    write_coco()
+    cfg = detector()
+    cfg['test_evaluator'] = {**cfg['test_evaluator'], 'ann_file': 'other/ann.json'}
+    for evaluator in (cfg['test_evaluator'], [cfg['test_evaluator']]):
+        said = r"^test_evaluator\.ann_file: .* but other/ann\.json has no 'box'"
+        with pytest.raises(ConfigError, match=said):
+            check({**cfg, 'test_evaluator': evaluator}, ['test'])
+    assert not check(cfg, ['train'])
+
+
+def test_a_test_that_will_be_refused_is_foreseen():
+    """mmdet's base files give test_dataloader their own classes."""
+    write_coco()
+    cfg = Config(detector())
+    assert foresee_test(cfg) == []
+    cfg.test_dataloader.dataset.pop('metainfo')
+    (notice,) = foresee_test(cfg)
+    said = 'tools/test.py will refuse this config: test_dataloader.dataset.metainfo.cl'
+    assert notice.startswith(said)
+    assert not check_classes(cfg, ['train'])
 
 
 def test_models_that_take_any_text_may_have_other_classes():

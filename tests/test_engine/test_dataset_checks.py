@@ -102,6 +102,9 @@ def test_annotations_that_hold_no_object():
     write_coco(area=0)  # mmdet leaves these out
     assert refused(detector()).startswith(said)
     assert not build(detector(), 'test')
+    unlabelled = detector()
+    del unlabelled['train_dataloader']['dataset']['pipeline'][1]
+    assert not build(unlabelled)
 
 
 def test_files_that_are_not_there():

@@ -1,5 +1,7 @@
 """Classes that fit neither the data nor the model."""
 
+import contextlib
+
 from small_data import (
     detector,
     segmentor,
@@ -40,6 +42,14 @@ def coco(text):
         file.write(text)
     dataset = {'ann_file': 'other.json'}
     return launch.prepare_train(write(detector(dataset=dataset)))
+
+
+def evaluator(key, value):
+    """Prepares a test by another setting of the metric; other.json is of one class."""
+    with contextlib.suppress(ConfigError):
+        coco('{"categories": [{"id": 1, "name": "disc"}]}')
+    cfg = detector()
+    return test({**cfg, 'test_evaluator': {**cfg['test_evaluator'], key: value}})
 
 
 def voc(classes, **dataset):
@@ -231,6 +241,15 @@ CLASSES = [
     ),
 ]
 
+METRICS = [
+    wrong(
+        lambda: evaluator('ann_file', 'data/other.json'),
+        ConfigError,
+        'test_evaluator.ann_file: test_dataloader.dataset.metainfo.classes are disc, ',
+        "but data/other.json has no 'ring', 'box'; it has disc",
+    ),
+]
+
 OUTPUTS = [
     wrong(
         lambda: train(detector(count=80)),
@@ -277,4 +296,4 @@ OUTPUTS = [
     ),
 ]
 
-ROWS = [*CLASSES, *OUTPUTS]
+ROWS = [*CLASSES, *METRICS, *OUTPUTS]
