@@ -113,8 +113,10 @@ def check_categories(
     categories = read_categories(path)
     absent = [name for name in names if name not in categories]
     if absent:
+        is_other = len(absent) == len(names) > 5
+        lacks = 'none of them' if is_other else f'no {_slips(absent, categories)}'
         raise ConfigError(
-            f'{origin}, but {path} has no {_slips(absent, categories)}; it has '
+            f'{origin}, but {path} has {lacks}; it has '
             f'{listing(categories)}. Each would move the labels of others: name what '
             f'is there, in its order, such as {key}={_as_tuple(categories)}'
         )
