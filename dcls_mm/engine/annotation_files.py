@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 from mmengine.fileio import list_from_file
 
-from .config_checks import ConfigError, listing, suggest
+from .config_checks import ConfigError, listing, nearest
 
 # How many of VOC's files, which have one object a line and one image a file, are read.
 _XML_FILES = 100
@@ -63,7 +63,7 @@ def _category_names(
         return [part['name'] for part in categories]
 
 
-def _local_path(dataset: dict, name: str) -> Optional[str]:
+def local_path(dataset: dict, name: str) -> Optional[str]:
     """The file that a data set reads, where it lies on this machine."""
     path = dataset.get(name) or ''
     root = dataset.get('data_root') or ''
@@ -82,32 +82,45 @@ def _origin(dataset: dict, kind: type, key: str, names: Sequence[str]) -> str:
 
 def _slips(absent: Sequence[str], known: Sequence[str]) -> str:
     """What is absent, each with the nearest that is there."""
-    return listing([repr(name) + suggest(name, known, 0.6) for name in absent], 5)
+    words = []
+    for name in absent:
+        similar = nearest(name, known, 0.6)
+        words.append(repr(name) + (f' (did you mean {similar!r}?)' if similar else ''))
+    return listing(words, 5)
 
 
 def _as_tuple(names: Sequence[str]) -> str:
     return repr(tuple(names)) if len(names) <= 20 else f'its {len(names)} names'
 
 
-def _check_coco(
-    dataset: dict, kind: type, name: str, key: str, names: Sequence[str]
+def check_categories(
+    path: str, key: str, names: Sequence[str], origin: str
 ) -> list[str]:
-    """mmdet gives out labels in the file's order to those categories that are named."""
-    if kind.load_data_list.__qualname__ != 'CocoDataset.load_data_list':
-        return []
-    path = _local_path(dataset, 'ann_file')
-    if path is None:
-        return []
+    """Checks that labels by the order of a COCO file's categories are those of names.
+
+    Args:
+        path: The annotation file.
+        key: What sets the names.
+        names: Of the classes.
+        origin: How the message begins, on where the names come from.
+
+    Returns:
+        The categories that are left out.
+
+    Raises:
+        ConfigError: a name is not among the categories, or the order is another.
+    """
     categories = read_categories(path)
-    origin = _origin(dataset, kind, key, names)
     absent = [name for name in names if name not in categories]
     if absent:
+        is_other = len(absent) == len(names) > 5
+        lacks = 'none of them' if is_other else f'no {_slips(absent, categories)}'
         raise ConfigError(
-            f'{origin}, but {path} has no {_slips(absent, categories)}; it has '
-            f'{listing(categories)}. The labels of all others would move: name only '
-            f'what is there, in its order: {key}={_as_tuple(categories)}'
+            f'{origin}, but {path} has {lacks}; it has '
+            f'{listing(categories)}. Each would move the labels of others: name what '
+            f'is there, in its order, such as {key}={_as_tuple(categories)}'
         )
-    taken = [category for category in categories if category in set(names)]
+    taken = [category for category in categories if category in {*names}]
     if len(taken) > len(names):
         twice = [name for name in names if taken.count(name) > 1]
         raise ConfigError(f'{path} has two categories of one name: {listing(twice)}')
@@ -116,12 +129,24 @@ def _check_coco(
             f'{origin}, but {path} has them in the order {listing(taken)}, and its '
             f'order gives the labels; write {key}={_as_tuple(taken)}'
         )
-    left = [category for category in categories if category not in set(names)]
+    return [category for category in categories if category not in {*names}]
+
+
+def _check_coco(
+    dataset: dict, kind: type, name: str, key: str, names: Sequence[str]
+) -> list[str]:
+    """mmdet gives out labels in the file's order to those categories that are named."""
+    if kind.load_data_list.__qualname__ != 'CocoDataset.load_data_list':
+        return []
+    path = local_path(dataset, 'ann_file')
+    if path is None:
+        return []
+    origin = _origin(dataset, kind, key, names)
+    left = check_categories(path, key, names, origin)
     if not left:
         return []
     return [
-        f'{key}: leaves out {len(left)} of the {len(categories)} categories of {path} '
-        f'({listing(left)})'
+        f'{key}: leaves out {len(left)} of the categories of {path} ({listing(left)})'
     ]
 
 
@@ -129,7 +154,7 @@ def _check_voc(
     dataset: dict, kind: type, name: str, key: str, names: Sequence[str]
 ) -> list[str]:
     """mmdet passes over objects of other names."""
-    path = _local_path(dataset, 'ann_file')
+    path = local_path(dataset, 'ann_file')
     if path is None:
         return []
     prefix = (dataset.get('data_prefix') or {}).get('sub_data_root', '')
@@ -151,7 +176,7 @@ def _check_voc(
         found.update(dict.fromkeys(node.text for node in objects))
     others = [other for other in found if other not in names]
     unseen = [name for name in names if name not in found]
-    slips = [name for name in unseen if suggest(name, others, 0.75)]
+    slips = [name for name in unseen if nearest(name, others, 0.75)]
     if found and (slips or len(unseen) == len(names)):
         raise ConfigError(
             f'{_origin(dataset, kind, key, names)}, but the files in {folder} have no '

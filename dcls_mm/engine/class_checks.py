@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, MODELS, Registry
 
-from .annotation_files import FILE_CHECKS
+from .annotation_files import FILE_CHECKS, check_categories, local_path
 from .config_checks import ConfigError, listing
 from .config_tree import innermost_datasets, type_name
 
@@ -55,9 +55,10 @@ def check_classes(cfg: Config, stages: Sequence[str]) -> list[str]:
     """
     notices = []
     lists = []
-    for key in (f'{stage}_dataloader' for stage in stages):
-        dataloader = cfg.get(key) or {}
-        found = innermost_datasets(dataloader.get('dataset'), f'{key}.dataset')
+    for stage in stages:
+        dataloader = cfg.get(f'{stage}_dataloader') or {}
+        key = f'{stage}_dataloader.dataset'
+        found = innermost_datasets(dataloader.get('dataset'), key)
         for name, dataset in found.items():
             kind = _find_class(DATASETS, cfg.default_scope, dataset)
             classes = _classes(dataset, name, kind)
@@ -68,6 +69,7 @@ def check_classes(cfg: Config, stages: Sequence[str]) -> list[str]:
                 if base.__name__ in FILE_CHECKS:
                     check = FILE_CHECKS[base.__name__]
                     notices += check(dataset, kind, name, classes.key, classes.names)
+                    _check_metrics(cfg, stage, classes)
                     break
     model = cfg.get('model') or {}
     if lists and not any(part in model for part in _TEXT_PARTS):
@@ -75,6 +77,15 @@ def check_classes(cfg: Config, stages: Sequence[str]) -> list[str]:
             _check_equal(lists[0], other)
         _check_outputs(cfg, lists[0])
     return list(dict.fromkeys(notices))
+
+
+def foresee_test(cfg: Config) -> list[str]:
+    """What to log at the start of a training whose config is for no test after it."""
+    try:
+        check_classes(cfg, ['train', 'test'])
+    except ConfigError as error:
+        return [f'tools/test.py will refuse this config: {error}']
+    return []
 
 
 def _find_class(registry: Registry, scope: str, node: dict) -> Optional[type]:
@@ -140,6 +151,18 @@ def _checked(names: Any, key: str) -> tuple[str, ...]:
         if names.count(name) > 1:
             raise ConfigError(f'{key} has {name!r} {names.count(name)} times')
     return tuple(names)
+
+
+def _check_metrics(cfg: Config, stage: str, classes: _Classes) -> None:
+    """Checks the files of COCO's metric, which numbers labels as the data sets do."""
+    evaluator = cfg.get(f'{stage}_evaluator') or []
+    for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
+        if type_name(metric) == 'CocoMetric':
+            path = local_path(metric, 'ann_file')
+            if path is not None:
+                origin = f'{stage}_evaluator.ann_file: {classes.key} are '
+                origin += listing(classes.names)
+                check_categories(path, classes.key, classes.names, origin)
 
 
 def _check_equal(first: _Classes, other: _Classes) -> None:

@@ -88,7 +88,7 @@ def _override_problem(cfg: Config, key: str) -> Optional[str]:
     first, *rest = parts = key.split('.')
     if first not in _TOP_LEVEL:
         if first not in cfg:
-            return f'no config has a {first}' + suggest(first, _TOP_LEVEL, 0.6)
+            return f'no config has a {first}' + _suggestion(first, _TOP_LEVEL, 0.6)
         copies = ', '.join(_copies(cfg, first)) or 'what was made of it'
         return (
             f'{first} is a variable of the config file, whose value has been used by '
@@ -111,7 +111,7 @@ def _override_problem(cfg: Config, key: str) -> Optional[str]:
         elif part in section:
             section = section[part]
         else:  # A new key is fine, unless it looks like a slip for another.
-            suggestion = suggest(part, section, 0.75)
+            suggestion = _suggestion(part, section, 0.75)
             is_section = depth < len(rest)
             if is_section and suggestion:
                 return f'{where} has no {part}{suggestion}'
@@ -119,11 +119,22 @@ def _override_problem(cfg: Config, key: str) -> Optional[str]:
     return None
 
 
-def suggest(name: str, known: Iterable[str], cutoff: float) -> str:
-    """The end of a message about a name: the nearest of those that are known."""
+def nearest(name: str, known: Iterable[str], cutoff: float) -> Optional[str]:
+    """The known name that is most like one that is not known, in any case of letters.
+
+    Args:
+        name: What is not known.
+        known: The names that are.
+        cutoff: How alike they must be, from 0 to 1.
+    """
     folded = {other.casefold(): other for other in known}
     similar = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=cutoff)
-    return f'; did you mean {folded[similar[0]]}?' if similar else ''
+    return folded[similar[0]] if similar else None
+
+
+def _suggestion(name: str, known: Iterable[str], cutoff: float) -> str:
+    similar = nearest(name, known, cutoff)
+    return f'; did you mean {similar}?' if similar else ''
 
 
 def listing(names: Sequence[str], most: int = 10) -> str:

@@ -92,21 +92,22 @@ def _check_not_empty(dataloader: dict, key: str) -> None:
     """Raises if one of the data sets of a dataloader is empty."""
     settings = innermost_datasets(dataloader['dataset'], f'{key}.dataset')
     for name, one in settings.items():
+        reason = None
         with contextlib.suppress(TypeError, KeyError, ValueError):  # of another kind
             dataset = DATASETS.build({**one, 'lazy_init': True, 'pipeline': []})
-            _check_count(name, dataset)
+            reason = _why_empty(dataset)
+        if reason:
+            raise ConfigError(f'{name} is empty: {reason}')
 
 
-def _check_count(key: str, dataset: Any) -> None:
+def _why_empty(dataset: Any) -> Optional[str]:
+    """What leaves a data set of mmengine's kind without images, if it has none."""
     dataset.data_list = images = dataset.load_data_list()
-    if not dataset.filter_data():
-        raise ConfigError(f'{key} is empty: {_why_empty(dataset, len(images))}')
-
-
-def _why_empty(dataset: Any, unfiltered: int) -> str:
-    if unfiltered:
+    if dataset.filter_data():
+        return None
+    if images:
         return (
-            f'of its {unfiltered} images filter_cfg={dataset.filter_cfg} leaves none; '
+            f'of its {len(images)} images filter_cfg={dataset.filter_cfg} leaves none; '
             'are there objects of its classes?'
         )
     if dataset.ann_file or not hasattr(dataset, 'img_suffix'):
@@ -127,15 +128,17 @@ def _check(built: _Built, cfg: Config) -> None:
         count = len(dataset)
     except TypeError:  # an iterable one
         return
+    is_known = hasattr(dataset, 'load_data_list')  # is of mmengine's kind
     if count == 0:
-        raise ConfigError(f'{key} is empty')
-    if not hasattr(dataset, 'get_data_info'):
-        return  # not of mmengine's kind: what it holds is known to itself
+        reason = _why_empty(dataset) if is_known else None
+        raise ConfigError(f'{key} is empty' + (f': {reason}' if reason else ''))
+    if not is_known:
+        return
     if getattr(dataset, 'backend_args', None) is None:
         _check_files(built)
     if _loader(dataset, 'with_seg') is not None and hasattr(dataset, 'img_suffix'):
         _check_labels(built, cfg)
-    elif not getattr(dataset, 'test_mode', True):
+    elif _loader(dataset, 'with_bbox') is not None and not dataset.test_mode:
         _check_objects(built)
 
 
@@ -158,25 +161,32 @@ def _check_files(built: _Built) -> None:
             if not os.path.isfile(path):
                 raise ConfigError(
                     f'{key}: {path!r} does not exist; is the {source} right? '
-                    f'{_neighbours(path)}'
+                    f'{_neighbours(path, info["img_path"])}'
                 )
 
 
-def _neighbours(path: str) -> str:
-    folder, name = os.path.split(path)
+def _neighbours(path: str, image: str) -> str:
+    """What there is instead of a file: of one image, or at all."""
+    folder = os.path.dirname(path)
     if not os.path.isdir(folder):
-        return f'There is no folder {folder!r}'
-    stem = os.path.splitext(name)[0]
-    alike = sorted(other for other in os.listdir(folder) if other.startswith(stem))
-    return (
-        f'There is {listing(alike, 3)}' if alike else f'{folder!r} has nothing like it'
-    )
+        return f'{folder!r} is no folder'
+    names = sorted(os.listdir(folder))
+    stem = os.path.splitext(os.path.basename(image))[0]
+    alike = [name for name in names if name.startswith(stem)]
+    return f'{folder!r} has {listing(alike or names, 3) or "no files"}'
 
 
 def _loader(dataset: Any, option: str) -> Optional[Any]:
-    """What loads annotations in a data set's pipeline, if it loads such as these."""
-    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
-    return next((step for step in steps if getattr(step, option, False)), None)
+    """What loads annotations in a data set's pipeline, if it loads such as these.
+
+    Only mmcv's, mmdet's and mmseg's: what others need to be called is not known here.
+    """
+    for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
+        kind = type(step)
+        is_stock = kind.__module__.partition('.')[0] in ('mmcv', 'mmdet', 'mmseg')
+        if kind.__name__ == 'LoadAnnotations' and is_stock:
+            return step if getattr(step, option, False) else None
+    return None
 
 
 def _check_labels(built: _Built, cfg: Config) -> None:

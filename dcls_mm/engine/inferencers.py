@@ -18,6 +18,9 @@ from .models import read_checkpoint
 # Steps of a pipeline that the inferencers look for, by name.
 _LOADERS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadDepthAnnotation')
 
+# What draws where the config does not say.
+_VISUALIZERS = {'mmdet': 'DetLocalVisualizer', 'mmseg': 'SegLocalVisualizer'}
+
 
 def build_inferencer(
     config: str,
@@ -42,7 +45,7 @@ def build_inferencer(
     """
     _check_device(device)
     cfg = load_config(config, cfg_options=cfg_options)
-    _simplify_test_data(cfg)
+    _prepare_for_inferencer(cfg)
     weights = read_checkpoint(checkpoint)
     # Not at the top of the file, as a user has mmdet or mmseg, or both.
     if cfg.default_scope == 'mmdet':
@@ -68,11 +71,11 @@ def _check_device(device: Optional[str]) -> None:
         raise ConfigError(f'--device {device}: {reason}') from error
 
 
-def _simplify_test_data(cfg: Config) -> None:
-    """Leaves of the test data what inferencers can read.
+def _prepare_for_inferencer(cfg: Config) -> None:
+    """Makes of a config one that inferencers can read.
 
-    They take the pipeline of the first data set, which may stand inside others, and
-    look for its steps by their names, also where those are classes.
+    They need a visualizer, take the pipeline of the data set, which may stand inside
+    others, and look for its steps by their names, also where those are classes.
 
     Raises:
         ConfigError: the config has no test set.
@@ -88,6 +91,8 @@ def _simplify_test_data(cfg: Config) -> None:
         if type_name(step) in _LOADERS:
             step['type'] = type_name(step)
     cfg.test_dataloader.dataset = first
+    if not cfg.get('visualizer'):
+        cfg.visualizer = {'type': _VISUALIZERS[cfg.default_scope], 'name': 'visualizer'}
 
 
 def class_names(meta: dict, cfg: Config) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 
 from .checkpoint import CheckpointError, MissingCheckpointError
 from .checkpoint_hooks import CheckpointMatchHook
-from .class_checks import check_classes
+from .class_checks import check_classes, foresee_test
 from .config_checks import (
     ConfigError,
     apply_overrides,
@@ -152,7 +152,7 @@ def prepare_train(
             )
         cfg.auto_scale_lr.enable = True
     check_data(cfg, stages)
-    notices += check_classes(cfg, stages)
+    notices += check_classes(cfg, stages) + foresee_test(cfg)
     return cfg, notices + _set_resume(cfg, resume)
 
 

@@ -64,13 +64,14 @@ def join_processes(cfg: Config) -> list[str]:
 
 def _join_on_cpu(cfg: Config) -> list[str]:
     torch.distributed.init_process_group('gloo')
-    cfg.model_wrapper_cfg = {
-        'type': 'MMDistributedDataParallel',
-        'broadcast_buffers': False,
-        'find_unused_parameters': cfg.get('find_unused_parameters', False),
-        **cfg.get('model_wrapper_cfg', {}),
-        'device_ids': None,
-    }
+    if 'model_wrapper_cfg' not in cfg:
+        cfg.model_wrapper_cfg = {}
+    wrapper = cfg.model_wrapper_cfg
+    wrapper.setdefault('type', 'MMDistributedDataParallel')
+    wrapper.setdefault('broadcast_buffers', False)
+    unused = cfg.get('find_unused_parameters', False)
+    wrapper.setdefault('find_unused_parameters', unused)
+    wrapper['device_ids'] = None
     notices = ['--launcher pytorch: no GPU, the processes are joined by gloo']
     converted = cfg.pop('sync_bn', None)
     if replace_sync_bn(cfg.model) or converted:

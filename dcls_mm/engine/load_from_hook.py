@@ -11,7 +11,6 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 from .checkpoint import CheckpointError
-from .config_checks import listing
 
 # Of the values of a backbone, or of a model without one, that a checkpoint must have.
 _LEAST_SHARE = 0.5
@@ -81,7 +80,7 @@ def count_matching(model: nn.Module, state_dict: dict, filename: str) -> Optiona
         return None
     missing = [key for key in expected if key in {*missing}]
     lacks = '; '.join(
-        f'{len(values)} {what} ({listing(values, 3)})'
+        f'{len(values)} {what} ({_first(values)})'
         for what, values in (
             ('are not in it', missing),
             ("don't fit", [f'{key} {shapes}' for key, shapes in misfits.items()]),
@@ -96,7 +95,7 @@ def count_matching(model: nn.Module, state_dict: dict, filename: str) -> Optiona
         raise CheckpointError(
             f'load_from {filename}: only {count} of the {len(needed)} values of the '
             f'{part} are taken from it, so it is of another model; of all '
-            f'{len(expected)}, {lacks}. It holds {listing(list(state_dict), 3)}. For '
+            f'{len(expected)}, {lacks}. It holds {_first(list(state_dict))}. For '
             'weights of a part of the model give that part init_cfg=dict(type='
             "'Pretrained', checkpoint=..., prefix=...) instead"
         )
@@ -132,3 +131,7 @@ def _load(
     finally:
         handle.remove()
     return missing, misfits, refusals
+
+
+def _first(names: list[str], count: int = 3) -> str:
+    return ', '.join(names[:count]) + (', ...' if len(names) > count else '')

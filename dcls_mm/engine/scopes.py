@@ -5,11 +5,11 @@ Each has a test script of its own, with options of the same names; the table
 """
 
 import os
-from copy import deepcopy
+from copy import copy, deepcopy
 from typing import Callable, NamedTuple
 
 import matplotlib
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 from .config_checks import ConfigError
 from .config_tree import innermost_datasets
@@ -132,7 +132,9 @@ SCOPES: dict[str, Scope] = {
 def use_tta(cfg: Config) -> list[str]:
     """Makes ``cfg`` test with augmentation, and returns what to log about it."""
     notices = SCOPES[cfg.default_scope].default_tta(cfg)
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    model = copy(cfg.tta_model)  # unlike ** it leaves classes to be written by name
+    model['module'] = cfg.model
+    cfg.model = model
     if 'tta_pipeline' in cfg:
         for dataset in innermost_datasets(cfg.test_dataloader.dataset).values():
             dataset['pipeline'] = cfg.tta_pipeline
