@@ -48,9 +48,11 @@ def note_position_axes(
     """Say which axes the rows of a layer's P stand for; None: as in other packages."""
     metadata = state_dict._metadata.setdefault(layer[:-1], {})
     metadata.setdefault('version', 1)
-    metadata.pop('position_axes', None)
     if axes is not None:
         metadata['position_axes'] = axes
+        return
+    for own in ('position_axes', 'extent', 'interpolation'):
+        metadata.pop(own, None)
 
 
 def refuse_converted(state_dict: Mapping[str, Tensor], layer: str) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..functional._arguments import IntOrTuple, as_int, as_tuple
-from ..functional._torch import is_compiling
+from ..functional._torch import is_compiling, transforms_active
 from ..functional.backends import BACKENDS
 from ..functional.convolution import (
     check_input,
@@ -15,17 +15,19 @@ from ..functional.convolution import (
     convolve_checked,
     padding_sides,
 )
+from .noted import NotedState
 
 
-class ConstructedConvNd(nn.Module):
+class ConstructedConvNd(NotedState):
     """A convolution whose kernel a subclass makes from its parameters.
 
     Subclasses set ``ndim``, make their parameters, then the bias by
     :meth:`register_bias`, and give :meth:`kernel`.
-    In evaluation without gradients the kernel is made once and kept until a parameter
-    is replaced or written in place, or the module is moved, converted or switched by
-    ``train()`` or ``eval()``. (A write through ``parameter.data`` leaves no trace that
-    torch tells of: call ``eval()`` again after one.)
+    In evaluation without gradients the kernel is made once and kept until an attribute,
+    a parameter or a buffer of the layer, or of a module inside it, is replaced or
+    written in place, or the module is moved, converted or switched by ``train()`` or
+    ``eval()``. (A write in place through ``parameter.data`` leaves no trace that torch
+    tells of: call ``eval()`` again after one.)
 
     Args:
         extent: taps of the kernel an axis, (ndim,).
@@ -145,13 +147,26 @@ class ConstructedConvNd(nn.Module):
         # A compiled graph would not see that a parameter has changed.
         if self.training or torch.is_grad_enabled() or is_compiling():
             return self.kernel()
-        parameters = list(self.parameters())
-        # Inference tensors count no writes; they can't be trained either.
-        state = [(id(p), p.is_inference() or p._version) for p in parameters]
-        if self._kept_kernel is None or self._kept_kernel[0] != state:
-            # The parameters are kept too, lest a new one takes an old one's id.
-            self._kept_kernel = state, self.kernel().contiguous(), parameters
+        made_from = self._made_from()
+        tensors = [thing for thing in made_from if isinstance(thing, Tensor)]
+        if not all(map(_tells_of_writes, tensors)) or transforms_active(*tensors):
+            return self.kernel()
+        if self._kept_kernel is None or self._kept_kernel[0] != _state(made_from):
+            kernel = self.kernel().contiguous()
+            made_from = self._made_from()
+            # What it is made from is kept too, lest a new thing takes an old one's id.
+            self._kept_kernel = _state(made_from), kernel, made_from
         return self._kept_kernel[1]
+
+    def _made_from(self) -> list:
+        """The attributes, parameters and buffers of this module and those inside it."""
+        things = []
+        for module in self.modules():
+            attributes = vars(module)
+            things += (v for k, v in attributes.items() if k != '_kept_kernel')
+            things += attributes['_parameters'].values()
+            things += attributes['_buffers'].values()
+        return things
 
     def train(self, mode: bool = True):
         self._kept_kernel = None
@@ -162,7 +177,7 @@ class ConstructedConvNd(nn.Module):
         return super()._apply(*args, **kwargs)
 
     def __getstate__(self) -> dict:
-        return {**super().__getstate__(), '_kept_kernel': None}
+        return {**vars(self), '_kept_kernel': None}
 
     def extra_repr(self) -> str:
         parts = [
@@ -180,3 +195,21 @@ class ConstructedConvNd(nn.Module):
         ]
         parts += [f'{k}={v!r}' for k, v, default in optional if v != default]
         return ', '.join(parts)
+
+
+def _state(things: list) -> list:
+    """What differs once one of ``things`` is another, or a tensor is written to."""
+    return [
+        (id(thing), thing._version, thing.data_ptr())
+        if isinstance(thing, Tensor)
+        else id(thing)
+        for thing in things
+    ]
+
+
+def _tells_of_writes(tensor: Tensor) -> bool:
+    """Whether torch counts the writes to a tensor, and has it in a memory of its own.
+
+    Not so for inference tensors, and for what stands in for a tensor.
+    """
+    return type(tensor) in (Tensor, nn.Parameter) and not tensor.is_inference()

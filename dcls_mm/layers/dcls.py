@@ -39,6 +39,7 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         interpolation: 'bilinear' ('v0'), 'triangle' ('v1'), 'max' or 'gauss'.
         position_axes: the spatial axis that each row of P stands for; by default all
             axes in order. ``(1,)`` learns columns only, ``(1, 0)`` puts columns first.
+            Giving it also tells what P's rows are in a state_dict without metadata.
         per_output_positions: False shares the positions among the output channels.
         formulation: 'construct' builds the kernel and convolves with it; 'sample'
             samples the input at the positions (bilinear only), with memory that does
@@ -121,6 +122,7 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
             backend=backend,
         )
         self.position_axes = geometry.position_axes
+        self.axes_given = position_axes is not None
         self.dense_axes = geometry.dense_axes
         if kernel_count is None:
             kernel_count = math.prod(self.kernel_size[i] for i in self.position_axes)

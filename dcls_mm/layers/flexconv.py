@@ -1,7 +1,7 @@
 """Convolutions whose kernel is a network of the coordinates, with a learned size."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Optional, Union
 
 import torch
@@ -18,6 +18,7 @@ from ..functional.continuous import (
 from .base import ConstructedConvNd
 from .geometry import grown_padding, layer_geometry
 from .kernel_nets import MAGNet, build_kernel_net
+from .noted import other_extent
 
 # The published initial width of the mask, and how much wider the centres of the
 # network's filters are spread.
@@ -26,6 +27,8 @@ SPREAD = 1.667
 
 # Extents by name, from the length of the input.
 EXTENTS = {'full': lambda size: 2 * size - 1, 'same': lambda size: size}
+
+_CAUSAL = {True: "with padding 'causal'", False: "without padding 'causal'"}
 
 
 class FlexConvNd(ConstructedConvNd):
@@ -196,7 +199,6 @@ class FlexConvNd(ConstructedConvNd):
                     f'the padding {self.trained_padding} to shrink along'
                 )
         self.resolution, self.extent, self.padding = resolution, extent, padding
-        self._kept_kernel = None
 
     def kernel(self) -> Tensor:
         """The kernel, (*kernel_channels, *taps), without what the mask crops.
@@ -221,6 +223,23 @@ class FlexConvNd(ConstructedConvNd):
             if self.mask_width is not None:
                 kernel = kernel * self._mask(axes, zero_cropped=fixed)
             return kernel.to(weight.dtype)
+
+    def notes(self) -> dict[str, Any]:
+        """The extent over which the kernel is stretched, and from where."""
+        return {'extent': self.trained_extent, 'causal': self.causal}
+
+    def misreading(
+        self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]
+    ) -> Optional[str]:
+        """See the base."""
+        key = f'{prefix}net.output.weight'
+        causal = notes.get('causal', self.causal)
+        if causal is not self.causal:
+            return (
+                f'{key}: the state_dict is of a layer {_CAUSAL[causal is True]}, this '
+                f'one is built {_CAUSAL[self.causal]}'
+            )
+        return other_extent(key, notes.get('extent'), self.trained_extent)
 
     def padding_sides(self, kernel: Tensor) -> list[tuple[int, int]]:
         """See the base; a causal kernel has all of its padding before."""
