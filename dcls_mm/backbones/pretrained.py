@@ -7,6 +7,7 @@ from typing import Optional
 
 import torch
 from mmengine.logging import MMLogger
+from mmengine.model import PretrainedInit
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
@@ -21,7 +22,15 @@ CONTAINER_KEYS = ('state_dict', 'model')
 # its head and final norm, the norms of the stages' outputs.
 OPTIONAL_KEYS = re.compile(r'(head|norm\d*)\.')
 
+STAGE_KEYS = re.compile(r'(?:downsample_layers|stages)\.(\d+)\.')
+
 SHOWN_KEYS = 8
+
+
+def is_pretrained(cfg: Optional[dict]) -> bool:
+    """Whether an init config loads a file, by mmengine's name or class."""
+    kind = cfg.get('type') if isinstance(cfg, dict) else None
+    return kind == 'Pretrained' or kind is PretrainedInit
 
 
 def load_pretrained(
@@ -131,7 +140,7 @@ def match_keys(
     problems = [
         f'{what}: {_some(wrong)}'
         for what, keys in (('missing', missing), ('not in the model', left_over))
-        if (wrong := [key for key in keys if not OPTIONAL_KEYS.match(key)])
+        if (wrong := [key for key in keys if not _is_optional(key, backbone)])
     ]
     reshaped = [
         f'{key} {tuple(value.shape)} for {tuple(own[key].shape)}'
@@ -149,6 +158,14 @@ def match_keys(
     _check_shared(backbone, state_dict, source)
     listed = (('not in the file, left as they were', missing), ('not used', left_over))
     return [f'{what}: {_some(keys)}' for what, keys in listed if keys]
+
+
+def _is_optional(key: str, backbone: nn.Module) -> bool:
+    """Whether a key may be missing in the backbone, or in a file."""
+    stage = STAGE_KEYS.match(key)
+    if stage is None:
+        return OPTIONAL_KEYS.match(key) is not None
+    return len(backbone.stages) <= int(stage[1]) < backbone.num_stages
 
 
 def _check_shared(backbone, state_dict: Mapping[str, Tensor], source: str) -> None:
