@@ -21,6 +21,7 @@ from .checkpoint_hooks import CheckpointMatchHook
 from .config_checks import ConfigError, apply_overrides, check_data
 from .resume import TEMPLATES, check_resumable, find_resumable
 from .scopes import SCOPES, use_tta, use_visualization
+from .unused_outputs import check_outputs
 
 
 def add_override_argument(parser: ArgumentParser) -> None:
@@ -134,6 +135,7 @@ def prepare_train(
             )
         cfg.auto_scale_lr.enable = True
     check_data(cfg, ['train', 'val'] if cfg.get('val_cfg') else ['train'])
+    notices += check_outputs(cfg)
     return cfg, notices + _set_resume(cfg, resume)
 
 

@@ -125,6 +125,73 @@ def test_unshared_positions_load_where_they_are_not_shared(tmp_path):
     assert_close(loaded['stages.1.1.dwconv.P'], source['stages.1.1.dwconv.P'])
 
 
+@pytest.mark.parametrize('as_list', [False, True])
+def test_a_second_call_keeps_what_was_trained(tmp_path, source, as_list, monkeypatch):
+    """mmengine's habit: it warns, and does nothing."""
+    torch.save(source, tmp_path / 'weights.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'))
+    backbone = build(init_cfg=[init_cfg] if as_list else init_cfg)
+    backbone.init_weights()
+    key = 'stages.0.0.norm.weight'
+    torch.nn.init.constant_(backbone.stages[0][0].norm.weight, 7.0)
+    backbone.init_weights()
+    assert backbone.state_dict()[key].unique().tolist() == [7.0]
+    assert_close(backbone.norm0.weight, source['norm0.weight'])
+
+
+def test_a_second_call_of_a_replaced_backbone(tmp_path, source):
+    torch.save(source, tmp_path / 'weights.pth')
+    cfg = dict(type='DCLSConv2d', kernel_count=34, dilated_kernel_size=17)
+    backbone = replaced(depthwise_cfg=cfg, checkpoint=str(tmp_path / 'weights.pth'))
+    backbone.init_weights()
+    torch.nn.init.constant_(backbone.backbone.norm0.weight, 7.0)
+    backbone.init_weights()
+    assert backbone.backbone.norm0.weight.unique().tolist() == [7.0]
+
+
+def test_what_failed_to_load_is_tried_again(tmp_path, source):
+    file = tmp_path / 'weights.pth'
+    backbone = build(init_cfg=dict(type='Pretrained', checkpoint=str(file)))
+    with pytest.raises(FileNotFoundError):
+        backbone.init_weights()
+    torch.save(source, file)
+    backbone.init_weights()
+    assert_close(backbone.state_dict()['stages.0.0.dwconv.P'], next(positions(source)))
+
+
+def positions(state_dict):
+    return (value for key, value in state_dict.items() if key.endswith('.P'))
+
+
+def test_init_cfg_of_several(tmp_path, source):
+    """The file comes last, whatever its place in the list."""
+    torch.save(source, tmp_path / 'weights.pth')
+    backbone = build(
+        init_cfg=[
+            dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth')),
+            dict(type='Constant', layer='Linear', val=3.0),
+        ]
+    )
+    backbone.init_weights()
+    for key, value in backbone.state_dict().items():
+        assert_close(value, source[key])
+
+
+def test_stages_that_are_not_built_are_listed(tmp_path, source, monkeypatch):
+    from mmengine.logging import MMLogger
+
+    warnings = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text: warnings.append(text))
+    torch.save(source, tmp_path / 'weights.pth')
+    backbone = build_from(tmp_path / 'weights.pth', out_indices=0)
+    assert len(backbone.stages) == 1
+    assert 'not used: downsample_layers.1.0.weight' in warnings[0]
+    third = {**source, 'stages.2.0.gamma': torch.ones(1)}
+    torch.save(third, tmp_path / 'weights.pth')
+    with pytest.raises(ValueError, match=r'not in the model: stages\.2\.0\.gamma'):
+        build_from(tmp_path / 'weights.pth', out_indices=0)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match='nothing.pth'):
         build_from(tmp_path / 'nothing.pth')
@@ -200,13 +267,13 @@ def test_own_gauss_weights(tmp_path, form):
     assert all(torch.equal(y, own) for y, own in zip(loaded(x), source(x)))
 
 
-def replaced(**init_cfg) -> ReplacedConvBackbone:
+def replaced(depthwise_cfg=GAUSS, **init_cfg) -> ReplacedConvBackbone:
     """A replaced backbone inside, as a config builds it."""
     inner = dict(
         type='ConvNeXtDCLS',
         arch=SMALL,
         out_indices=(0, 1),
-        depthwise_cfg=GAUSS,
+        depthwise_cfg=depthwise_cfg,
         init_cfg=dict(type='Pretrained', **init_cfg),
     )
     layer = dict(type='DCLSConv2d', dilated_kernel_size=4)
