@@ -6,7 +6,13 @@ from typing import Optional, Union
 import torch
 from torch import Tensor, nn
 
-from ..functional._arguments import IntOrTuple, as_int, as_tuple
+from ..functional._arguments import (
+    IntOrTuple,
+    as_bool,
+    as_int,
+    as_tuple,
+    check_choice,
+)
 from ..functional._torch import is_compiling, transforms_active
 from ..functional.backends import BACKENDS
 from ..functional.convolution import (
@@ -81,10 +87,8 @@ class ConstructedConvNd(NotedState):
         )
         check_padding_mode(padding_mode)
         self.padding_mode = padding_mode
-        if backend is not None and backend not in BACKENDS:
-            raise ValueError(
-                f'backend must be None or one of {list(BACKENDS)}, got {backend!r}'
-            )
+        if backend is not None:
+            check_choice('backend', backend, BACKENDS)
         self.backend = backend
         self._kept_kernel = None
 
@@ -95,7 +99,7 @@ class ConstructedConvNd(NotedState):
         parameters by their order.
         """
         parameter = None
-        if bias:
+        if as_bool('bias', bias):
             parameter = nn.Parameter(
                 torch.empty(self.out_channels, device=device, dtype=dtype)
             )

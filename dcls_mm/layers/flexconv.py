@@ -7,7 +7,7 @@ from typing import Any, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from ..functional._arguments import IntOrTuple, as_int
+from ..functional._arguments import IntOrTuple, as_bool, as_float, as_int
 from ..functional._torch import is_compiling, transforms_active, without_autocast
 from ..functional.continuous import (
     gaussian_profile,
@@ -24,6 +24,9 @@ from .noted import other_extent
 # network's filters are spread.
 MASK_WIDTH = 0.075
 SPREAD = 1.667
+
+# Beyond it a kernel of 9x9 would have more than half a million taps.
+MAX_RESOLUTION = 100.0
 
 # Extents by name, from the length of the input.
 EXTENTS = {'full': lambda size: 2 * size - 1, 'same': lambda size: size}
@@ -62,7 +65,7 @@ class FlexConvNd(ConstructedConvNd):
         crop_threshold: between 0 and 1; None evaluates all taps.
         resolution: taps where training had one, if inputs are sampled that much finer:
             the kernel is evaluated at more taps, and its values are divided by their
-            number. See :meth:`set_resolution`.
+            number; 100 at most. See :meth:`set_resolution`.
         backend: a backend of ``functional.convolve`` to force, None to choose.
 
     Its parameters are mask_mean and mask_width (axes,), those of ``net``, and bias
@@ -138,6 +141,7 @@ class FlexConvNd(ConstructedConvNd):
         self.crop_threshold = _checked_threshold(crop_threshold)
         self.initial_width = _checked_width(mask_width, self.ndim)
         self.initial_mean = 1.0 if self.causal else 0.0
+        as_bool('learn_mask', learn_mask)
         if self.initial_width is None:
             if not learn_mask:
                 raise ValueError(
@@ -179,9 +183,11 @@ class FlexConvNd(ConstructedConvNd):
         Extent and padding change along.
 
         Raises:
-            ValueError: it is not positive, or padding can't change along.
+            ValueError, TypeError: it is no number in (0, 100], or padding can't change
+                along.
         """
-        if not 0 < resolution < math.inf:
+        as_float('resolution', resolution, maximum=MAX_RESOLUTION)
+        if resolution <= 0:
             raise ValueError(f'resolution must be a positive number, got {resolution}')
         extent = tuple(
             taps_within(2.0, size, resolution, self.causal)
@@ -374,7 +380,7 @@ def _check_odd(extent: tuple[int, ...]) -> None:
 
 
 def _checked_threshold(value: Optional[float]) -> Optional[float]:
-    if value is not None and not 0 < value < 1:
+    if value is not None and not 0 < as_float('crop_threshold', value) < 1:
         raise ValueError(f'crop_threshold must be in (0, 1), or None, got {value}')
     return value
 
@@ -384,8 +390,9 @@ def _checked_width(
 ) -> Optional[tuple[float, ...]]:
     if value is None:
         return None
-    widths = tuple(value) if isinstance(value, Iterable) else (value,) * ndim
-    if len(widths) != ndim or not all(0 < width < math.inf for width in widths):
+    several = isinstance(value, Iterable) and not isinstance(value, str)
+    widths = tuple(value) if several else (value,) * ndim
+    if len(widths) != ndim or min(as_float('mask_width', w) for w in widths) <= 0:
         raise ValueError(
             f'mask_width must be one positive number or {ndim} of them, or None for no '
             f'mask, got {value}'
