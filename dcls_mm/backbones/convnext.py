@@ -144,7 +144,7 @@ class ConvNeXtDCLS(BaseModule):
         if min(x.shape[2:]) < self.least_size:
             raise ValueError(
                 f'the input must have at least {self.least_size} x {self.least_size} '
-                f'pixels, for {len(self.stages)} stages, got {tuple(x.shape)}'
+                f'pixels, which make one of the last stage, got {tuple(x.shape)}'
             )
         if x.device.type == 'cpu':
             x = x.contiguous(memory_format=torch.channels_last)
