@@ -125,6 +125,13 @@ class LearnedPositions(NotedState):
             or other_extent(f'{prefix}P', notes.get('extent'), self.extent)
         )
 
+    def _load_from_state_dict(self, *arguments) -> None:
+        before = {name: getattr(self, name) for name in ('P', 'SIG')}
+        super()._load_from_state_dict(*arguments)
+        for name, old in before.items():
+            if getattr(self, name) is not old:
+                setattr(self, name, _assigned(old, getattr(self, name)))
+
     def _other_axes(self, key: str, notes: Mapping[str, Any]) -> Optional[str]:
         published = self.position_axes
         if len(published) == self.ndim:
@@ -163,6 +170,22 @@ class LearnedPositions(NotedState):
             f'{key}: the state_dict is of interpolation {saved!r}, the layer of '
             f'{self.interpolation!r}: build it with interpolation={saved!r}'
         )
+
+
+@torch.no_grad()
+def _assigned(old: nn.Parameter, new: nn.Parameter) -> nn.Parameter:
+    """The parameter for a layer where load_state_dict(assign=True) has set ``new``.
+
+    It sets one of its own in each layer that shared ``old``; and those of a state_dict
+    in which layers share theirs lie in one memory, also where they are not to be shared
+    here. So the first becomes a copy, and the others the same.
+    """
+    shared = getattr(old, '_assigned', None)
+    if shared is not None and shared.device == new.device:
+        if new.is_meta or torch.equal(shared, new):
+            return shared
+    old._assigned = nn.Parameter(new.clone(), new.requires_grad)
+    return old._assigned
 
 
 def _version(interpolation: str) -> str:

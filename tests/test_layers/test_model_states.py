@@ -31,6 +31,10 @@ from dcls_mm.layers import DCLSConv2d, FlexConv2d, LargeKernelConv2d
 from dcls_mm.reparameterize import switch_to_deploy
 
 CHANNELS = 4
+
+# Layers in a row may make of a rounding error many; a stale kernel is far worse.
+FACTOR = 1000
+
 OPTIONS = dict(groups=CHANNELS, padding='same')
 ELEMENTS = dict(OPTIONS, kernel_count=3, dilated_kernel_size=5)
 
@@ -148,13 +152,6 @@ def assign(layer, key, value):
         setattr(layer.net if key == 'omega_0' else layer, key, value)
 
 
-def assigned(model):
-    """The same model after load_state_dict(assign=True)."""
-    state_dict = copy.deepcopy(model.state_dict())
-    model.load_state_dict(state_dict, assign=True)
-    return model
-
-
 class ModelStates(RuleBasedStateMachine):
     """See the module; each rule is something that users do."""
 
@@ -164,7 +161,7 @@ class ModelStates(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 99))
     def build(self, seed):
         torch.manual_seed(seed)
-        self.model = Net()
+        self.model = Net().double().eval()
         self.x = torch.randn(2, CHANNELS, 9, 8)
         self.given = {name: {**COMMON, **own} for name, own in SETTINGS.items()}
         for name in DCLS:
@@ -177,19 +174,19 @@ class ModelStates(RuleBasedStateMachine):
         x = self.x.to(self.model.large.weight.dtype)
         y = expected(self.model, self.given, x)
         with torch.no_grad():
-            assert_close(self.model(x), y, x.dtype, factor=50)
-            assert_close(self.model(x), y, x.dtype, factor=50)
-        assert_close(self.model(x).detach(), y, x.dtype, factor=50)
+            assert_close(self.model(x), y, x.dtype, factor=FACTOR)
+            assert_close(self.model(x), y, x.dtype, factor=FACTOR)
+        assert_close(self.model(x).detach(), y, x.dtype, factor=FACTOR)
 
-    @rule(mode=st.booleans())
-    def switch(self, mode):
-        self.model.train(mode)
+    @rule()
+    def switch(self):
+        self.model.train(not self.model.training)
 
     @rule(rate=st.sampled_from([0.01, 0.3]))
     def step(self, rate):
         learned = {p: p.detach().clone() for p in self.model.parameters()}
         optimizer = torch.optim.SGD(self.model.parameters(), rate)
-        self.model(self.x.to(self.model.large.weight.dtype)).square().sum().backward()
+        self.model(self.x.to(self.model.large.weight.dtype)).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
         for parameter, before in learned.items():
@@ -301,7 +298,7 @@ class ModelStates(RuleBasedStateMachine):
     def compare_with_the_original(self, left):
         model, x, y = left
         with torch.no_grad():
-            assert_close(model(x), y, x.dtype, factor=50)
+            assert_close(model(x), y, x.dtype, factor=FACTOR)
 
     @rule()
     def save_and_load(self):
@@ -309,8 +306,9 @@ class ModelStates(RuleBasedStateMachine):
 
     @rule()
     def assign_a_state_dict(self):
-        """torch then gives every layer parameters of its own."""
-        self.model = assigned(self.model)
+        shared = self.model.fourth.P is self.model.third.P
+        self.model.load_state_dict(copy.deepcopy(self.model.state_dict()), assign=True)
+        assert (self.model.fourth.P is self.model.third.P) == shared
 
     @rule(dtype=st.sampled_from([torch.float32, torch.float64]))
     def convert(self, dtype):
@@ -340,11 +338,11 @@ class ModelStates(RuleBasedStateMachine):
         for mean, old, new in zip(
             average.parameters(), before, self.model.parameters()
         ):
-            assert_close(mean, (old + new) / 2, factor=5)
+            assert_close(mean, (old + new) / 2, factor=FACTOR)
         x = self.x.to(self.model.large.weight.dtype)
         y = expected(average.module, self.given, x)
         with torch.no_grad():
-            assert_close(average(x), y, x.dtype, factor=50)
+            assert_close(average(x), y, x.dtype, factor=FACTOR)
 
     @rule()
     def fold(self):
@@ -354,7 +352,7 @@ class ModelStates(RuleBasedStateMachine):
         switch_to_deploy(model)
         assert all(type(layer) is nn.Conv2d for layer in model)
         with torch.no_grad():
-            assert_close(model(x), y, x.dtype, factor=50)
+            assert_close(model(x), y, x.dtype, factor=FACTOR)
 
 
 TestModelStates = ModelStates.TestCase
