@@ -181,11 +181,13 @@ def _assigned(old: nn.Parameter, new: nn.Parameter) -> nn.Parameter:
     here. So the first becomes a copy, and the others the same.
     """
     shared = getattr(old, '_assigned', None)
-    if shared is not None and shared.device == new.device:
-        if new.is_meta or torch.equal(shared, new):
-            return shared
-    old._assigned = nn.Parameter(new.clone(), new.requires_grad)
-    return old._assigned
+    if shared is None or shared.device != new.device or not _equal(shared, new):
+        shared = old._assigned = nn.Parameter(new.clone(), new.requires_grad)
+    return shared
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.is_meta or torch.equal(one, other)
 
 
 def _version(interpolation: str) -> str:
