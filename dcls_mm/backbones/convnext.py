@@ -173,9 +173,11 @@ class ConvNeXtDCLS(BaseModule):
         if self.is_init or not files:
             super().init_weights()
             return
-        given, self.init_cfg = self.init_cfg, [c for c in cfgs if c not in files]
-        super().init_weights()
-        self.init_cfg, self.is_init = given, False
+        others = [cfg for cfg in cfgs if cfg not in files]
+        if others:
+            given, self.init_cfg = self.init_cfg, others
+            super().init_weights()
+            self.init_cfg, self.is_init = given, False
         for cfg in files:
             load_pretrained(self, **{k: v for k, v in cfg.items() if k != 'type'})
         self.is_init = True

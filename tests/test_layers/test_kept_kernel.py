@@ -161,3 +161,16 @@ def test_what_hides_its_writes_is_not_kept():
         before = layer(x)
         layer.P.add_(0.5)
         assert not torch.equal(layer(x), before)
+
+
+@torch.no_grad()
+def test_a_compiled_layer_follows():
+    """A graph keeps no kernel, and is made anew for another attribute."""
+    layer = build('bilinear')
+    compiled = torch.compile(layer, backend='eager')
+    x = torch.randn(1, 2, 9, 9)
+    for rounded in (True, False):
+        layer.integer_positions = rounded
+        assert torch.equal(compiled(x), layer(x))
+        layer.P.add_(0.3)
+        assert torch.equal(compiled(x), layer(x))
