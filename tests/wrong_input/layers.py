@@ -285,7 +285,12 @@ ROWS = [
     wrong(
         flex(resolution=1e6),
         ValueError,
-        'resolution must be finite and at most 100, got 1000000.0',
+        *('resolution 1000000.0', '(9, 9) make a kernel of (8000001, 8000001), more'),
+    ),
+    wrong(
+        flex(dilated_kernel_size=10**5 + 1),
+        ValueError,
+        *('dilated_kernel_size (100001, 100001)', 'more than 16777216 taps'),
     ),
     wrong(flex(resolution=-1), ValueError, 'resolution must be a positive number'),
     wrong(
