@@ -195,7 +195,7 @@ ROWS = [
     wrong(
         depthwise(type='Conv2d', kernel_size='7'),
         TypeError,
-        "depthwise_cfg.kernel_size must be an integer, got '7'",
+        *('depthwise_cfg.kernel_size must be an integer', "got '7'"),
     ),
     wrong(
         depthwise(type='DCLSConv2d', kernel_count='34', dilated_kernel_size=17),

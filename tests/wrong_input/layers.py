@@ -441,7 +441,9 @@ ROWS = [
     wrong(replace(name='stem'), ValueError, "name='stem'", '0 (Conv2d 3x3)'),
     wrong(replace(depthwise='yes'), TypeError, 'depthwise must be True, False or None'),
     wrong(
-        replace(kernel_size='3'), TypeError, "kernel_size must be an integer, got '3'"
+        replace(kernel_size='3'),
+        TypeError,
+        *('kernel_size must be an integer', "got '3'"),
     ),
     wrong(
         replace(start=['conv']), ValueError, "start must be one of ['conv', 'fresh']"
