@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import assert_close
 from mmengine.registry import MODELS, DefaultScope
-from torch import nn
+from torch import distributed, nn
 
 import dcls_mm  # noqa: F401
 from dcls_mm.backbones import ConvNeXtDCLS
@@ -172,6 +172,19 @@ def test_stages_that_give_nothing_are_not_built(out_indices, stages):
     expected = whole(torch.ones(1, 3, 32, 32))
     for output, other in zip(backbone(torch.ones(1, 3, 32, 32)), expected):
         assert_close(output, other)
+
+
+def test_ddp_trains_on_some_outputs():
+    """What gives no output has no parameters that DDP could wait for."""
+    distributed.init_process_group(
+        'gloo', store=distributed.HashStore(), rank=0, world_size=1
+    )
+    try:
+        backbone = nn.parallel.DistributedDataParallel(small(out_indices=(0, 1, 2)))
+        for _ in range(3):  # the second step would be an error
+            sum(y.sum() for y in backbone(torch.randn(1, 3, 32, 32))).backward()
+    finally:
+        distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from mmengine.config import Config
 
 import dcls_mm  # noqa: F401
 from dcls_mm.backbones import ConvNeXtDCLS, DCLSDeconvModule, ReplacedConvBackbone
-from dcls_mm.backbones.pretrained import backbone_state_dict
 from dcls_mm.engine.config_checks import ConfigError
 from dcls_mm.engine.unused_outputs import check_outputs
 
@@ -276,14 +275,6 @@ ROWS = [
         pretrained(prefix='backbone.'),
         ValueError,
         *("no keys with init_cfg's prefix 'backbone.'", 'stages.'),
-    ),
-    wrong(
-        pretrained(lambda _: {'epoch': 3}), ValueError, 'holds no weights, only epoch'
-    ),
-    wrong(
-        lambda: backbone_state_dict({'state_dict': {}}),
-        ValueError,
-        'checkpoint holds no weights',
     ),
     # ReplacedConvBackbone.
     wrong(replaced(None), TypeError, 'backbone must be a config, a dict', 'got None'),
