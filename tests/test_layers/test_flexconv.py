@@ -385,9 +385,9 @@ def test_a_kernel_of_another_extent_is_another_kernel():
     """The network's coordinates are stretched over it; a finer sampling is the same."""
     options = dict(kernel_size=3, padding='same')
     state_dict = FlexConv1d(2, 2, dilated_kernel_size=9, **options).state_dict()
-    FlexConv1d(
-        2, 2, dilated_kernel_size=9, resolution=2, **options
-    ).load_state_dict(state_dict)
+    FlexConv1d(2, 2, dilated_kernel_size=9, resolution=2, **options).load_state_dict(
+        state_dict
+    )
     other = FlexConv1d(2, 2, dilated_kernel_size=11, **options)
     with pytest.raises(RuntimeError, match=r'extent \(9,\), this one has \(11,\)'):
         other.load_state_dict(state_dict)
