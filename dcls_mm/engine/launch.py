@@ -33,6 +33,7 @@ from .load_from_hook import LoadFromHook
 from .optim_checks import guard_training
 from .resume import TEMPLATES, check_resumable, find_resumable
 from .scopes import SCOPES, use_tta, use_visualization
+from .unused_outputs import check_outputs
 
 
 def add_override_argument(parser: ArgumentParser) -> None:
@@ -155,6 +156,7 @@ def prepare_train(
         cfg.auto_scale_lr.enable = True
     check_data(cfg, stages)
     notices += check_classes(cfg, stages) + foresee_test(cfg)
+    notices += check_outputs(cfg)
     return cfg, notices + _set_resume(cfg, resume)
 
 
