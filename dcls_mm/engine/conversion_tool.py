@@ -13,11 +13,11 @@ import torch
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
+from .._files import write_whole
 from ..backbones.pretrained import CONTAINER_KEYS
 from ..conversion import from_convnext, from_convnext_dcls, from_mmdet2, from_mmseg0
 from ..conversion.convnext import RELEASES
 from .checkpoint import CheckpointError
-from .checkpoint_hooks import AtomicLocalBackend
 
 # The forms of weights that have positions already, of the published code.
 PUBLISHED = {
@@ -164,7 +164,7 @@ def _write(checkpoint: dict[str, Any], destination: str) -> None:
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     try:
-        AtomicLocalBackend().put(buffer.getvalue(), destination)
+        write_whole(destination, buffer.getvalue())
     except OSError as error:
         raise ConversionError(f'{destination} could not be written: {error}') from error
 

@@ -4,9 +4,12 @@ A ``prepare_*`` function turns options into a config and checks it, so that
 mistakes show before anything is built; ``train`` and ``test`` then run it.
 """
 
+import contextlib
+import errno
 import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any, Callable, Optional
 
@@ -18,9 +21,19 @@ from mmengine.runner import Runner
 
 from .checkpoint import CheckpointError, MissingCheckpointError
 from .checkpoint_hooks import CheckpointMatchHook
-from .config_checks import ConfigError, apply_overrides, check_data
-from .resume import TEMPLATES, check_resumable, find_resumable
+from .config_checks import ConfigError, apply_overrides, check_data, errors_about
+from .folder_lock import FolderLock
+from .resume import TEMPLATES, check_resumable, check_template, find_resumable
+from .resume_match import ResumeMatchHook
 from .scopes import SCOPES, use_tta, use_visualization
+
+# Where each launcher tells a process its rank.
+_RANKS = {
+    'pytorch': 'RANK',
+    'slurm': 'SLURM_PROCID',
+    'mpi': 'OMPI_COMM_WORLD_RANK',
+}
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def add_override_argument(parser: ArgumentParser) -> None:
@@ -177,10 +190,15 @@ def _set_resume(cfg: Config, resume: Optional[str]) -> list[str]:
         check_resumable(resume)
         notices = []
     else:
-        hook = cfg.get('default_hooks', {}).get('checkpoint') or {}
+        hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
         template = hook.get('filename_tmpl')
+        if template is not None:
+            with errors_about('default_hooks.checkpoint.filename_tmpl'):
+                check_template(template)
         resume, skipped = find_resumable(
-            cfg.work_dir, [template] if template else TEMPLATES
+            cfg.work_dir,
+            TEMPLATES if template is None else [template],
+            hook.get('out_dir'),
         )
         notices = [f'--resume: passes over: {reason}' for reason in skipped]
         if resume is None:
@@ -241,12 +259,45 @@ def prepare_test(
 
 
 def train(**options: Any) -> None:
-    """Trains; the options are those of ``prepare_train``."""
+    """Trains; the options are those of ``prepare_train``.
+
+    Raises:
+        ConfigError: also where another training is at work in the work directory, or
+            nothing more can be written there.
+    """
+    resume = options.pop('resume', None)
     cfg, notices = prepare_train(**options)
-    runner = build_runner(cfg, notices)
-    if cfg.get('resume'):
-        runner.register_hook(CheckpointMatchHook(cfg.load_from))
-    runner.train()
+    with contextlib.ExitStack() as stack:
+        if _is_main(cfg.launcher):
+            lock = stack.enter_context(FolderLock(cfg.work_dir))
+            notices += [lock.warning] if lock.warning else []
+        # Only now does nobody else write checkpoints.
+        notices += _set_resume(cfg, resume)
+        stack.enter_context(_full_disk_explained(cfg.work_dir))
+        runner = build_runner(cfg, notices)
+        if cfg.get('resume'):
+            runner.register_hook(ResumeMatchHook(cfg.load_from))
+        runner.train()
+
+
+def _is_main(launcher: str) -> bool:
+    """Whether this is the first of the processes that a launcher started."""
+    return os.environ.get(_RANKS.get(launcher, ''), '0') == '0'
+
+
+@contextlib.contextmanager
+def _full_disk_explained(work_dir: str) -> Iterator[None]:
+    """Makes a sentence of what happens where logs can't be written any more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise ConfigError(
+            f'work_dir {work_dir}: the training stopped, as a file could not be '
+            f'written ({error}); the checkpoints there are whole: make room, and go '
+            'on by --resume'
+        ) from error
 
 
 def test(**options: Any) -> None:

@@ -19,6 +19,7 @@ from mmengine.fileio import dump
 from .checkpoint_hooks import CheckpointMatchHook
 from .config_checks import ConfigError
 from .launch import build_runner, prepare_test
+from .outputs import write_file
 from .scopes import innermost_dataset
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -141,8 +142,8 @@ def _corrupted(cfg: Config, name: str, severity: int) -> ConfigDict:
 
 
 def _write(out: str, results: dict[str, Any]) -> None:
-    dump(results, f'{out}.tmp', file_format='json', indent=1)  # numpy's numbers too
-    os.replace(f'{out}.tmp', out)
+    text = dump(results, file_format='json', indent=1)  # numpy's numbers too
+    write_file(out, text.encode())
 
 
 def summarize(results: dict[str, Any], metric: str) -> dict[str, Any]:

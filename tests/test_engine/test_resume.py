@@ -12,7 +12,7 @@ from dcls_mm.engine.resume import check_resumable, find_resumable
 
 def write(path, age=0, **changes):
     """Writes a small checkpoint, ``age`` seconds ago."""
-    checkpoint = {'meta': {}, 'message_hub': {}, 'optimizer': {}, 'state_dict': {}}
+    checkpoint = {'meta': {'epoch': 1, 'iter': 4}, 'message_hub': {}, 'optimizer': {}, 'state_dict': {}}
     path.parent.mkdir(exist_ok=True)
     torch.save({**checkpoint, **changes}, path)
     os.utime(path, (1e9 - age, 1e9 - age))
@@ -107,9 +107,10 @@ def test_damaged_files_are_passed_over_and_named(tmp_path):
 
 def test_only_damaged_files(tmp_path):
     damage(write(tmp_path / 'epoch_1.pth'))
-    name, skipped = found(tmp_path)
-    assert name is None
-    assert 'is damaged' in skipped[0]
+    damage(write(tmp_path / 'epoch_2.pth'))
+    message = 'epoch_2.pth is damaged.*epoch_1.pth is damaged.*--resume FILE'
+    with pytest.raises(CheckpointError, match=message):
+        found(tmp_path)
 
 
 def test_whole_files_that_can_not_be_resumed_from_are_not_overwritten(tmp_path):

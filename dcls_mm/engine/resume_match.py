@@ -1,0 +1,150 @@
+"""Whether a training can go on from a checkpoint with the config that it is given."""
+
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
+from mmengine.utils import is_method_overridden
+
+from .checkpoint import CheckpointError
+from .checkpoint_hooks import CheckpointMatchHook, first_of
+
+# States that optimizers keep for each weight, in its shape.
+_STATES = ('exp_avg', 'momentum_buffer', 'square_avg', 'sum')
+
+
+class ResumeMatchHook(CheckpointMatchHook):
+    """Stops unless the whole checkpoint fits what the config describes.
+
+    mmengine would end in a traceback of the optimizer's, or go on with a part of
+    what the checkpoint holds: it pairs schedulers as far as there are any, gives
+    each the other's state if they are of another kind, and takes averaged weights
+    for those in training where no hook averages any more.
+    """
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Compares model, optimizer, schedulers and averaged weights.
+
+        Raises:
+            CheckpointError: one does not fit.
+        """
+        super().after_load_checkpoint(runner, checkpoint)
+        try:
+            problems = _optimizer_problems(
+                runner.optim_wrapper, checkpoint['optimizer']
+            ) + _scheduler_problems(
+                runner.param_schedulers, checkpoint.get('param_schedulers')
+            )
+        except (AttributeError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f'checkpoint {self.filename} holds no states of optimizers and '
+                f'schedulers as mmengine writes them ({error!r})'
+            ) from error
+        if 'ema_state_dict' in checkpoint and not _takes_averages(runner, self):
+            problems.append(
+                'it holds averaged weights (ema_state_dict), and custom_hooks has no '
+                'EMAHook to go on averaging'
+            )
+        if problems:
+            raise CheckpointError(
+                f'checkpoint {self.filename} is of a training that the config does not '
+                f'describe: {"; ".join(problems)}. Resume with the config that it was '
+                'trained with, or leave out --resume and start anew from its weights '
+                f'by --cfg-options load_from={self.filename}'
+            )
+
+
+def _takes_averages(runner, own: Hook) -> bool:
+    return any(
+        is_method_overridden('after_load_checkpoint', Hook, hook)
+        for hook in runner.hooks
+        if hook is not own
+    )
+
+
+def _optimizer_problems(wrapper: Any, saved: dict) -> list[str]:
+    """What differs between an optimizer and the state of one, in words."""
+    if not isinstance(wrapper, OptimWrapperDict):
+        if 'param_groups' not in saved:
+            return [f'it has several optimizers ({first_of(list(saved))}), not one']
+        return _differences('the optimizer', wrapper.optimizer, saved)
+    names = [name for name, _ in wrapper.items()]
+    if set(names) != set(saved):
+        return [
+            f'its optimizers are {first_of(list(saved))}, the config has '
+            f'{first_of(names)}'
+        ]
+    return [
+        problem
+        for name, part in wrapper.items()
+        for problem in _differences(f'optimizer {name}', part.optimizer, saved[name])
+    ]
+
+
+def _differences(what: str, optimizer: torch.optim.Optimizer, saved: dict) -> list[str]:
+    kind = type(optimizer).__name__
+    groups = saved.get('param_groups', [])
+    sizes = [
+        [len(group['params']) for group in some]
+        for some in (groups, optimizer.param_groups)
+    ]
+    if sizes[0] != sizes[1]:
+        held, wanted = (
+            f'{sum(some)} parameters in {len(some)} groups' for some in sizes
+        )
+        return [f'{what} was given {held}, and by the config gets {wanted}']
+    # Flags are added by versions of torch, numbers tell one optimizer from another.
+    numbers = [
+        name
+        for name, value in optimizer.defaults.items()
+        if value is not None and not isinstance(value, bool)
+    ]
+    missing = [name for name in numbers if any(name not in group for group in groups)]
+    if missing:
+        return [f'{what} was of another type than {kind}: no {first_of(missing)}']
+    return _misshapen(what, optimizer, groups, saved.get('state', {}))
+
+
+def _misshapen(
+    what: str, optimizer: torch.optim.Optimizer, groups: list, states: dict
+) -> list[str]:
+    """Whether states belong to weights of another shape, as in another order."""
+    for group, own in zip(groups, optimizer.param_groups):
+        for index, parameter in zip(group['params'], own['params']):
+            state = states.get(index, {})
+            for name in _STATES:
+                value = state.get(name)
+                if value is not None and value.shape != parameter.shape:
+                    return [
+                        f'{what} has {name} of shape {list(value.shape)} for a '
+                        f'parameter of {list(parameter.shape)}: its parameters were '
+                        'in another order'
+                    ]
+    return []
+
+
+def _scheduler_problems(schedulers: Any, saved: Any) -> list[str]:
+    """What differs between the schedulers and the states of some, in words."""
+    if schedulers is None or saved is None:  # mmengine warns, or there are none
+        return []
+    if isinstance(schedulers, dict) != isinstance(saved, dict):
+        return ['param_scheduler is for several optimizers in one of both alone']
+    if not isinstance(schedulers, dict):
+        schedulers, saved = {'': schedulers}, {'': saved}
+    problems = []
+    for name, some in schedulers.items():
+        held = saved.get(name, [])
+        if len(held) != len(some):
+            problems.append(
+                f'it has {len(held)} param_schedulers, and the config {len(some)}'
+            )
+        for number, (scheduler, state) in enumerate(zip(some, held)):
+            own = scheduler.state_dict()
+            if set(own) != set(state):
+                problems.append(
+                    f'param_scheduler {number} was of another type than '
+                    f'{type(scheduler).__name__} (its state is '
+                    f'{first_of(sorted(set(state) ^ set(own)))} apart)'
+                )
+    return problems
