@@ -140,5 +140,8 @@ def test_without_fcntl(tmp_path, monkeypatch):
     write_whole(tmp_path / 'x', b'1')
     write_whole(tmp_path / 'x', b'2')
     assert (tmp_path / 'x').read_bytes() == b'2'
-    with open(tmp_path / 'x', 'rb+') as file, pytest.raises(OSError, match='no file lo'):
+    with (
+        open(tmp_path / 'x', 'rb+') as file,
+        pytest.raises(OSError, match='no file lo'),
+    ):
         take_lock(file.fileno())

@@ -163,7 +163,9 @@ def find_resumable(
     if out_dir is not None:  # mmengine adds the last part of the work directory
         folders.append(os.path.join(out_dir, os.path.basename(work_dir.rstrip(os.sep))))
     named = os.path.basename(note)
-    names = (*templates, *TEMPLATES, named.replace('{', '{{').replace('}', '}}'))
+    names = [*templates, *TEMPLATES]
+    if named.endswith('.pth'):  # by a filename_tmpl of before
+        names.append(named.replace('{', '{{').replace('}', '}}'))
     files = _files(folders, names)
     if not files and os.path.isabs(note):  # elsewhere, by an out_dir of before
         files = _files([os.path.dirname(note)], names)

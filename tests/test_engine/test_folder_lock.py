@@ -132,7 +132,9 @@ def test_something_else_in_its_place(tmp_path, put, message):
 def test_a_folder_that_can_not_be_made(tmp_path):
     (tmp_path / 'file').write_bytes(b'')
     for path, reason in (('file', 'File exists'), ('file/x', 'Not a directory')):
-        with pytest.raises(ConfigError, match=rf"can't be written to \({reason}.*--work"):
+        with pytest.raises(
+            ConfigError, match=rf"can't be written to \({reason}.*--work"
+        ):
             hold(tmp_path / path)
 
 

@@ -12,7 +12,8 @@ from dcls_mm.engine.resume import check_resumable, find_resumable
 
 def write(path, age=0, **changes):
     """Writes a small checkpoint, ``age`` seconds ago."""
-    checkpoint = {'meta': {'epoch': 1, 'iter': 4}, 'message_hub': {}, 'optimizer': {}, 'state_dict': {}}
+    meta = {'epoch': 1, 'iter': 4}
+    checkpoint = {'meta': meta, 'message_hub': {}, 'optimizer': {}, 'state_dict': {}}
     path.parent.mkdir(exist_ok=True)
     torch.save({**checkpoint, **changes}, path)
     os.utime(path, (1e9 - age, 1e9 - age))
