@@ -9,13 +9,14 @@ from typing import Optional, Union
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 from .._files import remove_unfinished, write_whole
 from .checkpoint import CheckpointError
 from .folder_lock import FolderLock
-from .resume import LAST
+from .resume import LAST, checkpoint_folder
 
 
 class AtomicLocalBackend(LocalBackend):
@@ -63,19 +64,23 @@ class AtomicCheckpointHook(CheckpointHook):
         Raises:
             ConfigError: another training writes into the folder.
         """
-        folder = str(self.out_dir or runner.work_dir)
-        if self.backend_args is None and '://' not in folder:
-            self.backend_args = {'backend': 'atomic'}
+        folder = checkpoint_folder(runner.work_dir, self.out_dir)
+        if '://' not in folder:
+            self.backend_args = self.backend_args or {'backend': 'atomic'}
+            if is_main_process():
+                self._lock = FolderLock(folder).acquire()
+                if self._lock.warning:
+                    runner.logger.warning(self._lock.warning)
+                for written in {folder, runner.work_dir}:
+                    remove_unfinished(written)
+        kept = runner.message_hub.runtime_info.get('keep_ckpt_ids')
+        if kept is not None:  # names of files to be removed are made of these
+            kept = [step for step in kept if type(step) is int]
+            runner.message_hub.update_info('keep_ckpt_ids', kept)
         super().before_train(runner)
         self._outdated = []
         self._remove, self._rmtree = self.file_backend.remove, self.file_backend.rmtree
-        self.file_backend.remove = self.file_backend.rmtree = self._outdated.append
-        if isinstance(self.file_backend, AtomicLocalBackend) and is_main_process():
-            self._lock = FolderLock(self.out_dir).acquire()
-            if self._lock.warning:
-                runner.logger.warning(self._lock.warning)
-            for folder in {self.out_dir, runner.work_dir}:
-                remove_unfinished(folder)
+        self.file_backend.remove = self.file_backend.rmtree = self._remove_later
 
     def after_run(self, runner) -> None:
         """Lets others write into the folder."""
@@ -118,6 +123,18 @@ class AtomicCheckpointHook(CheckpointHook):
     def _save_best_checkpoint(self, runner, metrics) -> None:
         super()._save_best_checkpoint(runner, metrics)
         self._remove_outdated()
+
+    def _remove_later(self, path: str) -> None:
+        """Takes the place of the file backend's functions that remove at once.
+
+        mmengine calls it with the best checkpoint so far, of which a resumed checkpoint
+        has the path: that of the training from which the folder was copied, or, if
+        somebody forged it, any file.
+        """
+        if os.path.dirname(os.path.abspath(path)) == os.path.abspath(self.out_dir):
+            self._outdated.append(path)
+        else:
+            print_log(f'leaves {path}, which is not in {self.out_dir}', 'current')
 
     def _remove_outdated(self) -> None:
         for path in self._outdated:

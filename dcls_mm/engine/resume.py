@@ -128,6 +128,13 @@ def check_template(template: Any) -> None:
         )
 
 
+def checkpoint_folder(work_dir: str, out_dir: Optional[str] = None) -> str:
+    """Where mmengine's ``CheckpointHook`` writes, as its ``before_train`` says."""
+    if out_dir is None or str(out_dir) == work_dir:
+        return work_dir
+    return os.path.join(out_dir, os.path.basename(work_dir.rstrip(os.sep)))
+
+
 def find_resumable(
     work_dir: str,
     templates: Sequence[str] = TEMPLATES,
@@ -159,9 +166,12 @@ def find_resumable(
     note = _read_note(work_dir)
     if out_dir is not None and '://' in out_dir:
         return _find_remote(work_dir, out_dir, note)
-    folders = [work_dir]
-    if out_dir is not None:  # mmengine adds the last part of the work directory
-        folders.append(os.path.join(out_dir, os.path.basename(work_dir.rstrip(os.sep))))
+    folders = [
+        os.path.join(folder, os.path.dirname(template))
+        for folder in (work_dir, checkpoint_folder(work_dir, out_dir))
+        for template in templates
+    ]
+    templates = [os.path.basename(template) for template in templates]
     named = os.path.basename(note)
     names = [*templates, *TEMPLATES]
     if named.endswith('.pth'):  # by a filename_tmpl of before
