@@ -18,9 +18,12 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import stat
+import sys
 import tempfile
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -54,6 +57,7 @@ OPTIMIZERS = {
 KINDS = [(width, name) for width in (8, 9) for name in OPTIMIZERS]
 FOLDER = Path()  # of all examples; set by `main`
 EXPECTED = {}  # kind of training -> epoch -> weights
+HAPPENED = Counter()
 
 
 def config_of(kind, epochs, keep=-1):
@@ -206,7 +210,9 @@ class WorkDir(RuleBasedStateMachine):
                 assert archive.testzip() is None, f'{path} is not whole'
         if told.get('resumed', 'none') is None and not before:
             self.trained = self.kind
-        return status, told.get('error', '')
+        error = told.get('error', '')
+        HAPPENED['killed' if status == signal.SIGKILL else _end_of(status, error)] += 1
+        return status, error
 
     def check_trained(self):
         newest = max(self.whole())
@@ -265,6 +271,7 @@ class WorkDir(RuleBasedStateMachine):
         name = f'epoch_{epoch}.pth'
         DAMAGES[how](self.work_dir / name, number)
         self.damaged[name] = how
+        HAPPENED[f'then {how}'] += 1
 
     @rule(content=st.sampled_from(list(NOTES)))
     def spoil_note(self, content):
@@ -293,6 +300,12 @@ class WorkDir(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(KINDS))
     def change_the_config(self, kind):
         self.kind = kind
+
+
+def _end_of(status, error):
+    """A training's, in a few words."""
+    words = ('another training', 'No space', 'another model', 'not describe')
+    return 'trained' if not status else next(filter(error.__contains__, words), 'none')
 
 
 class TellHook(Hook):
@@ -364,6 +377,8 @@ def main():
                 suppress_health_check=list(HealthCheck),
             ),
         )
+    for what, count in sorted(HAPPENED.items()):
+        sys.stdout.write(f'{count:5d} {what}\n')
 
 
 if __name__ == '__main__':
