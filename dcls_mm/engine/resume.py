@@ -236,10 +236,11 @@ def _read_note(work_dir: str) -> str:
         )
     except OSError:
         return ''
-    with open(handle, 'rb') as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            return ''
-        content = file.read(_LONGEST_NOTE + 1)
+    try:
+        is_file = stat.S_ISREG(os.fstat(handle).st_mode)
+        content = os.read(handle, _LONGEST_NOTE + 1) if is_file else b''
+    finally:
+        os.close(handle)
     try:
         text = content.decode().strip()
     except UnicodeDecodeError:

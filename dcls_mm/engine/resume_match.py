@@ -12,6 +12,8 @@ from .checkpoint_hooks import CheckpointMatchHook, first_of
 
 # States that optimizers keep for each weight, in its shape.
 _STATES = ('exp_avg', 'momentum_buffer', 'square_avg', 'sum')
+# In the state of a scheduler, all else are its settings.
+_PROGRESS = ('last_step', '_global_step', '_last_value', 'base_values', 'verbose')
 
 
 class ResumeMatchHook(CheckpointMatchHook):
@@ -20,7 +22,9 @@ class ResumeMatchHook(CheckpointMatchHook):
     mmengine would end in a traceback of the optimizer's, or go on with a part of
     what the checkpoint holds: it pairs schedulers as far as there are any, gives
     each the other's state if they are of another kind, and takes averaged weights
-    for those in training where no hook averages any more.
+    for those in training where no hook averages any more. It does not say either that
+    the optimizer's and the schedulers' settings of before stay in force, such as the
+    ``end`` that it made of ``max_epochs``; this warns of it.
     """
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -52,6 +56,12 @@ class ResumeMatchHook(CheckpointMatchHook):
                 f'describe: {"; ".join(problems)}. Resume with the config that it was '
                 'trained with, or leave out --resume and start anew from its weights '
                 f'by --cfg-options load_from={self.filename}'
+            )
+        kept = _kept_settings(runner, checkpoint)
+        if kept:
+            runner.logger.warning(
+                f'--resume: {self.filename} decides, and not the config: '
+                + '; '.join(kept)
             )
 
 
@@ -94,16 +104,23 @@ def _differences(what: str, optimizer: torch.optim.Optimizer, saved: dict) -> li
             f'{sum(some)} parameters in {len(some)} groups' for some in sizes
         )
         return [f'{what} was given {held}, and by the config gets {wanted}']
-    # Flags are added by versions of torch, numbers tell one optimizer from another.
-    numbers = [
+    missing = [
+        name
+        for name in _numbers(optimizer)
+        if any(name not in group for group in groups)
+    ]
+    if missing:
+        return [f'{what} was of another type than {kind}: no {first_of(missing)}']
+    return _misshapen(what, optimizer, groups, saved.get('state', {}))
+
+
+def _numbers(optimizer: torch.optim.Optimizer) -> list[str]:
+    """The names of its settings but flags, of which versions of torch add some."""
+    return [
         name
         for name, value in optimizer.defaults.items()
         if value is not None and not isinstance(value, bool)
     ]
-    missing = [name for name in numbers if any(name not in group for group in groups)]
-    if missing:
-        return [f'{what} was of another type than {kind}: no {first_of(missing)}']
-    return _misshapen(what, optimizer, groups, saved.get('state', {}))
 
 
 def _misshapen(
@@ -148,3 +165,34 @@ def _scheduler_problems(schedulers: Any, saved: Any) -> list[str]:
                     f'{first_of(sorted(set(state) ^ set(own)))} apart)'
                 )
     return problems
+
+
+def _kept_settings(runner, checkpoint: dict) -> list[str]:
+    """What the config says otherwise than the states that replace it, in words."""
+    pairs = []
+    if not isinstance(runner.optim_wrapper, OptimWrapperDict):
+        saved = checkpoint['optimizer']['param_groups']
+        for held, own in zip(saved, runner.optim_wrapper.optimizer.param_groups):
+            names = ('initial_lr', *_numbers(runner.optim_wrapper.optimizer))
+            values = {name: own[name] for name in names if name in own}
+            # The rate of now is not the config's where a scheduler changes it.
+            values.pop('lr' if 'initial_lr' in held else 'initial_lr', None)
+            pairs.append(('optimizer', values, held))
+    if isinstance(runner.param_schedulers, list):
+        for number, (scheduler, held) in enumerate(
+            zip(runner.param_schedulers, checkpoint.get('param_schedulers') or [])
+        ):
+            values = {
+                name: value
+                for name, value in scheduler.state_dict().items()
+                if name not in _PROGRESS
+            }
+            pairs.append((f'param_scheduler.{number}', values, held))
+    return list(
+        dict.fromkeys(
+            f'{what} {name}={held[name]!r}, not {value!r}'
+            for what, values, held in pairs
+            for name, value in values.items()
+            if name in held and held[name] != value
+        )
+    )

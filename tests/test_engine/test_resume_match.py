@@ -5,12 +5,15 @@ import shutil
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from toy import toy_config
 
 from dcls_mm.engine.checkpoint import CheckpointError, load_checkpoint_file
 from dcls_mm.engine.resume_match import ResumeMatchHook
 
+WIDER = {'type': 'ToyModel', 'width': 9}
+SCHEDULERS = toy_config()['param_scheduler']
 EMA = [{'type': 'EMAHook'}]
 FIRST_EMA = [{'type': 'EMAHook', 'priority': 'VERY_HIGH', 'strict_load': True}]
 
@@ -60,14 +63,36 @@ def test_a_config_that_fits(plain, tmp_path, changes):
     assert runner.epoch == changes.get('epochs', 1)
 
 
+def warnings_of(monkeypatch, *arguments, **changes):
+    said = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text: said.append(text))
+    train(*arguments, **changes)
+    return [text for text in said if 'decides' in text]
+
+
+def test_settings_that_stay_in_force_are_told(plain, tmp_path, monkeypatch):
+    assert not warnings_of(monkeypatch, tmp_path, plain)
+    (said,) = warnings_of(
+        monkeypatch,
+        tmp_path,
+        plain,
+        epochs=2,
+        optim_wrapper={'optimizer': {'type': 'AdamW', 'lr': 1e-5, 'weight_decay': 0}},
+        param_scheduler=[SCHEDULERS[0], {**SCHEDULERS[1], 'gamma': 0.5}],
+    )
+    assert said == (
+        '--resume: the checkpoint decides, and not the config: '
+        'optimizer initial_lr=0.01, not 1e-05; optimizer weight_decay=0.01, not 0; '
+        'param_scheduler.1 gamma=0.1, not 0.5; param_scheduler.1 end=1, not 2'
+    )
+
+
 def test_averaged_weights_go_on(averaged, tmp_path):
     runner = train(tmp_path, averaged, epochs=2, custom_hooks=FIRST_EMA)
     assert runner.epoch == 2
 
 
-WIDER = {'type': 'ToyModel', 'width': 9}
 SGD = {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}
-SCHEDULERS = toy_config()['param_scheduler']
 
 
 @pytest.mark.parametrize(

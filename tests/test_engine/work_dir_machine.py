@@ -54,6 +54,11 @@ OPTIMIZERS = {
     'AdamW': {'type': 'AdamW', 'lr': 0.01},
     'SGD': {'type': 'SGD', 'lr': 0.01, 'momentum': 0.9},
 }
+# By default they end with max_epochs, and for good where that is raised later.
+SCHEDULERS = [
+    {'type': 'LinearLR', 'start_factor': 0.1, 'by_epoch': False, 'end': 6},
+    {'type': 'MultiStepLR', 'milestones': [2, 3], 'end': LONGEST},
+]
 KINDS = [(width, name) for width in (8, 9) for name in OPTIMIZERS]
 FOLDER = Path()  # of all examples; set by `main`
 EXPECTED = {}  # kind of training -> epoch -> weights
@@ -69,6 +74,7 @@ def config_of(kind, epochs, keep=-1):
             model={'type': 'ToyModel', 'width': width},
             optim_wrapper={'optimizer': OPTIMIZERS[optimizer]},
             train_cfg={'by_epoch': True, 'max_epochs': epochs},
+            param_scheduler=SCHEDULERS,
             default_hooks={
                 'checkpoint': {
                     'type': 'AtomicCheckpointHook',
@@ -140,6 +146,7 @@ NOTES = {
     'a device': b'/dev/zero',
     'a folder': b'/',
 }
+LINKS = {'a looping link': 'last_checkpoint', 'a dangling link': 'nowhere'}
 
 
 class WorkDir(RuleBasedStateMachine):
@@ -225,8 +232,16 @@ class WorkDir(RuleBasedStateMachine):
             note = (self.work_dir / 'last_checkpoint').read_text()
             assert note == f'{self.work_dir}/epoch_{newest}.pth'
 
-    @rule()
-    def train_to_the_end(self):
+    @rule(
+        how=st.sampled_from(
+            ['killed', 'to the end', 'on a full disk', 'beside another']
+        ),
+        operation=st.integers(1, 25),
+    )
+    def train(self, how, operation):
+        getattr(self, f'train_{how.replace(" ", "_")}')(operation)
+
+    def train_to_the_end(self, _):
         newest = max(self.whole(), default=0)
         there = bool(self.files())
         status, error = self.run(None)
@@ -238,23 +253,20 @@ class WorkDir(RuleBasedStateMachine):
             assert there, error
             assert 'CheckpointError: no checkpoint in' in error, error
 
-    @rule(operation=st.integers(1, 25))
-    def train_and_be_killed(self, operation):
+    def train_killed(self, operation):
         status, _ = self.run(lambda: kill_before_operation(operation))
         if status == 0:
             self.check_trained()
 
-    @rule(write=st.integers(1, 6))
     def train_on_a_full_disk(self, write):
-        status, error = self.run(lambda: fill_disk(write))
+        status, error = self.run(lambda: fill_disk(write // 3))
         if status == 0:
             self.check_trained()
         elif 'No space left' in error:
             assert 'CheckpointError' in error, error
             assert not list(self.work_dir.glob('.dcls_mm-*'))
 
-    @rule()
-    def train_beside_another(self):
+    def train_beside_another(self, _):
         before = self.files()
         with FolderLock(self.work_dir):
             status, error = self.run(None)
@@ -273,17 +285,14 @@ class WorkDir(RuleBasedStateMachine):
         self.damaged[name] = how
         HAPPENED[f'then {how}'] += 1
 
-    @rule(content=st.sampled_from(list(NOTES)))
-    def spoil_note(self, content):
+    @rule(what=st.sampled_from([*NOTES, *LINKS]))
+    def spoil_note(self, what):
         path = self.work_dir / 'last_checkpoint'
         path.unlink(missing_ok=True)
-        path.write_bytes(NOTES[content])
-
-    @rule(to=st.sampled_from(['last_checkpoint', 'nowhere', 'epoch_1.pth']))
-    def replace_note_by_link(self, to):
-        path = self.work_dir / 'last_checkpoint'
-        path.unlink(missing_ok=True)
-        path.symlink_to(to)
+        if what in LINKS:
+            path.symlink_to(LINKS[what])
+        else:
+            path.write_bytes(NOTES[what])
 
     @precondition(lambda self: self.damaged)
     @rule()
@@ -293,13 +302,14 @@ class WorkDir(RuleBasedStateMachine):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.damaged = {}
 
-    @rule(epochs=st.integers(1, LONGEST), keep=st.sampled_from([-1, 1, 2]))
-    def train_for_longer_or_shorter(self, epochs, keep):
+    @rule(
+        epochs=st.integers(1, LONGEST),
+        keep=st.sampled_from([-1, 1, 2]),
+        kind=st.sampled_from([None, *KINDS]),
+    )
+    def change_the_config(self, epochs, keep, kind):
         self.epochs, self.keep = epochs, keep
-
-    @rule(kind=st.sampled_from(KINDS))
-    def change_the_config(self, kind):
-        self.kind = kind
+        self.kind = kind or self.trained
 
 
 def _end_of(status, error):
@@ -359,8 +369,8 @@ def fill_disk(number):
 def main():
     global FOLDER
     parser = argparse.ArgumentParser()
-    parser.add_argument('--examples', type=int, default=6)
-    parser.add_argument('--steps', type=int, default=10, help='of an example, at most')
+    parser.add_argument('--examples', type=int, default=12)
+    parser.add_argument('--steps', type=int, default=12, help='of an example, at most')
     args = parser.parse_args()
     be_quick()
     with tempfile.TemporaryDirectory() as folder:
