@@ -13,7 +13,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
-from .checkpoint import CheckpointError
+from .checkpoint import CheckpointError, weights_of
 
 _UNFINISHED = '.tmp'
 
@@ -112,7 +112,7 @@ def load_matching(model: nn.Module, checkpoint: dict, filename: str) -> None:
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
-    given = checkpoint.get('state_dict', checkpoint)
+    given = weights_of(checkpoint, filename)
     state_dict = OrderedDict(
         (re.sub(r'^module\.', '', key), value) for key, value in given.items()
     )

@@ -16,7 +16,7 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from .checkpoint import CheckpointError, MissingCheckpointError
+from .checkpoint import CheckpointError, MissingCheckpointError, as_data
 from .checkpoint_hooks import CheckpointMatchHook
 from .config_checks import ConfigError, apply_overrides, check_data
 from .resume import TEMPLATES, check_resumable, find_resumable
@@ -240,6 +240,7 @@ def prepare_test(
     return cfg, use_tta(cfg) if tta else []
 
 
+@as_data()
 def train(**options: Any) -> None:
     """Trains; the options are those of ``prepare_train``."""
     cfg, notices = prepare_train(**options)
@@ -249,6 +250,7 @@ def train(**options: Any) -> None:
     runner.train()
 
 
+@as_data()
 def test(**options: Any) -> None:
     """Tests; the options are those of ``prepare_test``."""
     cfg, notices = prepare_test(**options)
@@ -322,7 +324,8 @@ def run(function: Callable[..., None], options: dict[str, Any]) -> None:
     """
     os.environ.setdefault('LOCAL_RANK', str(options.pop('local_rank', 0)))
     try:
-        function(**options)
+        with as_data():
+            function(**options)
     except (ConfigError, CheckpointError) as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from mmengine.runner.checkpoint import CheckpointLoader
-
-from .checkpoint import CheckpointError, DamagedCheckpointError
+from .checkpoint import (
+    CheckpointError,
+    DamagedCheckpointError,
+    check_training,
+    read_checkpoint,
+)
 
 # What mmengine calls the checkpoints of a training.
 TEMPLATES = ('epoch_{}.pth', 'iter_{}.pth')
@@ -20,21 +23,10 @@ def check_resumable(filename: str) -> None:
         filename: A path, or a URL that mmengine knows.
 
     Raises:
-        CheckpointError: it can't be read, or holds weights alone.
+        CheckpointError: it can't be read, holds weights alone, or parts that are
+            not as mmengine writes them.
     """
-    checkpoint = CheckpointLoader.load_checkpoint(filename, 'cpu', logger='silent')
-    needed = ('meta', 'message_hub', 'optimizer')
-    missing = [
-        key
-        for key in needed
-        if not isinstance(checkpoint, dict) or key not in checkpoint
-    ]
-    if missing:
-        raise CheckpointError(
-            f'checkpoint {filename} holds no {", ".join(missing)}, so training can '
-            'not go on from it; to start anew from its weights, leave out --resume '
-            f'and pass --cfg-options load_from={filename}'
-        )
+    check_training(read_checkpoint(filename), filename)
 
 
 def find_resumable(

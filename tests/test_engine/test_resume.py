@@ -12,7 +12,12 @@ from dcls_mm.engine.resume import check_resumable, find_resumable
 
 def write(path, age=0, **changes):
     """Writes a small checkpoint, ``age`` seconds ago."""
-    checkpoint = {'meta': {}, 'message_hub': {}, 'optimizer': {}, 'state_dict': {}}
+    checkpoint = {
+        'meta': {'epoch': 1, 'iter': 4},
+        'message_hub': {'log_scalars': {}, 'runtime_info': {}, 'resumed_keys': {}},
+        'optimizer': {},
+        'state_dict': {'weight': torch.ones(1)},
+    }
     path.parent.mkdir(exist_ok=True)
     torch.save({**checkpoint, **changes}, path)
     os.utime(path, (1e9 - age, 1e9 - age))
