@@ -19,6 +19,7 @@ import torch
 from .errors import Damage, Refusal
 
 MAX_DEPTH = 100
+_PART = 1 << 20  # bytes
 
 # The names of torch's storages in a file, and what they hold.
 STORAGES = {
@@ -124,9 +125,13 @@ class _Machine:
             step(self)
 
     def read(self, count: int) -> bytes:
-        data = self.stream.read(count)
-        if len(data) != count:
-            raise Damage('the pickle is cut off')
+        # In parts, as Python reserves the memory that it is asked for.
+        data = b''
+        while len(data) < count:
+            part = self.stream.read(min(count - len(data), _PART))
+            if not part:
+                raise Damage('the pickle is cut off')
+            data += part
         return data
 
     def number(self, form: str) -> Any:
