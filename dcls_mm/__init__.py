@@ -47,5 +47,5 @@ if _compat.available('mmengine') and _compat.available('mmcv'):
         HOOKS.register_module(module=module)
     TRANSFORMS.register_module(module=CorruptImage)
     OPTIM_WRAPPER_CONSTRUCTORS.register_module(module=engine.DCLSOptimizerConstructor)
-    engine.guard_mmengine()
+    engine.widen_mmengine()
     _compat.find_configs_of_forks()

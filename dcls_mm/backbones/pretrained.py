@@ -6,13 +6,10 @@ from typing import Optional
 
 import torch
 from mmengine.logging import MMLogger
-from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from ..checkpoint import ANY_CONTAINER_KEYS, read_checkpoint, weights_of
 from ..conversion import from_published
-
-# Where a checkpoint keeps its weights: mmengine's files, the published ones.
-CONTAINER_KEYS = ('state_dict', 'model')
 
 # What a classifier's file has and a dense-prediction backbone has not, or the reverse:
 # its head and final norm, the norms of the stages' outputs.
@@ -50,9 +47,7 @@ def load_pretrained(
         FileNotFoundError and others: the file can't be read.
     """
     logger = MMLogger.get_current_instance()
-    loaded = CheckpointLoader.load_checkpoint(
-        checkpoint, map_location=map_location, logger=logger
-    )
+    loaded = read_checkpoint(checkpoint, map_location)
     state_dict = backbone_state_dict(loaded, prefix, source=checkpoint)
     if version is not None:
         # The published backbones have square kernels, for which any extent will do.
@@ -71,13 +66,8 @@ def backbone_state_dict(
     Raises:
         ValueError: it holds no weights, or none with the prefix.
     """
-    for key in CONTAINER_KEYS:
-        if isinstance(checkpoint.get(key), Mapping):
-            checkpoint = checkpoint[key]
-            break
-    weights = {k: v for k, v in checkpoint.items() if isinstance(v, Tensor)}
-    if not weights:
-        raise ValueError(f'{source} holds no weights, only {_some(checkpoint)}')
+    state_dict = weights_of(checkpoint, source, ANY_CONTAINER_KEYS)
+    weights = {k: v for k, v in state_dict.items() if isinstance(v, Tensor)}
     if not prefix:
         return weights
     stripped = {

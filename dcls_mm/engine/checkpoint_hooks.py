@@ -14,7 +14,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 from .._files import remove_unfinished, write_whole
-from .checkpoint import CheckpointError
+from .checkpoint import CheckpointError, weights_of
 from .folder_lock import FolderLock
 from .resume import LAST, checkpoint_folder
 
@@ -181,7 +181,7 @@ def load_matching(model: nn.Module, checkpoint: dict, filename: str) -> None:
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
-    given = checkpoint.get('state_dict', checkpoint)
+    given = weights_of(checkpoint, filename)
     state_dict = OrderedDict(
         (re.sub(r'^module\.', '', key), value) for key, value in given.items()
     )

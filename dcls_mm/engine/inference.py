@@ -9,6 +9,7 @@ import torch
 from mmengine.infer import BaseInferencer
 from mmengine.utils import track_iter_progress
 
+from .checkpoint import as_data
 from .checkpoint_hooks import load_matching
 from .config_checks import ConfigError, check_positive
 from .launch import load_config
@@ -18,6 +19,7 @@ from .outputs import check_folder
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
+@as_data()
 def build_inferencer(
     config: str,
     checkpoint: str,

@@ -19,7 +19,7 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from .checkpoint import CheckpointError, MissingCheckpointError
+from .checkpoint import CheckpointError, MissingCheckpointError, as_data
 from .checkpoint_hooks import CheckpointMatchHook
 from .config_checks import ConfigError, apply_overrides, check_data, errors_about
 from .folder_lock import FolderLock
@@ -258,6 +258,7 @@ def prepare_test(
     return cfg, use_tta(cfg) if tta else []
 
 
+@as_data()
 def train(**options: Any) -> None:
     """Trains; the options are those of ``prepare_train``.
 
@@ -300,6 +301,7 @@ def _full_disk_explained(work_dir: str) -> Iterator[None]:
         ) from error
 
 
+@as_data()
 def test(**options: Any) -> None:
     """Tests; the options are those of ``prepare_test``."""
     cfg, notices = prepare_test(**options)
@@ -373,7 +375,8 @@ def run(function: Callable[..., None], options: dict[str, Any]) -> None:
     """
     os.environ.setdefault('LOCAL_RANK', str(options.pop('local_rank', 0)))
     try:
-        function(**options)
+        with as_data():
+            function(**options)
     except (ConfigError, CheckpointError) as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:

@@ -11,22 +11,18 @@ from typing import Any, NamedTuple, Optional
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from .._files import NEITHER_FOLLOW_NOR_WAIT
-from .checkpoint import CheckpointError, DamagedCheckpointError
+from .checkpoint import (
+    CheckpointError,
+    DamagedCheckpointError,
+    as_data,
+    check_training,
+)
 
 # What mmengine calls the checkpoints of a training.
 TEMPLATES = ('epoch_{}.pth', 'iter_{}.pth')
 # What it puts before them where they hold the weights that were best, and no more.
 _BEST = '(best_.+_)?'
 
-# What mmengine's Runner.resume reads.
-_NEEDED = {
-    'meta': dict,
-    'meta.epoch': int,
-    'meta.iter': int,
-    'message_hub': dict,
-    'optimizer': dict,
-    'state_dict': dict,
-}
 # The file in which mmengine notes the path of the last one.
 LAST = 'last_checkpoint'
 _LONGEST_NOTE = 4096  # bytes, as the longest path of Linux
@@ -40,35 +36,21 @@ def check_resumable(filename: str) -> None:
 
     Raises:
         DamagedCheckpointError: it was cut off, or is a link that leads nowhere.
-        CheckpointError: it can't be read for another reason, or holds weights alone.
+        CheckpointError: it can't be read for another reason, holds weights alone, or
+            parts that are not as mmengine writes them.
     """
     if '://' not in filename:
         _check_file(filename)
     try:
-        checkpoint = CheckpointLoader.load_checkpoint(filename, 'cpu', logger='silent')
+        with as_data():
+            checkpoint = CheckpointLoader.load_checkpoint(
+                filename, 'cpu', logger='silent'
+            )
     except OSError as error:
         if isinstance(error, CheckpointError):
             raise
         raise _unreadable(filename, error) from error
-    missing = [
-        name
-        for name, kind in _NEEDED.items()
-        if not isinstance(_look_up(checkpoint, name), kind)
-    ]
-    if 'meta' in missing:
-        missing = [name for name in missing if not name.startswith('meta.')]
-    if missing:
-        raise CheckpointError(
-            f'checkpoint {filename} holds no {", ".join(missing)}, so training can '
-            'not go on from it; to start anew from its weights, leave out --resume '
-            f'and pass --cfg-options load_from={filename}'
-        )
-
-
-def _look_up(checkpoint: Any, name: str) -> Any:
-    for key in name.split('.'):
-        checkpoint = checkpoint.get(key) if isinstance(checkpoint, dict) else None
-    return checkpoint
+    check_training(checkpoint, filename)
 
 
 def _check_file(path: str) -> None:

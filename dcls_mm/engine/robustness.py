@@ -16,6 +16,7 @@ from typing import Any, Optional
 from mmengine.config import Config, ConfigDict
 from mmengine.fileio import dump
 
+from .checkpoint import as_data
 from .checkpoint_hooks import CheckpointMatchHook
 from .config_checks import ConfigError
 from .launch import build_runner, prepare_test
@@ -80,6 +81,7 @@ def corrupt_images(dataset: ConfigDict, corruption: str, severity: int) -> None:
     )
 
 
+@as_data()
 def evaluate_corrupted(
     config: str,
     checkpoint: str,

@@ -14,8 +14,12 @@ from dcls_mm.engine.resume import check_resumable, find_resumable
 
 def write(path, age=0, **changes):
     """Writes a small checkpoint, ``age`` seconds ago."""
-    meta = {'epoch': 1, 'iter': 4}
-    checkpoint = {'meta': meta, 'message_hub': {}, 'optimizer': {}, 'state_dict': {}}
+    checkpoint = {
+        'meta': {'epoch': 1, 'iter': 4},
+        'message_hub': {'log_scalars': {}, 'runtime_info': {}, 'resumed_keys': {}},
+        'optimizer': {},
+        'state_dict': {'weight': torch.ones(1)},
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({**checkpoint, **changes}, path)
     os.utime(path, (1e9 - age, 1e9 - age))
@@ -239,7 +243,7 @@ def test_only_damaged_files(tmp_path):
 
 
 def test_whole_files_that_can_not_be_resumed_from_are_not_overwritten(tmp_path):
-    torch.save({'state_dict': {}}, tmp_path / 'epoch_2.pth')
+    torch.save({'state_dict': {'weight': torch.ones(1)}}, tmp_path / 'epoch_2.pth')
     damage(write(tmp_path / 'epoch_1.pth'))
     message = 'epoch_2.pth holds no meta, message_hub, optimizer'
     with pytest.raises(CheckpointError, match=message):
@@ -248,12 +252,25 @@ def test_whole_files_that_can_not_be_resumed_from_are_not_overwritten(tmp_path):
 
 def test_a_checkpoint_that_is_named(tmp_path):
     check_resumable(str(write(tmp_path / 'best.pth')))
-    torch.save({'state_dict': {}}, tmp_path / 'weights.pth')
+    torch.save({'state_dict': {'weight': torch.ones(1)}}, tmp_path / 'weights.pth')
     with pytest.raises(CheckpointError, match=r'load_from=.*weights\.pth'):
         check_resumable(str(tmp_path / 'weights.pth'))
     torch.save(torch.zeros(1), tmp_path / 'tensor.pth')
-    with pytest.raises(CheckpointError, match='holds no meta'):
+    with pytest.raises(CheckpointError, match='holds no weights'):
         check_resumable(str(tmp_path / 'tensor.pth'))
     damage(tmp_path / 'best.pth')
     with pytest.raises(DamagedCheckpointError):
         check_resumable(str(tmp_path / 'best.pth'))
+
+
+def test_a_flipped_bit_is_damage(tmp_path):
+    """Of a weight, which torch reads without a look at the archive's checksum."""
+    write(tmp_path / 'epoch_1.pth')
+    weight = torch.full((1000,), 0.5)
+    path = write(tmp_path / 'epoch_2.pth', state_dict={'weight': weight})
+    content = bytearray(path.read_bytes())
+    content[content.index(weight.numpy().tobytes()) + 2000] ^= 1
+    path.write_bytes(content)
+    name, (reason,) = found(tmp_path)
+    assert name == 'epoch_1.pth'
+    assert 'epoch_2.pth is damaged' in reason

@@ -11,6 +11,7 @@ import torch
 from mmengine.optim import MultiStepLR, OptimWrapper, OptimWrapperDict
 from processes import child
 
+from dcls_mm.checkpoint.errors import ContentError
 from dcls_mm.engine.checkpoint import (
     CheckpointError,
     DamagedCheckpointError,
@@ -31,8 +32,12 @@ from toy import write_config  # noqa: E402
 
 def checkpoint(**changes):
     """What resuming needs, and no more; None takes something out."""
-    meta = {'epoch': 1, 'iter': 4}
-    held = {'meta': meta, 'message_hub': {}, 'optimizer': {}, 'state_dict': {}}
+    held = {
+        'meta': {'epoch': 1, 'iter': 4},
+        'message_hub': {'log_scalars': {}, 'runtime_info': {}, 'resumed_keys': {}},
+        'optimizer': {},
+        'state_dict': {'weight': torch.ones(1)},
+    }
     return {key: value for key, value in {**held, **changes}.items() if value != 'out'}
 
 
@@ -78,6 +83,7 @@ class Foreign:
     """A type that mmengine does not write."""
 
 
+WEIGHTS = {'state_dict': {'weight': torch.ones(1)}}
 NOT_ANEW = 'Starting anew might overwrite them'
 
 FOLDERS = [
@@ -109,22 +115,24 @@ FOLDERS = [
         'epoch_2.pth is a folder',
     ),
     no_resuming(
-        lambda: (save('epoch_1.pth'), save('epoch_2.pth', {'state_dict': {}})),
+        lambda: (save('epoch_1.pth'), save('epoch_2.pth', WEIGHTS)),
         'epoch_2.pth holds no meta, message_hub, optimizer',
     ),
     no_resuming(lambda: save(content=[]), 'epoch_1.pth'),
     no_resuming(lambda: save(content=torch.zeros(2)), 'epoch_1.pth'),
     no_resuming(lambda: save(content=None, optimizer='out'), 'holds no optimizer'),
     no_resuming(lambda: save(message_hub='out'), 'holds no message_hub'),
-    no_resuming(lambda: save(message_hub=[1]), 'holds no message_hub'),
+    no_resuming(lambda: save(message_hub=[1]), 'message_hub must be a dict'),
     no_resuming(lambda: save(state_dict='out'), 'epoch_1.pth', 'state_dict'),
-    no_resuming(lambda: save(optimizer=torch.zeros(1)), 'holds no optimizer'),
-    no_resuming(lambda: save(meta={'iter': 3}), 'holds no meta.epoch'),
-    no_resuming(lambda: save(meta={'epoch': 3}), 'holds no meta.iter'),
+    no_resuming(lambda: save(optimizer=torch.zeros(1)), 'optimizer must be a dict'),
+    no_resuming(lambda: save(meta={'iter': 3}), 'meta epoch must be a count'),
+    no_resuming(lambda: save(meta={'epoch': 3}), 'meta iter must be a count'),
     no_resuming(
-        lambda: save(meta={'epoch': '3', 'iter': None}), 'no meta.epoch, meta.iter'
+        lambda: save(meta={'epoch': '3', 'iter': None}),
+        'meta epoch must be a count',
+        "'3'",
     ),
-    no_resuming(lambda: save(meta={3: 4}), 'meta.epoch'),
+    no_resuming(lambda: save(meta={3: 4}), 'a key of its meta'),
     no_resuming(lambda: save(optimizer=Foreign()), 'epoch_1.pth', 'Foreign'),
     no_resuming(
         lambda: save('best_score_epoch_3.pth'), 'best_score_epoch_3.pth', NOT_ANEW
@@ -180,8 +188,8 @@ FILES = [
         'Not a directory',
     ),
     wrong(
-        lambda: (save('w.pth', {'state_dict': {}}), check_resumable('w.pth')),
-        CheckpointError,
+        lambda: (save('w.pth', WEIGHTS), check_resumable('w.pth')),
+        ContentError,
         'leave out --resume and pass --cfg-options load_from=w.pth',
     ),
 ]
