@@ -272,8 +272,8 @@ def train(**options: Any) -> None:
         if _is_main(cfg.launcher):
             lock = stack.enter_context(FolderLock(cfg.work_dir))
             notices += [lock.warning] if lock.warning else []
-        # Only now does nobody else write checkpoints.
-        notices += _set_resume(cfg, resume)
+        if resume is not None:  # only now does nobody else write checkpoints
+            notices += _set_resume(cfg, resume)
         stack.enter_context(_full_disk_explained(cfg.work_dir))
         runner = build_runner(cfg, notices)
         if cfg.get('resume'):
