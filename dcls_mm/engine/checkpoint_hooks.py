@@ -73,14 +73,11 @@ class AtomicCheckpointHook(CheckpointHook):
                     runner.logger.warning(self._lock.warning)
                 for written in {folder, runner.work_dir}:
                     remove_unfinished(written)
-        kept = runner.message_hub.runtime_info.get('keep_ckpt_ids')
-        if kept is not None:  # names of files to be removed are made of these
-            kept = [step for step in kept if type(step) is int]
-            runner.message_hub.update_info('keep_ckpt_ids', kept)
+        forget_foreign_files(runner.message_hub.runtime_info, folder)
         super().before_train(runner)
         self._outdated = []
         self._remove, self._rmtree = self.file_backend.remove, self.file_backend.rmtree
-        self.file_backend.remove = self.file_backend.rmtree = self._remove_later
+        self.file_backend.remove = self.file_backend.rmtree = self._outdated.append
 
     def after_run(self, runner) -> None:
         """Lets others write into the folder."""
@@ -124,18 +121,6 @@ class AtomicCheckpointHook(CheckpointHook):
         super()._save_best_checkpoint(runner, metrics)
         self._remove_outdated()
 
-    def _remove_later(self, path: str) -> None:
-        """Takes the place of the file backend's functions that remove at once.
-
-        mmengine calls it with the best checkpoint so far, of which a resumed checkpoint
-        has the path: that of the training from which the folder was copied, or, if
-        somebody forged it, any file.
-        """
-        if os.path.dirname(os.path.abspath(path)) == os.path.abspath(self.out_dir):
-            self._outdated.append(path)
-        else:
-            print_log(f'leaves {path}, which is not in {self.out_dir}', 'current')
-
     def _remove_outdated(self) -> None:
         for path in self._outdated:
             if self.file_backend.isdir(path):  # as DeepSpeed writes them
@@ -143,6 +128,28 @@ class AtomicCheckpointHook(CheckpointHook):
             elif self.file_backend.isfile(path):
                 self._remove(path)
         self._outdated.clear()
+
+
+def forget_foreign_files(runtime_info: dict, folder: str) -> None:
+    """Leaves in a resumed state no files to be removed but those of its training.
+
+    mmengine's ``CheckpointHook`` removes the best checkpoint so far once there is a
+    better one, and those beyond ``max_keep_ckpts``. A checkpoint says which: files of
+    the training from which the folder was copied or, if it was forged, any.
+
+    Args:
+        runtime_info: Of mmengine's message hub; changed in place.
+        folder: Where checkpoints go.
+    """
+    for key in [key for key in runtime_info if str(key).startswith('best_ckpt')]:
+        path = str(runtime_info[key])
+        if os.path.realpath(os.path.dirname(path)) != os.path.realpath(folder):
+            print_log(f'leaves {path}, which is not in {folder}', 'current')
+            del runtime_info[key]
+    if 'keep_ckpt_ids' in runtime_info:  # parts of names
+        kept = runtime_info['keep_ckpt_ids']
+        kept = kept if isinstance(kept, (list, tuple)) else []
+        runtime_info['keep_ckpt_ids'] = [step for step in kept if type(step) is int]
 
 
 class CheckpointMatchHook(Hook):

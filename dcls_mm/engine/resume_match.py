@@ -3,12 +3,13 @@
 from typing import Any
 
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.optim import OptimWrapperDict
 from mmengine.utils import is_method_overridden
 
 from .checkpoint import CheckpointError
-from .checkpoint_hooks import CheckpointMatchHook, first_of
+from .checkpoint_hooks import CheckpointMatchHook, first_of, forget_foreign_files
+from .resume import checkpoint_folder
 
 # States that optimizers keep for each weight, in its shape.
 _STATES = ('exp_avg', 'momentum_buffer', 'square_avg', 'sum')
@@ -34,6 +35,12 @@ class ResumeMatchHook(CheckpointMatchHook):
             CheckpointError: one does not fit.
         """
         super().after_load_checkpoint(runner, checkpoint)
+        for hook in runner.hooks:
+            if isinstance(hook, CheckpointHook):
+                forget_foreign_files(
+                    checkpoint['message_hub']['runtime_info'],
+                    checkpoint_folder(runner.work_dir, hook.out_dir),
+                )
         try:
             problems = _optimizer_problems(
                 runner.optim_wrapper, checkpoint['optimizer']

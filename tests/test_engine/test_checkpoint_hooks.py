@@ -24,16 +24,19 @@ from dcls_mm.engine.checkpoint_hooks import CheckpointMatchHook
 from dcls_mm.engine.config_checks import ConfigError
 from dcls_mm.engine.folder_lock import FolderLock
 from dcls_mm.engine.resume import find_resumable
+from dcls_mm.engine.resume_match import ResumeMatchHook
 
 HERE = Path(__file__).parent
 BEST = {'save_best': 'score', 'rule': 'greater'}
 FIRST_TWO = ['best_score_epoch_1.pth', 'epoch_1.pth']
 
 
-def train(work_dir, hook, **changes):
+def train(work_dir, hook, another=None, **changes):
     config = toy_config(default_scope='mmengine', custom_imports=None, **changes)
     config['default_hooks'] = {'checkpoint': {'type': 'AtomicCheckpointHook', **hook}}
     runner = Runner.from_cfg(Config({**config, 'work_dir': str(work_dir)}))
+    if another:
+        runner.register_hook(another)
     runner.train()
     return runner
 
@@ -196,21 +199,24 @@ def test_the_folder_that_checkpoints_go_to_is_locked(tmp_path):
     assert names(tmp_path / 'out' / 'x')
 
 
-def test_no_files_of_others_are_removed(tmp_path):
+@pytest.mark.parametrize('kind', ['AtomicCheckpointHook', 'CheckpointHook'])
+def test_no_files_of_others_are_removed(tmp_path, kind):
     """A checkpoint names what is outdated; from a copied folder, or forged."""
-    hook = {'interval': 1, **BEST, 'max_keep_ckpts': 2}
-    precious, folder = tmp_path / 'precious', tmp_path / 'folder'
-    path = str(tmp_path / 'a' / 'epoch_1.pth')
+    plain = {'type': kind, 'interval': 1, 'filename_tmpl': '{}.pth'}
+    hook = {**plain, **BEST, 'max_keep_ckpts': 2}
+    precious, folder = tmp_path / 'precious.pth', tmp_path / 'folder.pth'
+    path = str(tmp_path / 'a' / '1.pth')
     for best in (precious, folder):
         folder.mkdir(exist_ok=True)
         precious.write_bytes(b'1')
-        train(tmp_path / 'a', {'interval': 1})
+        train(tmp_path / 'a', plain)
         checkpoint = load_checkpoint_file(path)
         told = checkpoint['message_hub']['runtime_info']
         told['best_ckpt'], told['best_score'] = str(best), -1e9
-        told['keep_ckpt_ids'] = ['/../../precious', '../x', None]
+        told['keep_ckpt_ids'] = ['../precious', '../folder', None]
         torch.save(checkpoint, path)
-        train(tmp_path / 'b', hook, load_from=path, resume=True)
+        resume = ResumeMatchHook(path) if kind == 'CheckpointHook' else None
+        train(tmp_path / 'b', hook, resume, load_from=path, resume=True)
         assert precious.exists()
         assert folder.exists()
 
