@@ -31,7 +31,8 @@ sys.path.append(str(ROOT))
 SECONDS = 20  # that a file may take
 MEMORY = 2 << 30  # bytes that reading it may add
 CHUNK = 20_000  # files a process
-SHOWN = 20
+SHOWN = 40  # kinds of faults
+KIND = 45  # letters that make a kind
 
 ANNEALING = ('_annealing_cos', '_annealing_linear')
 HARMLESS_EVENTS = ('object.__', 'sys._getframe', 'array.__new__', 'gc.', 'builtins.id')
@@ -264,8 +265,11 @@ def main():
     print(f'{start} files, seed {args.seed}')
     for outcome, times in sorted(outcomes.items()):
         print(f'  {times:8} {outcome}')
-    for number, reason in wrong[:SHOWN]:
-        print(f'--only {number}: {reason}')
+    kinds = Counter(reason[:KIND] for _, reason in wrong)
+    first = {reason[:KIND]: (number, reason) for number, reason in reversed(wrong)}
+    for kind, times in kinds.most_common(SHOWN):
+        number, reason = first[kind]
+        print(f'{times} times, as in --only {number}: {reason}')
     if wrong:
         sys.exit(f'{len(wrong)} faults, in {len({n for n, _ in wrong})} files')
 

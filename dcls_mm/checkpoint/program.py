@@ -120,6 +120,8 @@ class _Machine:
                 self.stack.pop()
                 return
             step = _STEPS.get(code)
+            if not code:
+                raise Damage('the pickle is cut off')
             if step is None:
                 raise Damage(f'no pickle of a checkpoint: opcode {code!r}')
             step(self)
