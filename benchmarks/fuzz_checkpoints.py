@@ -145,14 +145,13 @@ def same_values(checkpoint, expected):
 
 def look_at(checkpoint, known, expected):
     """What is wrong with what was read."""
-    if found := faults(checkpoint, known):
-        return found
+    found = faults(checkpoint, known)
     try:
-        found = use(checkpoint)
+        found += use(checkpoint)
         if expected is not None and not same_values(checkpoint, expected):
             found.append('turned bits that went unnoticed')
     except Exception as error:
-        found = [f'use ended in {type(error).__name__}: {error!s:.100}']
+        found.append(f'use ended in {type(error).__name__}: {error!s:.100}')
     return found
 
 
