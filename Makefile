@@ -1,7 +1,11 @@
 # Everything happens in .venv, which `make env` sets up: see requirements/verified.txt.
-# With STACK=onedl it is .venv-onedl, with the maintained forks: requirements/onedl.txt.
-PYTHON ?= $(shell command -v python3.11 || echo python3)
+# With STACK=onedl it is .venv-onedl, with the maintained forks: requirements/onedl.txt;
+# with STACK=oldest or newest the two ends of what is accepted, on a Python of their own.
 STACK ?= stock
+PYTHON_oldest := python3.10
+PYTHON_newest := python3.12
+WANTED := $(or $(PYTHON_$(STACK)),python3.11)
+PYTHON ?= $(shell command -v $(WANTED) || echo python3)
 export STACK
 VENV := .venv$(if $(filter-out stock,$(STACK)),-$(STACK))
 VENV_PYTHON := $(VENV)/bin/python
@@ -11,7 +15,7 @@ VENV_PYTHON := $(VENV)/bin/python
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  PYTHON=...      the Python 3.11 to make .venv with, now: $(PYTHON)'
+	@echo '  PYTHON=...      the $(WANTED) to make $(VENV) with, now: $(PYTHON)'
 
 env:  ## set up .venv; the first time builds mmcv (14 minutes on two cores)
 	@$(PYTHON) tools/setup_environment.py
@@ -45,4 +49,4 @@ clean:  ## remove build products and caches of the tools
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean  ## remove .venv* too; the built mmcv wheel stays in the user's cache
-	rm -rf .venv .venv-onedl
+	rm -rf .venv .venv-onedl .venv-oldest .venv-newest

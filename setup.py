@@ -16,9 +16,9 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
 
-MM = ['mmengine>=0.10,<1.0', 'mmcv>=2.0.0,<2.2.0']
-DET = MM + ['mmdet>=3.0.0,<4.0']
-SEG = MM + ['mmsegmentation>=1.0.0,<2.0', 'ftfy', 'regex']
+MM = ['mmengine>=0.10.3,<1.0', 'mmcv>=2.1.0,<2.2.0']
+DET = MM + ['mmdet>=3.3.0,<4.0']
+SEG = MM + ['mmsegmentation>=1.2.2,<2.0', 'ftfy', 'regex']
 
 setup(
     name='dcls_mm',
@@ -41,8 +41,8 @@ setup(
             '.mim/tools/analysis_tools/update_zoo.py',
         ]
     },
-    python_requires='>=3.9',
-    install_requires=['torch>=2.0', 'numpy'],
+    python_requires='>=3.10',
+    install_requires=['torch>=2.6', 'numpy'],
     extras_require={
         'mm': MM,
         'det': DET,

@@ -12,15 +12,15 @@ from importlib.util import find_spec
 # Import name -> {distribution that provides it: (from, below)}. The `onedl-`
 # distributions are maintained forks of the stock ones, under the same import names.
 SUPPORTED = {
-    'torch': {'torch': ('2.0', '3')},
-    'mmengine': {'mmengine': ('0.10', '1'), 'onedl-mmengine': ('0.10', '0.11')},
+    'torch': {'torch': ('2.6', '3')},
+    'mmengine': {'mmengine': ('0.10.3', '1'), 'onedl-mmengine': ('0.10.12', '0.11')},
     'mmcv': {
-        'mmcv': ('2.0', '2.2'),
-        'mmcv-lite': ('2.0', '2.2'),
-        'onedl-mmcv': ('2.3', '2.4'),
+        'mmcv': ('2.1', '2.2'),
+        'mmcv-lite': ('2.1', '2.2'),
+        'onedl-mmcv': ('2.3.6', '2.4'),
     },
-    'mmdet': {'mmdet': ('3.0', '4'), 'onedl-mmdetection': ('3.0', '4')},
-    'mmseg': {'mmsegmentation': ('1.0', '2'), 'onedl-mmsegmentation': ('1.0', '2')},
+    'mmdet': {'mmdet': ('3.3', '4'), 'onedl-mmdetection': ('3.5.1', '4')},
+    'mmseg': {'mmsegmentation': ('1.2.2', '2'), 'onedl-mmsegmentation': ('1.4.2', '2')},
 }
 
 
@@ -54,7 +54,7 @@ def check():
         _warn(
             f'{" and ".join(missing)} not found: dcls_mm.layers and '
             'dcls_mm.functional work, but registries, backbones and configs do not; '
-            "`pip install 'mmengine>=0.10,<1' 'mmcv>=2.0,<2.2'` installs both."
+            "`pip install 'mmengine>=0.10.3,<1' 'mmcv>=2.1,<2.2'` installs both."
         )
     if _version('mmengine') and not available('pkg_resources'):
         _warn(

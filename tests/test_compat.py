@@ -67,7 +67,7 @@ def test_without_detectors_and_segmentors_all_is_well(check):
     assert check({name: STOCK[name] for name in names}) == []
 
 
-@pytest.mark.parametrize('version', ['2.0.0rc4', '2.0.0', '2.1.99'])
+@pytest.mark.parametrize('version', ['2.1.0rc1', '2.1.0', '2.1.99'])
 def test_the_ends_of_a_range_pass(version, check):
     assert check({**STOCK, 'mmcv': version}) == []
 
@@ -75,14 +75,14 @@ def test_the_ends_of_a_range_pass(version, check):
 @pytest.mark.parametrize(
     ('name', 'version', 'wanted'),
     [
-        ('torch', '1.13.1+cu117', '>=2.0,<3'),
-        ('mmengine', '0.9.1', '>=0.10,<1'),
-        ('mmcv', '1.7.2', '>=2.0,<2.2'),
-        ('mmcv', '2.2.0', '>=2.0,<2.2'),
-        ('mmcv', '2.2.0rc1', '>=2.0,<2.2'),
-        ('mmdet', '2.28.2', '>=3.0,<4'),
-        ('mmsegmentation', '0.30.0', '>=1.0,<2'),
-        ('onedl-mmcv', '2.4.0', '>=2.3,<2.4'),
+        ('torch', '2.5.1+cu121', '>=2.6,<3'),
+        ('mmengine', '0.9.1', '>=0.10.3,<1'),
+        ('mmcv', '1.7.2', '>=2.1,<2.2'),
+        ('mmcv', '2.2.0', '>=2.1,<2.2'),
+        ('mmcv', '2.2.0rc1', '>=2.1,<2.2'),
+        ('mmdet', '2.28.2', '>=3.3,<4'),
+        ('mmsegmentation', '0.30.0', '>=1.2.2,<2'),
+        ('onedl-mmcv', '2.4.0', '>=2.3.6,<2.4'),
     ],
 )
 def test_an_unfit_version_is_an_error(name, version, wanted, check):

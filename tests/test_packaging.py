@@ -83,7 +83,7 @@ def test_wheel_installs_nothing_of_openmmlab(wheel):
             Parser().parsestr(file.read(path).decode()).get_all('Requires-Dist')
         )
     always = [r for r in requirements if 'extra ==' not in r]
-    assert sorted(always) == ['numpy', 'torch>=2.0']
+    assert sorted(always) == ['numpy', 'torch>=2.6']
 
 
 DEMOS = Path('dcls_mm/.mim/configs/demo')

@@ -2,8 +2,9 @@
 
     python3.11 tools/setup_environment.py
 
-With STACK=onedl in the environment it makes .venv-onedl, with the maintained forks
-`onedl-*` in place of OpenMMLab's packages.
+STACK in the environment names another set, in a folder of its own: 'onedl' has the
+maintained forks `onedl-*` in place of OpenMMLab's packages (.venv-onedl), 'oldest' and
+'newest' the oldest and the newest torch and Python that are accepted.
 
 Can be run again at any time: it returns at once when nothing changed, and continues
 where it stopped when it was interrupted. Writes to that folder and to ~/.cache/dcls_mm

@@ -12,15 +12,19 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from ..functional import construct_kernel
-from ..functional._arguments import IntOrTuple
+from ..functional import INTERPOLATIONS, construct_kernel
+from ..functional._arguments import IntOrTuple, as_bool, as_tuple
+from ..functional.interpolation import interpolation_name
 from ..layers import DCLSConv2d
 from .published import from_published, to_published
 from .state_dicts import (
+    check_prefix,
+    check_state_dict,
     copy_with_metadata,
-    layer_metadata,
     layers_with_positions,
     note_position_axes,
+    noted_axes,
+    real_tensor,
 )
 
 # Where each package's keys differ from the original's: pattern -> replacement.
@@ -85,6 +89,7 @@ def from_convnext(
         ValueError, TypeError: an argument that doesn't fit, or a key or shape that a
             plain ConvNeXt of this release has not, by its name.
     """
+    extent = as_tuple('dilated_kernel_size', dilated_kernel_size, 2, minimum=1)
     converted = OrderedDict()
     converted._metadata = OrderedDict()
     for key, value in _original_keys(state_dict, release).items():
@@ -92,9 +97,9 @@ def from_convnext(
             converted[key] = value
             continue
         layer = key[: -len('weight')]
-        grid = _on_a_grid(value, dilated_kernel_size, interpolation, key)
+        grid = _on_a_grid(value, extent, interpolation, key)
         converted.update({f'{layer}{name}': own for name, own in grid.items()})
-        note_position_axes(converted, layer, (0, 1))
+        converted._metadata[layer[:-1]] = dict(grid._metadata[''])
     return converted
 
 
@@ -121,19 +126,36 @@ def to_convnext(
     Raises:
         ValueError, TypeError: an argument or a layer doesn't fit.
     """
-    _check_keys({key: key for key in state_dict}, 'ConvNeXtDCLS', positions=True)
+    extent = as_tuple('dilated_kernel_size', dilated_kernel_size, 2, minimum=1)
+    name = interpolation_name(interpolation)
     converted = copy_with_metadata(state_dict)
+    _check_keys({key: key for key in state_dict}, 'ConvNeXtDCLS', positions=True)
     for layer in layers_with_positions(state_dict, ''):
-        positions = converted.pop(f'{layer}P')
-        sigma = converted.pop(f'{layer}SIG', None)
-        axes = layer_metadata(state_dict, layer).get('position_axes', (0, 1))
-        order = [list(axes).index(axis) for axis in range(len(positions))]
+        positions = real_tensor(state_dict, f'{layer}P')
+        sigma = None
+        if f'{layer}SIG' in state_dict:
+            sigma = real_tensor(state_dict, f'{layer}SIG')
+        for parameter in ('P', 'SIG'):
+            converted.pop(f'{layer}{parameter}', None)
+        if INTERPOLATIONS[name].has_sigma != (sigma is not None):
+            wrong = 'lacks' if sigma is None else 'has'
+            raise ValueError(
+                f"state_dict {wrong} {layer}SIG, which 'max' and 'gauss' have and the "
+                f"others have not: interpolation can't be {interpolation!r}"
+            )
+        axes = noted_axes(state_dict, layer, (0, 1))
+        if sorted(axes) != [0, 1] or len(positions) != 2:
+            raise ValueError(
+                f'{layer}P must have a row for each of the axes 0 and 1, got '
+                f'{len(positions)} for {axes}'
+            )
+        order = [axes.index(axis) for axis in range(2)]
         converted[f'{layer}weight'] = construct_kernel(
-            state_dict[f'{layer}weight'],
+            real_tensor(state_dict, f'{layer}weight'),
             positions[order],
             None if sigma is None else sigma[order],
-            kernel_size=dilated_kernel_size,
-            interpolation=interpolation,
+            kernel_size=extent,
+            interpolation=name,
         )
         note_position_axes(converted, layer, None)
     return converted
@@ -163,6 +185,9 @@ def from_convnext_dcls(
         ValueError, TypeError: an argument that doesn't fit, or a key or value that
             isn't of such a backbone, by its name.
     """
+    check_state_dict(state_dict)
+    check_prefix(prefix)
+    as_bool('sync_positions', sync_positions)
     backbone = {
         key[len(prefix) :]: value
         for key, value in state_dict.items()
@@ -188,7 +213,8 @@ def to_convnext_dcls(
 
 def _original_keys(state_dict: Mapping[str, Tensor], release: str) -> OrderedDict:
     """The state_dict of a plain ConvNeXt, by the original's keys."""
-    if release not in RELEASES:
+    check_state_dict(state_dict)
+    if not isinstance(release, str) or release not in RELEASES:
         raise ValueError(f'release must be one of {list(RELEASES)}, got {release!r}')
     names = {}
     for key in state_dict:
@@ -208,7 +234,7 @@ def _original_keys(state_dict: Mapping[str, Tensor], release: str) -> OrderedDic
         )
     renamed = OrderedDict()
     for key, name in names.items():
-        value = state_dict[key]
+        value = real_tensor(state_dict, key)
         # Some variants have 1x1 convolutions for linear layers.
         is_conv = re.search(r'\.pwconv[12]\.weight$', name) and value.ndim == 4
         renamed[name] = value.flatten(1) if is_conv else value
@@ -246,7 +272,7 @@ def list_some(keys: Iterable[str]) -> str:
 
 
 def _on_a_grid(
-    weight: Tensor, extent: IntOrTuple, interpolation: str, key: str
+    weight: Tensor, extent: tuple[int, ...], interpolation: str, key: str
 ) -> dict[str, Tensor]:
     """The parameters of the depthwise layer that computes what ``weight`` does."""
     if weight.ndim != 4 or weight.shape[1] != 1:
@@ -275,11 +301,11 @@ def _on_a_grid(
 def _check_shared(state_dict: Mapping[str, Tensor], prefix: str) -> None:
     """Raise a ValueError if the blocks of a stage differ in P or SIG."""
     first = {}
-    for key, value in state_dict.items():
+    for key in state_dict:
         match = re.fullmatch(POSITION_KEY, key)
         if match:
             shared = first.setdefault(match.groups(), key)
-            if not torch.equal(state_dict[shared], value):
+            if not torch.equal(*(real_tensor(state_dict, k) for k in (shared, key))):
                 raise ValueError(
                     f'{prefix}{key} differs from {prefix}{shared}, which the blocks '
                     'of a stage share: give sync_positions=False here and to the '

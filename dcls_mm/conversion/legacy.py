@@ -11,9 +11,10 @@ from ..layers.dcls import FORMULATIONS
 from ..layers.legacy import pixel_positions, position_scale, regular_taps
 from .state_dicts import (
     copy_with_metadata,
-    layer_metadata,
     layers_with_positions,
     note_position_axes,
+    noted_axes,
+    real_tensor,
     refuse_converted,
 )
 
@@ -49,12 +50,20 @@ def from_legacy(
     converted = copy_with_metadata(state_dict)
     for layer in layers_with_positions(state_dict, prefix):
         refuse_converted(state_dict, layer)
-        positions, weight = state_dict[f'{layer}P'], state_dict[f'{layer}weight']
+        positions = real_tensor(state_dict, f'{layer}P')
+        weight = real_tensor(state_dict, f'{layer}weight')
         _check_shapes(positions, weight, 4, formulation, layer)
         pixels = pixel_positions(positions, dilation, gain)
         converted[f'{layer}weight'] = weight.flatten(2)
         converted[f'{layer}P'] = pixels.flatten(-2).to(positions.dtype)
         note_position_axes(converted, layer, (0, 1))
+        converted._metadata[layer[:-1]].update(
+            interpolation='bilinear',
+            extent=tuple(
+                step * (count - 1) + 1
+                for step, count in zip(dilation, positions.shape[-2:])
+            ),
+        )
     return converted
 
 
@@ -84,10 +93,11 @@ def to_legacy(
     regular = regular_taps(kernel_size, dilation)
     converted = copy_with_metadata(state_dict)
     for layer in layers_with_positions(state_dict, prefix):
-        positions, weight = state_dict[f'{layer}P'], state_dict[f'{layer}weight']
+        positions = real_tensor(state_dict, f'{layer}P')
+        weight = real_tensor(state_dict, f'{layer}weight')
         _check_shapes(positions, weight, 3, formulation, layer)
-        axes = layer_metadata(state_dict, layer).get('position_axes', (0, 1))
-        if tuple(axes) != (0, 1):
+        axes = noted_axes(state_dict, layer, (0, 1))
+        if axes != (0, 1):
             raise ValueError(f'{layer}P must stand for the axes (0, 1), got {axes}')
         if weight.shape[2] != regular[0].numel():
             raise ValueError(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from .convnext import from_convnext_dcls, list_some
+from .state_dicts import check_state_dict
 
 BACKBONE = 'backbone.'
 
@@ -56,6 +57,7 @@ def from_mmseg0(
 def _check_parts(
     state_dict: Mapping[str, Tensor], parts: tuple[str, ...], source: str
 ) -> None:
+    check_state_dict(state_dict)
     unknown = [key for key in state_dict if not key.startswith((BACKBONE, *parts))]
     if unknown:
         raise ValueError(

@@ -9,14 +9,17 @@ from torch import Tensor
 
 from ..functional import INTERPOLATIONS
 from ..functional._arguments import IntOrTuple, as_tuple
-from ..functional.interpolation import GAUSS_BASE_WIDTH, interpolation_name
-from ..layers.dropin import VERSIONS, published_shifts
+from ..functional.interpolation import GAUSS_BASE_WIDTH
 from ..layers.geometry import published_axes
+from ..layers.published_kernel import published_interpolation
+from ..layers.published_layer import published_shifts
 from .state_dicts import (
     copy_with_metadata,
     layer_metadata,
     layers_with_positions,
     note_position_axes,
+    noted_axes,
+    real_tensor,
     refuse_converted,
 )
 
@@ -54,7 +57,7 @@ def from_published(
     Raises:
         ValueError, TypeError: an argument or a layer doesn't fit, by its name or key.
     """
-    name = _interpolation(version)
+    name = published_interpolation(version)
     converted = copy_with_metadata(state_dict)
     for layer in layers_with_positions(state_dict, prefix):
         refuse_converted(state_dict, layer)
@@ -90,7 +93,7 @@ def to_published(
         ValueError, TypeError: as :func:`from_published`; also if the published package
             has no such layer, or none so narrow.
     """
-    name = _interpolation(version)
+    name = published_interpolation(version)
     converted = copy_with_metadata(state_dict)
     for layer in layers_with_positions(state_dict, prefix):
         positions, sigma, weight = _parameters(state_dict, layer, version)
@@ -115,29 +118,32 @@ def to_published(
     return converted
 
 
-def _interpolation(version: str) -> str:
-    if version not in VERSIONS:
-        raise ValueError(f'version must be one of {list(VERSIONS)}, got {version!r}')
-    return interpolation_name(version)
-
-
 def _parameters(
     state_dict: Mapping[str, Tensor], layer: str, version: str
 ) -> tuple[Tensor, Optional[Tensor], Tensor]:
     """P, SIG and weight of a layer that the published package could have."""
-    positions, weight = state_dict[f'{layer}P'], state_dict[f'{layer}weight']
-    sigma = state_dict.get(f'{layer}SIG')
+    positions = real_tensor(state_dict, f'{layer}P')
+    weight = real_tensor(state_dict, f'{layer}weight')
+    sigma = None
+    if f'{layer}SIG' in state_dict:
+        sigma = real_tensor(state_dict, f'{layer}SIG')
     shape, elements = tuple(positions.shape), tuple(weight.shape)
-    if shape[1:] != elements or not (
-        (shape[0] == 1 and weight.ndim in (3, 4, 5))
-        or (shape[0] in (2, 3) and weight.ndim == 3)
+    if (
+        not shape
+        or shape[1:] != elements
+        or not (
+            (shape[0] == 1 and weight.ndim in (3, 4, 5))
+            or (shape[0] in (2, 3) and weight.ndim == 3)
+        )
     ):
         raise ValueError(
             f"{layer}P must have the shape (rows, *weight's): 1 to 3 rows for a weight "
             '(out, in // groups, count), 1 row for one with dense axes before count; '
             f'got {shape} for the weight {elements}'
         )
-    if INTERPOLATIONS[_interpolation(version)].has_sigma != (sigma is not None):
+    if INTERPOLATIONS[published_interpolation(version)].has_sigma != (
+        sigma is not None
+    ):
         wrong = 'lacks' if sigma is None else 'has'
         raise ValueError(
             f"state_dict {wrong} {layer}SIG, which versions 'max' and 'gauss' have and "
@@ -156,7 +162,8 @@ def _row_shifts(
 ) -> Optional[Tensor]:
     """What to add to the published rows of P, (rows, 1, 1, 1); None for nothing."""
     rows = len(positions)
-    if isinstance(dilated_kernel_size, Iterable):
+    is_text = isinstance(dilated_kernel_size, str)
+    if isinstance(dilated_kernel_size, Iterable) and not is_text:
         dilated_kernel_size = tuple(dilated_kernel_size)
         if len(dilated_kernel_size) != rows:
             raise ValueError(
@@ -198,7 +205,7 @@ def _own_axes(
                 'state_dict tell: load it there as it is'
             )
         return expected
-    axes = tuple(metadata['position_axes'])
+    axes = noted_axes(state_dict, layer, expected)
     if sorted(axes) != list(expected):
         raise ValueError(
             f'{layer}P stands for the axes {axes}; the published package has layers '

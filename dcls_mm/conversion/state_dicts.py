@@ -4,15 +4,56 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Optional
 
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def check_state_dict(state_dict: Mapping[str, Tensor]) -> None:
+    """Raise a TypeError unless it is a dict with names for keys, and good metadata."""
+    if not isinstance(state_dict, Mapping):
+        hint = ''
+        if isinstance(state_dict, nn.Module):
+            hint = ': call its state_dict()'
+        elif isinstance(state_dict, (str, bytes)):
+            hint = ': load the file, and give the weights in it'
+        raise TypeError(
+            'state_dict must be a dict of tensors by name, as state_dict() of a module '
+            f'gives, got {type(state_dict).__name__}{hint}'
+        )
+    for key in state_dict:
+        if not isinstance(key, str):
+            raise TypeError(
+                'the keys of state_dict must be the names of parameters, got '
+                f'{key!r} ({type(key).__name__})'
+            )
+    metadata = getattr(state_dict, '_metadata', None)
+    values = [metadata] if metadata is not None else []
+    if isinstance(metadata, Mapping):
+        values += metadata.values()
+    for value in values:
+        if not isinstance(value, Mapping):
+            raise TypeError(
+                '_metadata of state_dict must be a dict with a dict for each module, '
+                f'got {value!r}'
+            )
+
+
+def real_tensor(state_dict: Mapping[str, Tensor], key: str) -> Tensor:
+    """The value of a key, or a TypeError if it isn't a tensor of real numbers."""
+    value = state_dict[key]
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f'{key} must be a tensor of floating point, got {got}')
+    return value
 
 
 def layers_with_positions(state_dict: Mapping[str, Tensor], prefix: str) -> list[str]:
     """What comes before ``P`` in the keys of each layer, such as 'stages.0.dwconv.'.
 
     Raises:
+        TypeError: ``prefix`` is no string.
         ValueError: no key under ``prefix`` is the P of a layer with a weight.
     """
+    check_prefix(prefix)
     layers = [
         key[:-1]
         for key in state_dict
@@ -29,17 +70,49 @@ def layers_with_positions(state_dict: Mapping[str, Tensor], prefix: str) -> list
     return layers
 
 
+def check_prefix(prefix: str) -> None:
+    """Raise a TypeError unless it is a string."""
+    if not isinstance(prefix, str):
+        raise TypeError(
+            f"prefix must be what keys start with, such as 'backbone.', got {prefix!r}"
+        )
+
+
 def layer_metadata(state_dict: Mapping[str, Tensor], layer: str) -> dict:
     """What torch and the layer have noted of themselves; empty if nothing."""
     return (getattr(state_dict, '_metadata', None) or {}).get(layer[:-1], {})
 
 
 def copy_with_metadata(state_dict: Mapping[str, Tensor]) -> OrderedDict:
-    """A copy of the dictionary and of its metadata; the tensors are the same."""
+    """A copy of the dictionary and of its metadata; the tensors are the same.
+
+    Raises:
+        TypeError: see :func:`check_state_dict`.
+    """
+    check_state_dict(state_dict)
     copied = OrderedDict(state_dict)
     metadata = getattr(state_dict, '_metadata', None) or {}
     copied._metadata = OrderedDict((name, dict(of)) for name, of in metadata.items())
     return copied
+
+
+def noted_axes(
+    state_dict: Mapping[str, Tensor], layer: str, default: Optional[tuple[int, ...]]
+) -> Optional[tuple[int, ...]]:
+    """The axes that the rows of a layer's P stand for, ``default`` if none are noted.
+
+    Raises:
+        ValueError: what is noted are no axes.
+    """
+    axes = layer_metadata(state_dict, layer).get('position_axes', default)
+    if axes is default:
+        return default
+    if not isinstance(axes, (tuple, list)) or not all(type(a) is int for a in axes):
+        raise ValueError(
+            f'the metadata of state_dict must tell axes for {layer}P, such as (0, 1), '
+            f'got {axes!r}'
+        )
+    return tuple(axes)
 
 
 def note_position_axes(
@@ -48,9 +121,11 @@ def note_position_axes(
     """Say which axes the rows of a layer's P stand for; None: as in other packages."""
     metadata = state_dict._metadata.setdefault(layer[:-1], {})
     metadata.setdefault('version', 1)
-    metadata.pop('position_axes', None)
     if axes is not None:
         metadata['position_axes'] = axes
+        return
+    for own in ('position_axes', 'extent', 'interpolation'):
+        metadata.pop(own, None)
 
 
 def refuse_converted(state_dict: Mapping[str, Tensor], layer: str) -> None:

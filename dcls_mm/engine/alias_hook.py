@@ -3,7 +3,8 @@
 import torch
 from mmengine.hooks import Hook
 
-from ..functional.continuous import alias_penalty
+from ..functional._arguments import as_bool
+from ..functional.continuous import ALIAS_METHODS, alias_penalty
 from ..layers.flexconv import FlexConvNd
 from ..layers.kernel_nets import MAGNet
 from .added_loss import AddedLoss, as_nonnegative, unwrapped
@@ -16,15 +17,23 @@ class AliasLossHook(AddedLoss, Hook):
 
     The losses gain ``loss_alias = weight * sum over layers of``
     :func:`.alias_penalty`, of the bound that a MAGNet tells. A kernel without such
-    frequencies is the same function of space at every resolution.
+    frequencies is the same function of space at every resolution. The defaults are the
+    published ones.
 
     Args:
-        weight: at least 0; about 0.1 is the published one.
-        with_mask: whether the mask counts among the factors of a kernel.
-        per_filter: each factor against its equal share, instead of their sum.
+        weight: at least 0; 0.1 in the published experiments. The penalty is a square
+            of periods: a layer of 17x17 starts at some 500, so take less where it would
+            drown the other losses.
+        with_mask: whether what the mask adds to the frequencies counts.
+        method: 'per_filter' holds each filter, with its share of the mask, against its
+            equal share of the Nyquist frequency; 'summed' their sum against all of it;
+            'per_factor', not published, takes the mask for one filter more.
         deviations: standard deviations of a Gaussian spectrum that count, at least 0.
 
-    Source: arXiv 2110.08059, section on anti-aliasing.
+    Raises:
+        ConfigError: an argument that doesn't fit, by its name.
+
+    Source: arXiv 2110.08059, section on anti-aliasing, and its published code.
     """
 
     loss_name = 'loss_alias'
@@ -33,13 +42,21 @@ class AliasLossHook(AddedLoss, Hook):
         self,
         weight: float = 0.1,
         with_mask: bool = True,
-        per_filter: bool = False,
-        deviations: float = 1.0,
+        method: str = 'per_filter',
+        deviations: float = 2.0,
     ) -> None:
         self.weight = as_nonnegative('AliasLossHook.weight', weight)
         self.deviations = as_nonnegative('AliasLossHook.deviations', deviations)
-        self.with_mask = with_mask
-        self.per_filter = per_filter
+        try:
+            self.with_mask = as_bool('AliasLossHook.with_mask', with_mask)
+        except TypeError as error:
+            raise ConfigError(str(error)) from error
+        if not isinstance(method, str) or method not in ALIAS_METHODS:
+            raise ConfigError(
+                f'AliasLossHook.method must be one of {list(ALIAS_METHODS)}, '
+                f'got {method!r}'
+            )
+        self.method = method
 
     def before_train(self, runner) -> None:
         """Finds the layers, and adds the loss.
@@ -67,9 +84,10 @@ class AliasLossHook(AddedLoss, Hook):
         """The loss at the present parameters, a number."""
         penalties = [
             alias_penalty(
-                layer.highest_frequencies(self.deviations, self.with_mask),
+                layer.highest_frequencies(self.deviations, with_mask=False),
                 layer.nyquist_frequency,
-                self.per_filter,
+                layer.mask_frequency(self.deviations) if self.with_mask else None,
+                self.method,
             )
             for layer in self.layers
         ]

@@ -5,7 +5,7 @@ The extent of a kernel is the interval [-1, 1] along each axis. Its middle tap s
 """
 
 import math
-from typing import Union
+from typing import Optional, Union
 
 import torch
 from torch import Tensor
@@ -77,22 +77,67 @@ def gaussian_profile(coordinates: Tensor, mean: Tensor, width: Tensor) -> Tensor
 
 
 def alias_penalty(
-    frequencies: Tensor, nyquist: float, per_filter: bool = False
+    filters: Tensor,
+    nyquist: float,
+    mask: Optional[Tensor] = None,
+    method: str = 'per_filter',
 ) -> Tensor:
     """How far a kernel's frequencies may exceed what its taps can show, squared.
 
-    ``max(0, sum(frequencies) - nyquist)^2``, or with ``per_filter`` the sum of
-    ``max(0, frequency - nyquist / count)^2``, each against its equal share.
+    With n filters, f_i the frequency of the ith, m that of the mask (0 without one) and
+    N ``nyquist``, by ``method``:
+
+    - 'per_filter': ``sum_i max(0, f_i + m / n - N / n)^2``, each filter with its share
+      of the mask against its share of N (published, the published default);
+    - 'summed': ``max(0, sum_i f_i + m - N)^2`` (published);
+    - 'per_factor': ``sum_i max(0, g_i - N / (n + 1))^2`` over the factors g of the
+      kernel, filters and mask alike; n of them without a mask. Not published; it keeps
+      the mask itself from growing sharp, and also penalises kernels that the bound says
+      are free of aliases.
 
     Args:
-        frequencies: (count,), of the factors of the kernel, in periods a unit.
-        nyquist: the highest that the taps can show.
+        filters: (n,), in periods a unit.
+        nyquist: the highest frequency that the taps can show.
+        mask: a number, None for no mask, or to leave it out.
+        method: one of ``ALIAS_METHODS``.
 
     Returns:
         A number.
 
-    Source: arXiv 2110.08059, section on anti-aliasing.
+    Raises:
+        ValueError: ``filters`` is not a vector of one at least, or there is no such
+            method.
+
+    Source: arXiv 2110.08059, section on anti-aliasing, and its published code.
     """
-    if per_filter:
-        return ((frequencies - nyquist / len(frequencies)).relu() ** 2).sum()
-    return (frequencies.sum() - nyquist).relu() ** 2
+    if filters.ndim != 1 or not len(filters):
+        raise ValueError(
+            f'filters must have the shape (filters,), got {tuple(filters.shape)}'
+        )
+    if not isinstance(method, str) or method not in ALIAS_METHODS:
+        raise ValueError(f'method must be one of {list(ALIAS_METHODS)}, got {method!r}')
+    return (ALIAS_METHODS[method](filters, mask, nyquist).relu() ** 2).sum()
+
+
+def _excess_per_filter(
+    filters: Tensor, mask: Optional[Tensor], nyquist: float
+) -> Tensor:
+    return filters + ((0.0 if mask is None else mask) - nyquist) / len(filters)
+
+
+def _excess_of_sum(filters: Tensor, mask: Optional[Tensor], nyquist: float) -> Tensor:
+    return filters.sum() + (0.0 if mask is None else mask) - nyquist
+
+
+def _excess_per_factor(
+    filters: Tensor, mask: Optional[Tensor], nyquist: float
+) -> Tensor:
+    factors = filters if mask is None else torch.cat((filters, mask.view(1)))
+    return factors - nyquist / len(factors)
+
+
+ALIAS_METHODS = {
+    'per_filter': _excess_per_filter,
+    'summed': _excess_of_sum,
+    'per_factor': _excess_per_factor,
+}

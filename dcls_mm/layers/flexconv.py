@@ -229,7 +229,7 @@ class FlexConvNd(ConstructedConvNd):
         return super().padding_sides(kernel)
 
     def highest_frequencies(
-        self, deviations: float = 1.0, with_mask: bool = True
+        self, deviations: float = 2.0, with_mask: bool = True
     ) -> Tensor:
         """Of the network's filters and the mask, in periods a unit of the coordinates.
 
@@ -238,7 +238,7 @@ class FlexConvNd(ConstructedConvNd):
 
         Args:
             deviations: standard deviations of the Gaussian spectra of envelopes and
-                mask that count as inside.
+                mask that count as inside; 2 as published.
             with_mask: whether the mask counts too, where there is one.
 
         Returns:
@@ -255,10 +255,23 @@ class FlexConvNd(ConstructedConvNd):
                 f'layer has a {type(self.net).__name__}'
             )
         frequencies = self.net.highest_frequencies(deviations)
-        if not with_mask or self.mask_width is None:
+        of_mask = self.mask_frequency(deviations) if with_mask else None
+        if of_mask is None:
             return frequencies
-        of_mask = deviations / (2 * math.pi * self.mask_width.abs().min())
         return torch.cat((frequencies, of_mask.unsqueeze(0)))
+
+    def mask_frequency(self, deviations: float = 2.0) -> Optional[Tensor]:
+        """By how much the mask spreads frequencies, in periods a unit, a number.
+
+        Args:
+            deviations: see :meth:`highest_frequencies`.
+
+        Returns:
+            ``deviations / (2 pi |width|)`` of the narrowest axis; None without a mask.
+        """
+        if self.mask_width is None:
+            return None
+        return deviations / (2 * math.pi * self.mask_width.abs().min())
 
     @property
     def nyquist_frequency(self) -> float:

@@ -215,7 +215,7 @@ class MAGNet(KernelNet):
             values = gabor(coordinates) * linear(values)
         return values
 
-    def highest_frequencies(self, deviations: float = 1.0) -> Tensor:
+    def highest_frequencies(self, deviations: float = 2.0) -> Tensor:
         """Of each filter, (num_layers + 1,); see GaborFilter.
 
         Their sum bounds what the network can oscillate: a product of functions has the

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..functional import construct_kernel, sampled_convolution
-from ..functional._arguments import IntOrTuple, as_tuple
+from ..functional._arguments import IntOrTuple, as_bool, as_float, as_tuple
 from .base import ConstructedConvNd
 from .dcls import FORMULATIONS
 
@@ -22,9 +22,9 @@ def position_scale(positions: Tensor, gain: float) -> float:
     """Pixels a unit of P: ``gain * sqrt(numbers in a row of P)``.
 
     Raises:
-        ValueError: ``gain`` is not a positive number.
+        ValueError, TypeError: ``gain`` is not a positive number.
     """
-    if not 0 < gain < math.inf:
+    if not as_float('gain', gain) > 0:
         raise ValueError(f'gain must be a positive number, got {gain!r}')
     return gain * math.sqrt(positions[0].numel())
 
@@ -121,7 +121,7 @@ class LegacyDcls2d(ConstructedConvNd):
         self.weight = nn.Parameter(torch.empty(shape))
         placed = shape if formulation == 'construct' else shape[1:]
         self.P = nn.Parameter(torch.empty(2, *placed))
-        self.register_bias(bias)
+        self.register_bias(as_bool('bias', bias))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -180,5 +180,6 @@ INITIAL_POSITIONS = {
 def initialize_sigma(layer: LearnedPositions, value: Optional[float]) -> None:
     """Set SIG, where there is one, to ``value`` in pixels, by default the published."""
     if layer.SIG is not None:
-        published = INTERPOLATIONS[layer.interpolation].initial_sigma
+        # None where the interpolation was changed to one that does not read SIG.
+        published = INTERPOLATIONS[layer.interpolation].initial_sigma or 0.0
         layer.SIG.fill_(published if value is None else value)

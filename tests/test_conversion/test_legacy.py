@@ -58,6 +58,12 @@ def test_round_trips(formulation):
         layer.P[1, ..., -1].neg_()
     state_dict = layer.state_dict()
     converted = from_legacy(state_dict, **arguments)
+    assert converted._metadata[''] == {
+        'version': 1,
+        'position_axes': (0, 1),
+        'interpolation': 'bilinear',
+        'extent': layer.extent,
+    }
     back = to_legacy(converted, kernel_size=(3, 2), **arguments)
     assert list(back) == list(state_dict)
     assert back._metadata == state_dict._metadata

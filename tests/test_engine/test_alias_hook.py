@@ -1,5 +1,7 @@
 """The anti-aliasing loss in a training from a config."""
 
+import math
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -29,6 +31,15 @@ class FlexToy(BaseModel):
         return {'loss_fit': (output - torch.stack(list(y)).squeeze(1)).square().mean()}
 
 
+KINDS = [(True, 'per_filter'), (False, 'summed'), (True, 'per_factor')]
+
+
+def penalty(layer, with_mask, method, deviations=2.0):
+    mask = layer.mask_frequency(deviations) if with_mask else None
+    filters = layer.highest_frequencies(deviations, with_mask=False)
+    return alias_penalty(filters, layer.nyquist_frequency, mask, method)
+
+
 @HOOKS.register_module(force=True)
 class LossRecorder(Hook):
     """What is logged, and the penalties before the step that it came from."""
@@ -40,15 +51,8 @@ class LossRecorder(Hook):
 
     def before_train_iter(self, runner, **kwargs):
         self.penalties = {
-            key: [
-                alias_penalty(
-                    layer.highest_frequencies(2.0, with_mask=key[0]),
-                    layer.nyquist_frequency,
-                    key[1],
-                ).item()
-                for layer in runner.model.net
-            ]
-            for key in ((True, False), (False, True))
+            key: [penalty(layer, *key).item() for layer in runner.model.net]
+            for key in KINDS
         }
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
@@ -72,17 +76,12 @@ def train(tmp_path, kernel_net='magnet', lr=0.01, **hook):
     return runner
 
 
-@pytest.mark.parametrize(('with_mask', 'per_filter'), [(True, False), (False, True)])
-def test_joins_the_loss(tmp_path, with_mask, per_filter):
-    runner = train(
-        tmp_path,
-        weight=0.5,
-        with_mask=with_mask,
-        per_filter=per_filter,
-        deviations=2.0,
-    )
+@pytest.mark.parametrize(('with_mask', 'method'), KINDS)
+def test_joins_the_loss(tmp_path, with_mask, method):
+    runner = train(tmp_path, weight=0.5, with_mask=with_mask, method=method)
+    assert len(LossRecorder.rows) > 1
     for penalties, logged in LossRecorder.rows:
-        expected = 0.5 * sum(penalties[with_mask, per_filter])
+        expected = 0.5 * sum(penalties[with_mask, method])
         assert expected > 0
         assert logged['loss_alias'].item() == pytest.approx(expected, rel=1e-5)
         total = logged['loss_fit'] + logged['loss_alias']
@@ -92,8 +91,23 @@ def test_joins_the_loss(tmp_path, with_mask, per_filter):
 
 def test_lowers_the_frequencies(tmp_path):
     train(tmp_path, weight=100.0)
-    first, last = (LossRecorder.rows[i][0][True, False] for i in (0, -1))
+    first, last = (LossRecorder.rows[i][0][True, 'per_filter'] for i in (0, -1))
     assert all(b < 0.99 * a for a, b in zip(first, last))
+
+
+def test_the_defaults_are_the_published_settings():
+    """By hand, with a share of 1 of 2 periods: 0.1 * (0.2^2 + 0.7^2)."""
+    net = dict(type='magnet', hidden_channels=1, num_layers=1)
+    layer = FlexConv1d(1, 1, 9, padding=4, kernel_net=net, mask_width=1 / math.pi)
+    with torch.no_grad():
+        for gabor, frequency, width in zip(layer.net.filters, (0.5, 1.2), (0.1, 0)):
+            gabor.weight.fill_(2 * math.pi * frequency)
+            gabor.gamma.fill_(2 * math.pi * width)
+    hook = AliasLossHook()
+    hook.layers = [layer]
+    assert hook.loss().item() == pytest.approx(0.1 * (0.04 + 0.49), rel=1e-5)
+    hook.layers = [layer, layer]
+    assert hook.loss().item() == pytest.approx(0.2 * (0.04 + 0.49), rel=1e-5)
 
 
 def test_a_model_without_such_layers(tmp_path):

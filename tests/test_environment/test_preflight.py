@@ -1,9 +1,13 @@
 """Whether an unfit machine is told what is missing and how to get it."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
 from environment import SetupError, preflight
+
+
+NAME = re.escape(preflight.NAME)
 
 
 def full_disk(monkeypatch, tmp_path):
@@ -17,16 +21,16 @@ UNFIT = {
         r"for Linux, this is darwin.*pip install -e '.\[all\]'",
     ),
     'another Python': (
-        lambda m, tmp: m.setattr(preflight.sys, 'version_info', (3, 13, 0)),
-        r'Python 3\.11 is needed.*Python 3\.13.*make PYTHON=python3\.11',
+        lambda m, tmp: m.setattr(preflight.sys, 'version_info', (3, 14, 0)),
+        rf'Python [\d.]+ is needed.*Python 3\.14.*make PYTHON={NAME}',
     ),
     'no ensurepip': (
         lambda m, tmp: m.setattr(preflight.importlib.util, 'find_spec', lambda n: None),
-        'apt install python3.11-venv',
+        f'apt install {NAME}-venv',
     ),
     'no headers': (
         lambda m, tmp: m.setattr(preflight.sysconfig, 'get_path', lambda n: str(tmp)),
-        'Python.h.*apt install python3.11-dev',
+        f'Python.h.*apt install {NAME}-dev',
     ),
     'no compiler': (
         lambda m, tmp: (m.delenv('CXX', raising=False), m.setenv('PATH', str(tmp))),

@@ -1,5 +1,6 @@
 """The pins, the steps and the stamp; nothing is installed here."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -79,7 +80,27 @@ def test_unknown_stack_is_named():
         command, env={**os.environ, 'STACK': 'x'}, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert done.stderr == "STACK must be one of stock, onedl, is 'x'\n"
+    assert done.stderr == f"STACK must be one of {', '.join(STACKS)}, is 'x'\n"
+
+
+def test_the_oldest_stack_has_the_oldest_versions_that_are_accepted():
+    files = STACKS['oldest'].pins_files
+    pins = setup_environment.read_pins(ROOT / 'requirements' / file for file in files)
+    for ranges in SUPPORTED.values():
+        (name,) = ranges.keys() & pins.keys()
+        assert Version(pins[name]) == Version(ranges[name][0]), name
+    # Of the distribution, unless this is a checkout that is not installed.
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        python = '.'.join(map(str, STACKS['oldest'].python))
+        assert metadata.metadata('dcls_mm')['Requires-Python'] == f'>={python}'
+
+
+@pytest.mark.parametrize('name', STACKS)
+def test_make_takes_the_python_of_the_stack(name):
+    command = ['make', '--no-print-directory', 'help', f'STACK={name}']
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    python = '.'.join(map(str, STACKS[name].python))
+    assert f'the python{python} to make {STACKS[name].venv} with' in shown
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ def layer_1d(**options):
     return FlexConv1d(
         1,
         1,
-        9,
-        resolution=SAMPLES / 8,
+        65,
+        resolution=SAMPLES / 64,
         padding='same',
         crop_threshold=None,
         dtype=torch.float64,
@@ -113,13 +113,52 @@ def test_nyquist_frequency():
 
 
 def test_penalty():
-    frequencies = torch.tensor([3.0, 1.0, 2.0], requires_grad=True)
-    assert alias_penalty(frequencies, 4.5).item() == pytest.approx(1.5**2)
-    assert alias_penalty(frequencies, 6.5).item() == 0
-    assert alias_penalty(frequencies, 4.5, per_filter=True).item() == 2.5
-    assert alias_penalty(frequencies, 9.0, per_filter=True).item() == 0
-    alias_penalty(frequencies, 4.5, per_filter=True).backward()
-    assert frequencies.grad.tolist() == [3.0, 0.0, 1.0]
+    filters = torch.tensor([3.0, 1.0, 2.0], requires_grad=True)
+    assert alias_penalty(filters, 4.5).item() == 1.5**2 + 0.5**2
+    assert alias_penalty(filters, 9.0).item() == 0
+    assert alias_penalty(filters, 4.5, method='summed').item() == 1.5**2
+    assert alias_penalty(filters, 6.5, method='summed').item() == 0
+    alias_penalty(filters, 4.5).backward()
+    assert filters.grad.tolist() == [3.0, 0.0, 1.0]
+
+
+def test_penalty_with_a_mask():
+    """By hand: shares of 1.5 or 1.125 (3 filters and the mask) of Nyquist's 4.5."""
+    filters = torch.tensor([2.0, 1.25, 0.5])
+    mask = torch.tensor(0.75, requires_grad=True)
+    per_filter = alias_penalty(filters, 4.5, mask)
+    assert per_filter.item() == (2 + 0.25 - 1.5) ** 2
+    per_filter.backward()
+    assert mask.grad.item() == pytest.approx(2 * 0.75 / 3)
+    assert alias_penalty(filters, 4.5, mask, 'summed').item() == 0
+    assert alias_penalty(filters, 4.0, mask, 'summed').item() == 0.5**2
+    assert alias_penalty(filters, 4.5, mask, 'per_factor').item() == (
+        (2 - 1.125) ** 2 + (1.25 - 1.125) ** 2
+    )
+
+
+def test_kernels_under_the_limit_cost_nothing():
+    """Filters at 0.9 of shares of 1, and a mask of 0.2 that adds 0.05 to each."""
+    filters, mask = torch.full((4,), 0.9), torch.tensor(0.2)
+    assert alias_penalty(filters, 4.0, mask).item() == 0
+    ours = alias_penalty(filters, 4.0, mask, 'per_factor').item()
+    assert ours == pytest.approx(4 * (0.9 - 0.8) ** 2)
+
+
+def test_frequencies_as_published():
+    """Two deviations by default; the mask's of its narrowest axis."""
+    net = dict(type='magnet', hidden_channels=1, num_layers=1)
+    layer = FlexConv2d(1, 1, 9, kernel_net=net, mask_width=(1 / math.pi, 0.5))
+    only_sines(layer, (0.5, 1.2))
+    with torch.no_grad():
+        layer.net.filters[0].gamma.fill_(-2 * math.pi * 0.1)
+    found = layer.highest_frequencies()
+    assert_close(found, torch.tensor([0.7, 1.2, 1.0]))
+    assert layer.mask_frequency().item() == pytest.approx(1.0)
+    assert layer.nyquist_frequency == 2.0
+    without = FlexConv2d(1, 1, 9, kernel_net=net, mask_width=None)
+    assert without.mask_frequency() is None
+    assert len(without.highest_frequencies()) == 2
 
 
 def test_other_networks_have_no_bound():

@@ -130,7 +130,7 @@ def test_repr_tells_the_arguments():
     ('arguments', 'message'),
     [
         (dict(gain=0), 'gain must be a positive number, got 0'),
-        (dict(gain=float('nan')), 'gain must be a positive number, got nan'),
+        (dict(gain=float('nan')), 'gain must be finite, got nan'),
         (dict(formulation='im2col'), r"formulation must be one of .*got 'im2col'"),
         (dict(kernel_size=(3, 3, 3)), 'kernel_size must be one integer or 2'),
         (dict(dilation=0), 'dilation must be at least 1, got 0'),

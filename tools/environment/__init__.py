@@ -5,8 +5,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-PYTHON = (3, 11)
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -15,12 +13,15 @@ class Stack(NamedTuple):
 
     venv: str
     pins_files: tuple
-    mmcv: str  # the distribution that provides mmcv, and is compiled
+    python: tuple = (3, 11)
+    mmcv: str = 'mmcv'  # the distribution that provides mmcv, and is compiled
 
 
 STACKS = {
-    'stock': Stack('.venv', ('verified.txt',), 'mmcv'),
-    'onedl': Stack('.venv-onedl', ('verified.txt', 'onedl.txt'), 'onedl-mmcv'),
+    'stock': Stack('.venv', ('verified.txt',)),
+    'oldest': Stack('.venv-oldest', ('verified.txt', 'oldest.txt'), (3, 10)),
+    'newest': Stack('.venv-newest', ('verified.txt', 'newest.txt'), (3, 12)),
+    'onedl': Stack('.venv-onedl', ('verified.txt', 'onedl.txt'), mmcv='onedl-mmcv'),
 }
 
 STACK = os.environ.get('STACK') or 'stock'
@@ -28,6 +29,7 @@ if STACK not in STACKS:
     sys.exit(f'STACK must be one of {", ".join(STACKS)}, is {STACK!r}')
 PINS_FILES = [ROOT / 'requirements' / name for name in STACKS[STACK].pins_files]
 MMCV = STACKS[STACK].mmcv
+PYTHON = STACKS[STACK].python
 VENV = ROOT / STACKS[STACK].venv
 VENV_PYTHON = VENV / 'bin' / 'python'
 CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'dcls_mm'

@@ -15,6 +15,8 @@ GIB = 2**30
 # A finished .venv with the CPU build of torch takes 1.5 GiB, compiling mmcv 0.4 GiB.
 NEEDS = ((VENV, 2 * GIB), (CACHE, 1 * GIB))
 
+NAME = 'python{}.{}'.format(*PYTHON)
+
 
 def system_problem():
     if sys.platform.startswith('linux'):
@@ -31,8 +33,8 @@ def python_problem():
         return None
     wanted, found = ('.'.join(map(str, version)) for version in (PYTHON, found))
     return (
-        f'Python {wanted} is needed, the verified set is for no other; this is Python '
-        f'{found} ({sys.executable}). Name the right one: make PYTHON=python{wanted}'
+        f'Python {wanted} is needed, this set of packages is for no other; this is '
+        f'Python {found} ({sys.executable}). Name the right one: make PYTHON={NAME}'
     )
 
 
@@ -41,7 +43,7 @@ def venv_problem():
         return None
     return (
         f'{sys.executable} lacks the module venv or ensurepip and cannot make a '
-        'virtual environment. On Debian: apt install python3.11-venv'
+        f'virtual environment. On Debian: apt install {NAME}-venv'
     )
 
 
@@ -51,7 +53,7 @@ def headers_problem():
         return None
     return (
         f'The headers of Python are missing ({header}); mmcv is compiled with them. '
-        'On Debian: apt install python3.11-dev'
+        f'On Debian: apt install {NAME}-dev'
     )
 
 

@@ -1,0 +1,490 @@
+"""What the conversions of state_dicts can't take."""
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+from dcls_mm import conversion
+from dcls_mm.layers import dropin
+from dcls_mm.layers.legacy import LegacyDcls2d
+
+from . import command, wrong
+
+# The functions, with what else each needs.
+ARGUMENTS = {
+    'from_published': dict(version='v0', dilated_kernel_size=5),
+    'to_published': dict(version='v0', dilated_kernel_size=5),
+    'from_legacy': dict(dilation=2),
+    'to_legacy': dict(kernel_size=3, dilation=2),
+    'from_convnext': {},
+    'to_convnext': dict(dilated_kernel_size=5),
+    'from_convnext_dcls': dict(version='v0'),
+    'to_convnext_dcls': dict(version='v0'),
+    'from_mmdet2': dict(version='v0'),
+    'from_mmseg0': dict(version='v0'),
+}
+
+PUBLISHED = dropin.Dcls2d(4, 4, 3, dilated_kernel_size=5, version='v0').state_dict()
+PLAIN = {'stages.0.0.dwconv.weight': torch.zeros(4, 1, 7, 7)}
+BACKBONE = {
+    'stages.0.0.dwconv.weight': torch.zeros(4, 1, 3),
+    'stages.0.0.dwconv.P': torch.zeros(2, 4, 1, 3),
+}
+LEGACY = dict(LegacyDcls2d(4, 4, 3).state_dict())
+
+
+def convert(function, state_dict, **arguments):
+    arguments = {**ARGUMENTS[function], **arguments}
+    return lambda: getattr(conversion, function)(state_dict, **arguments)
+
+
+def plain(**replaced):
+    """A layer of the published package, some of its values replaced or left out."""
+    values = {**PUBLISHED, **replaced}
+    return {key: value for key, value in values.items() if value is not ...}
+
+
+def noting(notes):
+    noted = OrderedDict(plain())
+    noted._metadata = notes
+    return noted
+
+
+NO_DICT = 'state_dict must be a dict of tensors by name'
+NOT_FLOATING = 'must be a tensor of floating point, got'
+
+ROWS = [
+    # Things that are no state_dict, to every function.
+    *(
+        wrong(convert(function, None), TypeError, NO_DICT, 'got NoneType')
+        for function in ARGUMENTS
+    ),
+    wrong(
+        convert('from_published', nn.Conv2d(1, 1, 1)),
+        TypeError,
+        'got Conv2d: call its state_dict()',
+    ),
+    wrong(
+        convert('from_convnext', 'convnext.pth'),
+        TypeError,
+        'got str: load the file, and give the weights in it',
+    ),
+    wrong(convert('to_legacy', torch.zeros(3)), TypeError, NO_DICT, 'got Tensor'),
+    wrong(
+        convert('from_convnext_dcls', list(PUBLISHED.items())),
+        TypeError,
+        NO_DICT,
+        'got list',
+    ),
+    wrong(
+        convert('from_mmdet2', {0: torch.zeros(1)}),
+        TypeError,
+        'the keys of state_dict must be the names of parameters, got 0 (int)',
+    ),
+    wrong(convert('from_legacy', {None: 1}), TypeError, 'names', 'got None (NoneType)'),
+    wrong(convert('to_convnext', {('P',): 1}), TypeError, "got ('P',) (tuple)"),
+    # State_dicts of something else.
+    wrong(
+        convert('from_published', {}),
+        ValueError,
+        "state_dict has no layer with P and weight under the prefix ''",
+    ),
+    wrong(
+        convert('to_published', {'state_dict': PUBLISHED}),
+        ValueError,
+        'give the weights themselves, not a checkpoint around them',
+        "['state_dict']",
+    ),
+    wrong(
+        convert('from_published', PUBLISHED, prefix='backbone.'),
+        ValueError,
+        "under the prefix 'backbone.'",
+        "['weight', 'P', 'bias']",
+    ),
+    wrong(
+        convert('from_published', PUBLISHED, prefix=None),
+        TypeError,
+        "prefix must be what keys start with, such as 'backbone.', got None",
+    ),
+    wrong(
+        convert('from_convnext_dcls', BACKBONE, prefix=0),
+        TypeError,
+        'prefix must be',
+        'got 0',
+    ),
+    wrong(
+        convert('from_published', PUBLISHED),
+        ValueError,
+        'P is of a layer of dcls_mm already',
+        'load it as it is',
+    ),
+    wrong(
+        convert('to_published', nn.Sequential().state_dict()),
+        ValueError,
+        'no layer with P and weight',
+    ),
+    wrong(
+        convert('from_convnext', {}),
+        ValueError,
+        'state_dict is not of a plain ConvNeXt',
+        'stages.0.0.dwconv.weight',
+        'only nothing',
+    ),
+    wrong(
+        convert('from_convnext', BACKBONE),
+        ValueError,
+        'not of a plain ConvNeXt',
+        'which has no stages.0.0.dwconv.P',
+    ),
+    wrong(
+        convert('from_convnext', PLAIN, release='timm'),
+        ValueError,
+        'state_dict is not of timm',
+        "'convnext'",
+    ),
+    wrong(
+        convert('to_convnext', PLAIN),
+        ValueError,
+        'not of ConvNeXtDCLS',
+        'stages.0.0.dwconv.P',
+    ),
+    wrong(
+        convert('to_convnext', {'stages.0.0.dwconv.P': torch.zeros(2, 4, 1, 3)}),
+        ValueError,
+        'no layer with P and weight',
+    ),
+    wrong(
+        convert('from_mmdet2', {'backbone.a': 1, 'decode_head.b': 2}),
+        ValueError,
+        'not of a two-stage detector of mmdet 2, which has no decode_head.b',
+    ),
+    wrong(
+        convert('from_mmseg0', {'decode_head.b': 2}),
+        ValueError,
+        'not of a segmentor of mmseg 0: it has no keys with backbone.',
+    ),
+    # Values that are no weights.
+    wrong(
+        convert('from_published', plain(P=[0.0])), TypeError, 'P', NOT_FLOATING, 'list'
+    ),
+    wrong(
+        convert('from_published', plain(weight=None)),
+        TypeError,
+        f'weight {NOT_FLOATING} NoneType',
+    ),
+    wrong(
+        convert('to_published', plain(P=torch.zeros(2, 4, 4, 3, dtype=torch.long))),
+        TypeError,
+        f'P {NOT_FLOATING} torch.int64',
+    ),
+    wrong(
+        convert('from_published', plain(P=torch.zeros(2, 4, 4, 3, dtype=torch.cfloat))),
+        TypeError,
+        f'P {NOT_FLOATING} torch.complex64',
+    ),
+    wrong(
+        convert('from_published', plain(P=PUBLISHED['P'].numpy())),
+        TypeError,
+        f'P {NOT_FLOATING} ndarray',
+    ),
+    wrong(
+        convert('from_published', plain(SIG='0.23'), version='gauss'),
+        TypeError,
+        f'SIG {NOT_FLOATING} str',
+    ),
+    wrong(
+        convert('from_published', plain(P=torch.tensor(1.0))),
+        ValueError,
+        'P must have the shape (rows, *weight',
+        'got () for the weight (4, 4, 3)',
+    ),
+    wrong(
+        convert('from_published', plain(P=torch.zeros(2, 4, 4, 5))),
+        ValueError,
+        'got (2, 4, 4, 5) for the weight (4, 4, 3)',
+    ),
+    wrong(
+        convert('from_published', plain(SIG=torch.zeros(2, 4, 4, 3))),
+        ValueError,
+        "state_dict has SIG, which versions 'max' and 'gauss' have",
+        "version can't be 'v0'",
+    ),
+    wrong(
+        convert('from_published', plain(), version='gauss'),
+        ValueError,
+        'state_dict lacks SIG',
+        "version can't be 'gauss'",
+    ),
+    wrong(
+        convert('from_published', plain(SIG=torch.zeros(1, 4, 4, 3)), version='max'),
+        ValueError,
+        'SIG must be shaped like P, (2, 4, 4, 3), got (1, 4, 4, 3)',
+    ),
+    wrong(
+        convert('from_convnext', {'stages.0.0.dwconv.weight': None}),
+        TypeError,
+        f'stages.0.0.dwconv.weight {NOT_FLOATING} NoneType',
+    ),
+    wrong(
+        convert(
+            'from_convnext',
+            {'stages.0.0.dwconv.weight': torch.zeros(4, 1, 7, 7, dtype=torch.int8)},
+        ),
+        TypeError,
+        NOT_FLOATING,
+        'torch.int8',
+    ),
+    wrong(
+        convert('from_convnext', {'stages.0.0.dwconv.weight': torch.zeros(4, 4, 7, 7)}),
+        ValueError,
+        'must be depthwise, (channels, 1, height, width), got (4, 4, 7, 7)',
+    ),
+    wrong(
+        convert(
+            'from_convnext_dcls',
+            {**BACKBONE, 'stages.0.1.dwconv.P': torch.ones(2, 4, 1, 3)},
+        ),
+        ValueError,
+        'stages.0.1.dwconv.P differs from stages.0.0.dwconv.P',
+        'sync_positions=False',
+    ),
+    wrong(
+        convert('from_convnext_dcls', {**BACKBONE, 'stages.0.0.dwconv.P': [0.0]}),
+        TypeError,
+        f'stages.0.0.dwconv.P {NOT_FLOATING} list',
+    ),
+    wrong(
+        convert(
+            'to_convnext', {**BACKBONE, 'stages.0.0.dwconv.P': torch.zeros(3, 4, 1, 3)}
+        ),
+        ValueError,
+        'P must have a row for each of the axes 0 and 1, got 3',
+    ),
+    wrong(
+        convert('to_convnext', BACKBONE, interpolation='gauss'),
+        ValueError,
+        'lacks stages.0.0.dwconv.SIG',
+        "interpolation can't be 'gauss'",
+    ),
+    wrong(
+        convert(
+            'to_convnext',
+            {**BACKBONE, 'stages.0.0.dwconv.SIG': torch.zeros(2, 4, 1, 3)},
+        ),
+        ValueError,
+        'has stages.0.0.dwconv.SIG',
+        "interpolation can't be 'bilinear'",
+    ),
+    wrong(
+        convert('from_legacy', plain()),
+        ValueError,
+        'weight must have the shape (out, in // groups, kh, kw), got (4, 4, 3)',
+    ),
+    wrong(
+        convert('to_legacy', plain()),
+        ValueError,
+        'kernel_size (3, 3) has 9 elements, weight has 3',
+    ),
+    wrong(
+        convert('from_legacy', LEGACY, formulation='sample'),
+        ValueError,
+        "P must have the shape (2, 4, 3, 3) in the formulation 'sample'",
+        'got (2, 4, 4, 3, 3)',
+    ),
+    wrong(
+        convert(
+            'to_legacy', plain(P=torch.full((2, 4, 4, 3), 9.0)), kernel_size=(3, 1)
+        ),
+        ValueError,
+        'positions beyond the extent of kernel_size (3, 1) and dilation (2, 2)',
+    ),
+    # Metadata that are none.
+    wrong(
+        convert('from_published', noting(3)),
+        TypeError,
+        '_metadata of state_dict must be a dict with a dict for each module, got 3',
+    ),
+    wrong(convert('to_legacy', noting({'': 5})), TypeError, '_metadata', 'got 5'),
+    wrong(
+        convert('to_published', noting({'': {'version': 1, 'position_axes': 'ab'}})),
+        ValueError,
+        'the metadata of state_dict must tell axes for P',
+        "got 'ab'",
+    ),
+    wrong(
+        convert('to_legacy', noting({'': {'version': 1, 'position_axes': (1, 0)}})),
+        ValueError,
+        'P must stand for the axes (0, 1), got (1, 0)',
+    ),
+    wrong(
+        convert('to_published', noting({'': {'version': 1}})),
+        ValueError,
+        'P is of the published package already',
+    ),
+    wrong(
+        convert('to_published', noting({'': {'version': 1, 'position_axes': (0, 2)}})),
+        ValueError,
+        'P stands for the axes (0, 2)',
+    ),
+    # Other arguments.
+    wrong(
+        convert('from_published', plain(), version=None),
+        ValueError,
+        "version must be one of ['v0', 'v1', 'max', 'gauss'], got None",
+    ),
+    wrong(convert('to_published', plain(), version=['v0']), ValueError, "got ['v0']"),
+    wrong(
+        convert('from_convnext_dcls', BACKBONE, version='triangle'),
+        ValueError,
+        "got 'triangle'",
+    ),
+    wrong(
+        convert('from_published', plain(), dilated_kernel_size='5'),
+        TypeError,
+        'dilated_kernel_size must be an integer',
+        "got '5'",
+    ),
+    wrong(
+        convert('from_published', plain(), dilated_kernel_size=0),
+        ValueError,
+        'dilated_kernel_size must be at least 1, got 0',
+    ),
+    wrong(
+        convert('from_published', plain(), dilated_kernel_size=(5, 5, 5)),
+        ValueError,
+        'dilated_kernel_size (5, 5, 5) does not fit P, which has 2 rows',
+    ),
+    wrong(
+        convert('from_published', plain(), version='v1', dilated_kernel_size=None),
+        ValueError,
+        'dilated_kernel_size must be given for P',
+        "'triangle'",
+    ),
+    wrong(
+        convert('from_convnext', PLAIN, dilated_kernel_size=None),
+        TypeError,
+        'dilated_kernel_size must be an integer, got None',
+    ),
+    wrong(
+        convert('from_convnext', PLAIN, dilated_kernel_size=5),
+        ValueError,
+        'dilated_kernel_size',
+        'axis 0 has 5 for 7',
+    ),
+    wrong(
+        convert('from_convnext', PLAIN, dilated_kernel_size=8),
+        ValueError,
+        'dilated_kernel_size (8, 8) differs from the extent (7, 7)',
+    ),
+    wrong(
+        convert('from_convnext', PLAIN, interpolation='gauss'),
+        ValueError,
+        'elements that each stay on one tap',
+        "not 'gauss'",
+    ),
+    wrong(
+        convert('from_convnext', PLAIN, release=['timm']),
+        ValueError,
+        "release must be one of ['convnext', 'mmpretrain', 'timm'], got ['timm']",
+    ),
+    wrong(
+        convert('to_convnext', BACKBONE, dilated_kernel_size='17'),
+        TypeError,
+        'dilated_kernel_size must be an integer',
+        "got '17'",
+    ),
+    wrong(
+        convert('to_convnext', BACKBONE, interpolation='linear'),
+        ValueError,
+        'interpolation must be one of',
+        "got 'linear'",
+    ),
+    wrong(
+        convert('from_convnext_dcls', BACKBONE, sync_positions='no'),
+        TypeError,
+        "sync_positions must be True or False, got 'no'",
+    ),
+    wrong(
+        convert('from_legacy', LEGACY, gain='x'),
+        TypeError,
+        "gain must be a number, got 'x'",
+    ),
+    wrong(
+        convert('from_legacy', LEGACY, gain=-1.0),
+        ValueError,
+        'gain must be a positive number, got -1.0',
+    ),
+    wrong(
+        convert('from_legacy', LEGACY, gain=float('inf')),
+        ValueError,
+        'gain must be finite, got inf',
+    ),
+    wrong(
+        convert('from_legacy', LEGACY, formulation=None),
+        ValueError,
+        "formulation must be one of ['construct', 'sample'], got None",
+    ),
+    wrong(
+        convert('from_legacy', LEGACY, dilation='2'),
+        TypeError,
+        'dilation must be an integer',
+        "got '2'",
+    ),
+    wrong(
+        convert('to_legacy', plain(), kernel_size=(3, 3, 3)),
+        ValueError,
+        'kernel_size must be one integer or 2 of them',
+    ),
+    # The command.
+    wrong(
+        lambda: command(
+            'tools/model_converters/convert.py', 'a.pth', 'b.pth', '--from', 'dcls'
+        ),
+        SystemExit,
+        'error: ',
+        'a.pth',
+        'does not exist',
+    ),
+    wrong(
+        lambda: command('tools/model_converters/convert.py', 'a.pth', 'b.pth'),
+        SystemExit,
+        'status 2',
+        'the following arguments are required: --from',
+    ),
+    wrong(
+        lambda: command(
+            *('tools/model_converters/convert.py', 'a.pth', 'b.pth'),
+            *('--from', 'dcls', '--extent', '17'),
+        ),
+        SystemExit,
+        'error: --extent is for convnext, mmpretrain, timm',
+        'weights of dcls have theirs',
+    ),
+    wrong(
+        lambda: command(
+            *('tools/model_converters/convert.py', 'a.pth', 'b.pth'),
+            *('--from', 'timm', '--no-sync-positions'),
+        ),
+        SystemExit,
+        'error: --version and --no-sync-positions are for dcls',
+        'weights of timm have no positions',
+    ),
+    wrong(
+        lambda: command(
+            *('tools/model_converters/convert.py', 'a.pth', 'b.pth'),
+            *('--from', 'dcls', '--version', 'triangle'),
+        ),
+        SystemExit,
+        "invalid choice: 'triangle'",
+        'gauss',
+    ),
+    wrong(
+        lambda: command(
+            *('tools/model_converters/convert.py', 'a.pth', 'b.pth'),
+            *('--from', 'convnext', '--extent', 'large'),
+        ),
+        SystemExit,
+        "--extent: invalid int value: 'large'",
+    ),
+]
