@@ -112,9 +112,12 @@ def use(checkpoint):
     import torch
 
     again = copy.deepcopy(checkpoint)
-    todo = [again]
+    todo, seen = [again], set()
     while todo:
         item = todo.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
         if isinstance(item, dict):
             todo.extend(item.values())
         elif isinstance(item, (list, tuple)):

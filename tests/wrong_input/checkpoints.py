@@ -198,6 +198,10 @@ ROWS = [
     hostile(b']' * 201 + b'a' * 200, 'things nested more than 100 deep'),
     hostile(b']q\x01h\x01a', 'something that contains itself'),
     hostile(b'}q\x01' + text('me') + b'h\x01s', 'something that contains itself'),
+    hostile(
+        b'(]q\xfc' + b'](h\xfch\xfceq\xfc' * 40 + b't',
+        'lists in lists that have over 10000000 items',
+    ),
     hostile(b'})\x85Ns', 'a dict with a tuple for a key'),
     hostile(b'}]Ns', 'a dict with an object of list for a key'),
     hostile(b'K\x01]a', 'items appended to a value of int'),
@@ -288,8 +292,8 @@ ROWS = [
     # What was read, and has not the form of a checkpoint.
     no_weights([ONE], 'only a list'),
     no_weights(ONE, 'only a Tensor'),
-    no_weights({'state_dict': None}, 'state_dict=None'),
-    no_weights({'state_dict': 'weights'}, "state_dict='weights'"),
+    no_weights({'state_dict': None}, 'None as state_dict'),
+    no_weights({'state_dict': 'weights'}, "'weights' as state_dict"),
     no_weights({'state_dict': {}}, 'state_dict with nothing'),
     no_weights({'state_dict': {1: ONE}}, 'the key 1, which is no name'),
     no_weights({'epoch': 3}, 'only epoch'),
@@ -311,7 +315,7 @@ ROWS = [
         {**TRAINING, 'meta': {'dataset_meta': 'coco'}},
         'its dataset_meta must be a dict, got a str',
     ),
-    form(check_content, {**TRAINING, 'ema_state_dict': 3}, 'state_dict=3'),
+    form(check_content, {**TRAINING, 'ema_state_dict': 3}, '3 as state_dict'),
     form(
         check_training, {'a': ONE}, 'holds no meta, message_hub, optimizer', 'load_from'
     ),
