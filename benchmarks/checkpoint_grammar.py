@@ -218,6 +218,8 @@ class Grammar:
         """A nest; as a key, or closed on itself, at times."""
         if self.maybe(0.3):
             return b']q\xfeh\xfea'
+        if self.maybe(0.2):  # lists that each hold the one before twice
+            return b'(]q\xfc' + b'](h\xfch\xfceq\xfc' * 40 + b't'
         wrap = self.draw.choice([b'\x85', b'\x86'])
         count = self.draw.choice([10, 200, 100_000])
         if wrap == b'\x86':

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .errors import ContentError
+from .errors import ContentError, short
 
 # Where mmengine looks for weights in a checkpoint, and where others keep them.
 CONTAINER_KEYS = ('state_dict',)
@@ -39,10 +39,11 @@ def weights_of(
             weights, where = inner, f'{key} with '
             break
         if key in checkpoint and not isinstance(inner, Tensor):
-            raise _no_weights(filename, f'{key}={inner!r:.40}')
+            raise _no_weights(filename, f'{short(inner)} as {key}')
     if strange := [key for key in weights if type(key) is not str]:
         raise _no_weights(
-            filename, f'{where}the key {strange[0]!r:.40}, which is no name of a weight'
+            filename,
+            f'{where}the key {short(strange[0])}, which is no name of a weight',
         )
     if not any(isinstance(value, Tensor) for value in weights.values()):
         keys = [*map(str, weights)]
@@ -86,13 +87,13 @@ def check_content(checkpoint: Any, filename: str) -> None:
         if strange := [key for key in owner if type(key) is not str]:
             raise ContentError(
                 f'checkpoint {filename}: a key of its meta must be a name, got '
-                f'{strange[0]!r:.40}'
+                f'{short(strange[0])}'
             )
         for key, value in owner.items():
             if key.lower() == 'classes' and not _are_names(value):
                 raise ContentError(
                     f'checkpoint {filename}: meta {key} must be names of classes, got '
-                    f'{value!r:.40}'
+                    f'{short(value)}'
                 )
 
 
@@ -116,7 +117,7 @@ def check_training(checkpoint: Any, filename: str) -> None:
         if type(count) is not int or count < 0:
             raise ContentError(
                 f'checkpoint {filename}: meta {key} must be a count, got '
-                f'{count!r:.40}; training can not go on from it'
+                f'{short(count)}; training can not go on from it'
             )
     hub = _check(checkpoint, filename, 'message_hub', Mapping)
     for key in ('log_scalars', 'runtime_info', 'resumed_keys'):

@@ -1,5 +1,7 @@
 """What can be wrong with a checkpoint."""
 
+from typing import Any
+
 
 class CheckpointError(RuntimeError):
     """A checkpoint that can't be used, and why."""
@@ -23,3 +25,14 @@ class Damage(Exception):
 
 class Refusal(Exception):
     """What stands in a file whose name is not known here, and is not taken from it."""
+
+
+def short(value: Any) -> str:
+    """A value from a file, for a message.
+
+    What holds others is called by its type: lists that hold each other twice, forty
+    times over, have a ``repr`` without end.
+    """
+    if type(value) in (type(None), bool, int, float, str):
+        return f'{value!r:.40}'
+    return f'a {type(value).__name__}'

@@ -120,6 +120,8 @@ class _Machine:
                 self.stack.pop()
                 return
             step = _STEPS.get(code)
+            if not code:
+                raise Damage('the pickle is cut off')
             if step is None:
                 raise Damage(f'no pickle of a checkpoint: opcode {code!r}')
             step(self)
@@ -221,7 +223,7 @@ class _Machine:
         dtype = STORAGES.get(storage.name)
         if kind != 'storage' or dtype is None or count < 0:
             raise Refusal(f'a reference to {kind!r} of {storage.name}')
-        size = count * torch.empty(0, dtype=dtype).element_size()
+        size = count * dtype.itemsize
         if self.storages.setdefault(key, size) != size:
             raise Refusal(f'two sizes of storage {key!r}')
         self.stack.append(_Made('storage'))

@@ -90,7 +90,9 @@ def _read(file: BinaryIO, name: str, map_location: Any) -> Any:
         )
         _register()
         file.seek(0)
-        loaded = torch.load(renamed, map_location=map_location, weights_only=True)
+        loaded = torch.load(
+            renamed, map_location=map_location, weights_only=True, mmap=False
+        )
         types = tuple(item for item in others.values() if isinstance(item, type))
         checkpoint = plain(loaded, types)
     except Refusal as refusal:

@@ -23,7 +23,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
-from .errors import Refusal
+from .errors import Refusal, short
 from .program import Names
 
 
@@ -84,7 +84,7 @@ class _Dtype(Record):
         code = self.arguments[0] if self.arguments else None
         if type(code) is not str or not re.fullmatch('[biuf][1248]', code):
             # Objects in an array are pointers, and structures may hold objects.
-            raise Refusal(f'numpy.dtype({code!r:.40})')
+            raise Refusal(f'numpy.dtype({short(code)})')
         dtype = np.dtype(code)
         if self.state is None:
             return dtype
@@ -331,6 +331,7 @@ def plain(value: Any, others: tuple[type, ...] = ()) -> Any:
 
 _ATOMS = frozenset({type(None), bool, int, float, str})
 _MAX_DEPTH = 100
+_MAX_COUNT = 10**7
 
 
 class _Plain:
@@ -338,22 +339,31 @@ class _Plain:
 
     def __init__(self, others: tuple[type, ...]) -> None:
         self.others = frozenset(others)
-        self.done: dict[int, Any] = {}
+        self.done: dict[int, tuple[Any, int]] = {}
+        self.count = 0  # of the values, as they would be without sharing
         self.begun: set[int] = set()
 
     def __call__(self, value: Any, depth: int = 0) -> Any:
         kind = type(value)
         if kind in _ATOMS or kind is torch.dtype or kind in self.others:
             return value
+        self.count += 1
         if id(value) in self.done:
-            return self.done[id(value)]
+            built, count = self.done[id(value)]
+            self.count += count
+            if self.count > _MAX_COUNT:
+                raise Refusal(
+                    f'lists in lists that have over {_MAX_COUNT} items in all'
+                )
+            return built
         if id(value) in self.begun:
             raise Refusal('something that contains itself')
         if depth > _MAX_DEPTH:
             raise Refusal(f'things nested more than {_MAX_DEPTH} deep')
         self.begun.add(id(value))
+        before = self.count
         built = self.build(kind, value, depth + 1)
-        self.done[id(value)] = built
+        self.done[id(value)] = built, self.count - before
         return built
 
     def build(self, kind: type, value: Any, depth: int) -> Any:
@@ -376,7 +386,7 @@ class _Plain:
             built[_key(key)] = self(item, depth)
         for name, item in vars(value).items():
             if not _is(name, '_metadata'):
-                raise Refusal(f'an OrderedDict with the attribute {name!r:.40}')
+                raise Refusal(f'an OrderedDict with the attribute {short(name)}')
             built._metadata = self(item, depth)
         return built
 

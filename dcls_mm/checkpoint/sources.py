@@ -73,11 +73,13 @@ def _download(url: str) -> str:
     first = get_rank() == 0
     if not first:
         barrier()
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), progress=os.isatty(2))
-    if first:
-        barrier()
+    try:
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), progress=os.isatty(2))
+    finally:
+        if first:  # else the others would wait where it fails
+            barrier()
     return str(path)
 
 
