@@ -16,6 +16,8 @@ _STATES = ('exp_avg', 'momentum_buffer', 'square_avg', 'sum')
 # In the state of a scheduler, all else are its settings.
 _PROGRESS = ('last_step', '_global_step', '_last_value', 'base_values', 'verbose')
 
+_MOST = 6  # settings that a warning names
+
 
 class ResumeMatchHook(CheckpointMatchHook):
     """Stops unless the whole checkpoint fits what the config describes.
@@ -68,7 +70,8 @@ class ResumeMatchHook(CheckpointMatchHook):
         if kept:
             runner.logger.warning(
                 f'--resume: {self.filename} decides, and not the config: '
-                + '; '.join(kept)
+                + '; '.join(kept[:_MOST])
+                + (f'; and {len(kept) - _MOST} more' if len(kept) > _MOST else '')
             )
 
 
