@@ -108,7 +108,7 @@ def kill(child, work_dir, life, while_writing):
         if has_ended(child):
             return None
         lived = time.monotonic() - begun
-        partial = any(work_dir.glob('*.pth.tmp'))
+        partial = any(work_dir.glob('.dcls_mm-*.unfinished'))
         if lived > life and (partial or not while_writing):
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
@@ -130,7 +130,7 @@ def run_killed(config, work_dir, kills, generator):
             for path in work_dir.glob('*.pth'):
                 path.unlink()
             continue
-        files = ', '.join(sorted(path.name for path in work_dir.glob('*.pth*')))
+        files = ', '.join(sorted(path.name for path in work_dir.glob('*.pth')))
         found, skipped = find_resumable(str(work_dir))
         name = Path(found).name if found else 'the start'
         print(f'| {number} | {moment} | {files} | {name} |', flush=True)

@@ -48,6 +48,6 @@ if _compat.available('mmengine') and _compat.available('mmcv'):
         HOOKS.register_module(module=module)
     TRANSFORMS.register_module(module=CorruptImage)
     OPTIM_WRAPPER_CONSTRUCTORS.register_module(module=engine.DCLSOptimizerConstructor)
-    engine.guard_mmengine()
+    engine.widen_mmengine()
     bn_fusion.guard_mmcv()
     _compat.find_configs_of_forks()

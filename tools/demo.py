@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT))  # dcls_mm, uninstalled
 import mmcv  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 
+from dcls_mm.engine.checkpoint import CheckpointError  # noqa: E402
 from dcls_mm.engine.models import load_trained  # noqa: E402
 from dcls_mm.engine.resume import find_resumable  # noqa: E402
 from dcls_mm.visualization import (  # noqa: E402
@@ -154,6 +155,8 @@ def main():
             print(f'[{number}/{len(STAGES)}] {time.monotonic() - start:.0f} s')
     except KeyboardInterrupt:
         sys.exit('\ndemo: interrupted; the same command goes on from here')
+    except CheckpointError as error:
+        sys.exit(f'demo: {error}; or start over with --fresh')
     report(demo)
 
 

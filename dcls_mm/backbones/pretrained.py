@@ -8,15 +8,12 @@ from typing import Optional
 import torch
 from mmengine.logging import MMLogger
 from mmengine.model import PretrainedInit
-from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from ..checkpoint import ANY_CONTAINER_KEYS, read_checkpoint, weights_of
 from ..conversion import from_published, without_extent
 from ..functional._arguments import as_bool
 from ..layers.noted import StateDictError
-
-# Where a checkpoint keeps its weights: mmengine's files, the published ones.
-CONTAINER_KEYS = ('state_dict', 'model')
 
 # What a classifier's file has and a dense-prediction backbone has not, or the reverse:
 # its head and final norm, the norms of the stages' outputs.
@@ -67,9 +64,7 @@ def load_pretrained(
         FileNotFoundError and others: the file can't be read.
     """
     logger = MMLogger.get_current_instance()
-    loaded = CheckpointLoader.load_checkpoint(
-        checkpoint, map_location=map_location, logger=logger
-    )
+    loaded = read_checkpoint(checkpoint, map_location)
     state_dict = backbone_state_dict(loaded, prefix, source=checkpoint)
     if version is not None:
         # The published backbones have square kernels, for which any extent will do.
@@ -95,13 +90,8 @@ def backbone_state_dict(
     Raises:
         ValueError: it holds no weights, or none with the prefix.
     """
-    for key in CONTAINER_KEYS:
-        if isinstance(checkpoint.get(key), Mapping):
-            checkpoint = checkpoint[key]
-            break
-    weights = {k: v for k, v in checkpoint.items() if isinstance(v, Tensor)}
-    if not weights:
-        raise ValueError(f'{source} holds no weights, only {_some(checkpoint)}')
+    state_dict = weights_of(checkpoint, source, ANY_CONTAINER_KEYS)
+    weights = {k: v for k, v in state_dict.items() if isinstance(v, Tensor)}
     start = len(prefix or '')
     inside = OrderedDict(
         (key[start:], value)
@@ -114,7 +104,7 @@ def backbone_state_dict(
             f"{source} has no keys with init_cfg's prefix {prefix!r}; its keys start "
             f'with {_some(found)}'
         )
-    metadata = getattr(checkpoint, '_metadata', None) or {}
+    metadata = getattr(state_dict, '_metadata', None) or {}
     inside._metadata = OrderedDict(
         (f'{name}.'[start:-1], of)
         for name, of in metadata.items()

@@ -6,7 +6,6 @@ outline only, which takes a receptive field as large as the shape.
 """
 
 import json
-import os
 from collections.abc import Iterator
 from colorsys import hsv_to_rgb
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any, Callable, NamedTuple, Optional
 
 import cv2
 import numpy as np
+
+from .._files import write_whole
 
 RADIUS = (0.09, 0.24)  # of a shape, as a fraction of the scene's side
 OBJECTS = (2, 6)  # least and most shapes in a scene
@@ -222,15 +223,13 @@ def write_scenes(
                 )
             )
         yield index + 1
-    _write_json(
-        _annotation_file(root, split),
-        dict(
-            info=_info(count, seed, size),
-            images=images,
-            annotations=annotations,
-            categories=[dict(id=i + 1, name=name) for i, name in enumerate(SHAPES)],
-        ),
+    content = dict(
+        info=_info(count, seed, size),
+        images=images,
+        annotations=annotations,
+        categories=[dict(id=i + 1, name=name) for i, name in enumerate(SHAPES)],
     )
+    write_whole(_annotation_file(root, split), json.dumps(content).encode())
 
 
 def has_scenes(root: str, split: str, count: int, seed: int, size: int = 160) -> bool:
@@ -267,11 +266,3 @@ def _info(count: int, seed: int, size: int) -> dict[str, Any]:
 def _write_image(path: Path, image: np.ndarray) -> None:
     if not cv2.imwrite(str(path), image):
         raise OSError(f'could not write {path}: is the disk full or read-only?')
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write in one step, so that the file is either absent or complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps(content))
-    os.replace(partial, path)

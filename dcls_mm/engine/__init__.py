@@ -1,7 +1,7 @@
 """What training needs beyond mmengine: safe checkpoints, and DCLS's techniques."""
 
 from .alias_hook import AliasLossHook
-from .checkpoint import guard_mmengine
+from .checkpoint import widen_mmengine
 from .checkpoint_hooks import AtomicCheckpointHook
 from .epoch_seed import EpochSeedHook
 from .finite_loss_hook import FiniteLossHook
@@ -25,5 +25,5 @@ __all__ = [
     'PositionsVisualizationHook',
     'RepulsionLossHook',
     'SigmaAnnealingHook',
-    'guard_mmengine',
+    'widen_mmengine',
 ]

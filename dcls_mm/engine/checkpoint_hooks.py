@@ -1,39 +1,41 @@
 """Hooks that write checkpoints, and that check the ones that are read."""
 
-import contextlib
 import os
 import re
 from collections import OrderedDict
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
-from .checkpoint import CheckpointError
-
-_UNFINISHED = '.tmp'
+from .._files import remove_unfinished, write_whole
+from .checkpoint import CheckpointError, weights_of
+from .folder_lock import FolderLock
+from .resume import LAST, checkpoint_folder
 
 
 class AtomicLocalBackend(LocalBackend):
     """mmengine's local files, but a new file is there whole or not at all."""
 
     def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
-        """Writes beside ``filepath``, to the disk, and takes its place then."""
-        unfinished = f'{filepath}{_UNFINISHED}'
-        os.makedirs(os.path.dirname(unfinished) or '.', exist_ok=True)
+        """Writes a file; see ``write_whole``.
+
+        Raises:
+            CheckpointError: it can't be written; what was there is unchanged.
+        """
         try:
-            with open(unfinished, 'wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, filepath)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(unfinished)
+            write_whole(filepath, obj)
+        except OSError as error:
+            raise CheckpointError(
+                f'{filepath} could not be written ({error.strerror or error}); '
+                'checkpoints written before are whole: once there is room, or the '
+                'right to write, the training goes on by --resume'
+            ) from error
 
 
 register_backend('atomic', AtomicLocalBackend, force=True)
@@ -42,30 +44,78 @@ register_backend('atomic', AtomicLocalBackend, force=True)
 class AtomicCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook``, safe against being killed at any moment.
 
-    mmengine overwrites a checkpoint in place, and removes the outdated one
-    (``max_keep_ckpts``, ``save_best``) before it writes its successor: killed
-    in between, it leaves a file that is cut off, or none. Here a file takes
-    the place of another only once it is complete, and the outdated one goes
-    last. The arguments are those of ``CheckpointHook``; a ``backend_args``
-    that is given stays in force.
+    mmengine overwrites a checkpoint and the note ``last_checkpoint`` in place,
+    and removes the outdated checkpoint (``max_keep_ckpts``, ``save_best``)
+    before it writes its successor: killed in between, or on a full disk, it
+    leaves a file that is cut off, or none. Here a file takes the place of
+    another only once it is complete, and the outdated one goes last. The
+    arguments are those of ``CheckpointHook``; a ``backend_args`` that is given
+    stays in force.
+
+    A second training that would write into the same folder is refused; see
+    ``FolderLock``.
     """
 
+    _lock: Optional[FolderLock] = None
+
     def before_train(self, runner) -> None:
-        """See ``CheckpointHook``."""
-        folder = str(self.out_dir or runner.work_dir)
-        if self.backend_args is None and '://' not in folder:
-            self.backend_args = {'backend': 'atomic'}
+        """See ``CheckpointHook``.
+
+        Raises:
+            ConfigError: another training writes into the folder.
+        """
+        folder = checkpoint_folder(runner.work_dir, self.out_dir)
+        if '://' not in folder:
+            self.backend_args = self.backend_args or {'backend': 'atomic'}
+            if is_main_process():
+                self._lock = FolderLock(folder).acquire()
+                if self._lock.warning:
+                    runner.logger.warning(self._lock.warning)
+                for written in {folder, runner.work_dir}:
+                    remove_unfinished(written)
+        forget_foreign_files(runner.message_hub.runtime_info, folder)
         super().before_train(runner)
-        self._remove = self.file_backend.remove
         self._outdated = []
-        self.file_backend.remove = self._outdated.append
-        if isinstance(self.file_backend, AtomicLocalBackend) and is_main_process():
-            for unfinished in Path(self.out_dir).glob(f'*.pth{_UNFINISHED}'):
-                unfinished.unlink()
+        self._remove, self._rmtree = self.file_backend.remove, self.file_backend.rmtree
+        self.file_backend.remove = self.file_backend.rmtree = self._outdated.append
+
+    def after_run(self, runner) -> None:
+        """Lets others write into the folder."""
+        if self._lock is not None:
+            self._lock.release()
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
-        super()._save_checkpoint_with_step(runner, step, meta)
-        self._remove_outdated()
+        """As mmengine's, which writes the note in place, in another order."""
+        outdated = []
+        # Called twice for a step of which the weights are the best.
+        if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                outdated.append(self._path(self.keep_ckpt_ids.popleft()))
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        self.last_ckpt = self._path(step)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            self.filename_tmpl.format(step),
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if is_main_process():
+            note = os.path.join(runner.work_dir, LAST)
+            AtomicLocalBackend().put(self.last_ckpt.encode(), note)
+            self._outdated += outdated
+            self._remove_outdated()
+
+    def _path(self, step) -> str:
+        return self.file_backend.join_path(
+            self.out_dir, self.filename_tmpl.format(step)
+        )
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
         super()._save_best_checkpoint(runner, metrics)
@@ -73,8 +123,33 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _remove_outdated(self) -> None:
         for path in self._outdated:
-            self._remove(path)
+            if self.file_backend.isdir(path):  # as DeepSpeed writes them
+                self._rmtree(path)
+            elif self.file_backend.isfile(path):
+                self._remove(path)
         self._outdated.clear()
+
+
+def forget_foreign_files(runtime_info: dict, folder: str) -> None:
+    """Leaves in a resumed state no files to be removed but those of its training.
+
+    mmengine's ``CheckpointHook`` removes the best checkpoint so far once there is a
+    better one, and those beyond ``max_keep_ckpts``. A checkpoint says which: files of
+    the training from which the folder was copied or, if it was forged, any.
+
+    Args:
+        runtime_info: Of mmengine's message hub; changed in place.
+        folder: Where checkpoints go.
+    """
+    for key in [key for key in runtime_info if str(key).startswith('best_ckpt')]:
+        path = str(runtime_info[key])
+        if os.path.realpath(os.path.dirname(path)) != os.path.realpath(folder):
+            print_log(f'leaves {path}, which is not in {folder}', 'current')
+            del runtime_info[key]
+    if 'keep_ckpt_ids' in runtime_info:  # parts of names
+        kept = runtime_info['keep_ckpt_ids']
+        kept = kept if isinstance(kept, (list, tuple)) else []
+        runtime_info['keep_ckpt_ids'] = [step for step in kept if type(step) is int]
 
 
 class CheckpointMatchHook(Hook):
@@ -87,7 +162,8 @@ class CheckpointMatchHook(Hook):
         filename: What the error calls the checkpoint.
     """
 
-    priority = 'LOWEST'
+    # Before mmengine's EMAHook loads the checkpoint, whose error says less.
+    priority = 'HIGHEST'
 
     def __init__(self, filename: str) -> None:
         self.filename = filename
@@ -112,7 +188,7 @@ def load_matching(model: nn.Module, checkpoint: dict, filename: str) -> None:
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
-    given = checkpoint.get('state_dict', checkpoint)
+    given = weights_of(checkpoint, filename)
     state_dict = OrderedDict(
         (re.sub(r'^module\.', '', key), value) for key, value in given.items()
     )
@@ -127,7 +203,7 @@ def load_matching(model: nn.Module, checkpoint: dict, filename: str) -> None:
     # mmengine does not miss these either: files of torch < 0.4.1 lack them.
     missing = [key for key in missing if not key.endswith('num_batches_tracked')]
     found = [
-        f'{len(values)} of {len(expected)} values {what} ({_first(values)})'
+        f'{len(values)} of {len(expected)} values {what} ({first_of(values)})'
         for what, values in (('are missing', missing), ("don't fit", misfits))
         if values
     ]
@@ -135,7 +211,7 @@ def load_matching(model: nn.Module, checkpoint: dict, filename: str) -> None:
         raise CheckpointError(
             f'checkpoint {filename} belongs to another model than the '
             f'config describes: {" and ".join(found)}; it holds {len(state_dict)} '
-            f'values ({_first(list(state_dict))})'
+            f'values ({first_of(list(state_dict))})'
         )
 
 
@@ -148,6 +224,6 @@ def _shorten(line: str) -> str:
     return line.strip()
 
 
-def _first(names: list[str], count: int = 3) -> str:
+def first_of(names: list[str], count: int = 3) -> str:
     """The first few of many names."""
     return ', '.join(names[:count]) + (', ...' if len(names) > count else '')

@@ -1,23 +1,19 @@
 """What ``tools/model_converters/convert.py`` does: one checkpoint file to another."""
 
-import hashlib
 import io
 import os
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Optional
-from urllib.parse import urlparse
 
 import torch
-from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
-from ..backbones.pretrained import CONTAINER_KEYS
+from .._files import write_whole
+from ..checkpoint import ANY_CONTAINER_KEYS
 from ..conversion import from_convnext, from_convnext_dcls, from_mmdet2, from_mmseg0
 from ..conversion.convnext import RELEASES
-from .checkpoint import CheckpointError
-from .checkpoint_hooks import AtomicLocalBackend
+from .checkpoint import CheckpointError, read_checkpoint, weights_of
 
 # The forms of weights that have positions already, of the published code.
 PUBLISHED = {
@@ -65,14 +61,10 @@ def convert_file(
     if os.path.exists(destination) and not force:
         raise ConversionError(f'{destination} exists: give --force to replace it')
     try:
-        checkpoint = CheckpointLoader.load_checkpoint(
-            source, map_location='cpu', logger='silent'
-        )
+        checkpoint = read_checkpoint(source, sha256=sha256)
+        weights = _weights(checkpoint, source)
     except (CheckpointError, OSError) as error:
         raise ConversionError(str(error)) from error
-    if sha256 is not None:
-        _check_sha256(source, sha256)
-    weights = _weights(checkpoint, source)
     has_positions = any(key.endswith('.dwconv.P') for key in weights)
     if form in PUBLISHED and version is None and has_positions:
         raise ConversionError(_open_version(weights, source))
@@ -108,35 +100,12 @@ def _options(
     )
 
 
-def _check_sha256(source: str, expected: str) -> None:
-    """Compare the file behind a path or URL, which loading only read as data."""
-    path = source
-    if source.startswith(('http://', 'https://')):
-        # Where torch.hub, by which mmengine downloads, keeps its files.
-        path = f'{torch.hub.get_dir()}/checkpoints/{Path(urlparse(source).path).name}'
-    elif '://' in source:
-        raise ConversionError(f'--sha256 is for files and http addresses, got {source}')
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    if digest != expected.lower():
-        raise ConversionError(
-            f'{path} has the SHA-256 {digest}, expected {expected}: it is damaged or '
-            'another file; remove it and fetch it again'
-        )
-
-
 def _weights(checkpoint: Any, source: str) -> OrderedDict:
     """The tensors in a checkpoint, with the metadata of their state_dict."""
-    state_dict = checkpoint if isinstance(checkpoint, Mapping) else {}
-    for key in CONTAINER_KEYS:
-        if isinstance(state_dict.get(key), Mapping):
-            state_dict = state_dict[key]
-            break
+    state_dict = weights_of(checkpoint, source, ANY_CONTAINER_KEYS)
     weights = OrderedDict(
         (key, value) for key, value in state_dict.items() if isinstance(value, Tensor)
     )
-    if not weights:
-        found = ', '.join(map(str, state_dict)) or f'a {type(checkpoint).__name__}'
-        raise ConversionError(f'{source} holds no weights, only {found}')
     weights._metadata = getattr(state_dict, '_metadata', OrderedDict())
     return weights
 
@@ -164,7 +133,7 @@ def _write(checkpoint: dict[str, Any], destination: str) -> None:
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     try:
-        AtomicLocalBackend().put(buffer.getvalue(), destination)
+        write_whole(destination, buffer.getvalue())
     except OSError as error:
         raise ConversionError(f'{destination} could not be written: {error}') from error
 

@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.infer import BaseInferencer
 from mmengine.registry import DATASETS
 
+from .checkpoint import as_data
 from .checkpoint_hooks import load_matching
 from .config_checks import ConfigError
 from .config_tree import innermost_datasets, type_name
@@ -22,6 +23,7 @@ _LOADERS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadDepthAnnotation')
 _VISUALIZERS = {'mmdet': 'DetLocalVisualizer', 'mmseg': 'SegLocalVisualizer'}
 
 
+@as_data()
 def build_inferencer(
     config: str,
     checkpoint: str,

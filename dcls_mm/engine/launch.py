@@ -15,7 +15,7 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from .checkpoint import CheckpointError, MissingCheckpointError
+from .checkpoint import CheckpointError, MissingCheckpointError, as_data
 from .checkpoint_hooks import CheckpointMatchHook
 from .class_checks import check_classes, foresee_test
 from .config_checks import (
@@ -24,6 +24,7 @@ from .config_checks import (
     check_data,
     check_sections,
     check_workers,
+    errors_about,
 )
 from .config_tree import find_scope, type_name
 from .dataset_checks import check_datasets
@@ -31,9 +32,11 @@ from .finite_loss_hook import NonFiniteLossError
 from .launchers import join_processes
 from .load_from_hook import LoadFromHook
 from .optim_checks import guard_training
-from .resume import TEMPLATES, check_resumable, find_resumable
+from .resume import TEMPLATES, check_resumable, check_template, find_resumable
+from .resume_match import ResumeMatchHook
 from .scopes import SCOPES, use_tta, use_visualization
 from .unused_outputs import check_outputs
+from .work_dir import sole_training
 
 
 def add_override_argument(parser: ArgumentParser) -> None:
@@ -199,8 +202,13 @@ def _set_resume(cfg: Config, resume: Optional[str]) -> list[str]:
     else:
         hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
         template = hook.get('filename_tmpl')
+        if template is not None:
+            with errors_about('default_hooks.checkpoint.filename_tmpl'):
+                check_template(template)
         resume, skipped = find_resumable(
-            cfg.work_dir, [template] if template else TEMPLATES
+            cfg.work_dir,
+            TEMPLATES if template is None else [template],
+            hook.get('out_dir'),
         )
         notices = [f'--resume: passes over: {reason}' for reason in skipped]
         if resume is None:
@@ -259,18 +267,30 @@ def prepare_test(
     return cfg, notices + (use_tta(cfg) if tta else [])
 
 
+@as_data()
 def train(**options: Any) -> None:
-    """Trains; the options are those of ``prepare_train``."""
+    """Trains; the options are those of ``prepare_train``.
+
+    Raises:
+        ConfigError: also where another training is at work in the work directory, or
+            nothing more can be written there.
+    """
+    resume = options.pop('resume', None)
     cfg, notices = prepare_train(**options)
-    runner = build_runner(cfg, notices)
-    guard_training(runner)
-    if cfg.get('resume'):
-        runner.register_hook(CheckpointMatchHook(cfg.load_from))
-    elif cfg.get('load_from'):
-        runner.register_hook(LoadFromHook(cfg.load_from))
-    runner.train()
+    with sole_training(cfg.work_dir, cfg.launcher) as warnings:
+        notices += warnings
+        if resume is not None:  # only now does nobody else write checkpoints
+            notices += _set_resume(cfg, resume)
+        runner = build_runner(cfg, notices)
+        guard_training(runner)
+        if cfg.get('resume'):
+            runner.register_hook(ResumeMatchHook(cfg.load_from))
+        elif cfg.get('load_from'):
+            runner.register_hook(LoadFromHook(cfg.load_from))
+        runner.train()
 
 
+@as_data()
 def test(**options: Any) -> None:
     """Tests; the options are those of ``prepare_test``."""
     cfg, notices = prepare_test(**options)
@@ -301,7 +321,8 @@ def run(function: Callable[..., None], options: dict[str, Any]) -> None:
     """
     os.environ.setdefault('LOCAL_RANK', str(options.pop('local_rank', 0)))
     try:
-        function(**options)
+        with as_data():
+            function(**options)
     except (ConfigError, CheckpointError, NonFiniteLossError) as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple, Optional
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from .checkpoint import check_content
+from .checkpoint import read_checkpoint as read_as_data
 from .checkpoint_hooks import load_matching
 from .config_checks import ConfigError
 from .launch import load_config
@@ -47,9 +48,11 @@ def read_checkpoint(checkpoint: str) -> dict:
     """Reads a checkpoint onto the CPU: a path, or a URL that mmengine knows.
 
     Raises:
-        CheckpointError: it can't be read.
+        CheckpointError: it can't be read, or holds no weights.
     """
-    return CheckpointLoader.load_checkpoint(checkpoint, 'cpu', logger='silent')
+    read = read_as_data(checkpoint)
+    check_content(read, checkpoint)
+    return read
 
 
 def load_trained(

@@ -7,7 +7,7 @@ from typing import Union
 import cv2
 import numpy as np
 
-from .checkpoint_hooks import AtomicLocalBackend
+from .._files import remove_unfinished, write_whole
 from .config_checks import ConfigError
 
 
@@ -41,6 +41,7 @@ def check_folder(out: str) -> Path:
         raise ConfigError(f'--out {out}: {error.strerror}') from error
     if not os.access(out, os.W_OK):
         raise ConfigError(f'--out {out}: the folder is write-protected')
+    remove_unfinished(out)
     return Path(out)
 
 
@@ -58,7 +59,7 @@ def write_file(out: Union[str, Path], content: bytes) -> str:
         ConfigError: it can't be written.
     """
     try:
-        AtomicLocalBackend().put(content, str(out))
+        write_whole(out, content)
     except OSError as error:
         raise ConfigError(f'--out {out}: {error.strerror}') from error
     return str(out)

@@ -18,6 +18,7 @@ from typing import Any, Optional
 from mmengine.config import Config, ConfigDict
 from mmengine.fileio import dump
 
+from .checkpoint import as_data
 from .checkpoint_hooks import CheckpointMatchHook
 from .config_checks import ConfigError
 from .config_tree import innermost_datasets, type_name
@@ -81,6 +82,7 @@ def corrupt_images(dataset: ConfigDict, corruption: str, severity: int) -> None:
         one['pipeline'].insert(position, ConfigDict(corrupt))
 
 
+@as_data()
 def evaluate_corrupted(
     config: str,
     checkpoint: str,

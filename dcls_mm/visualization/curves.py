@@ -1,7 +1,7 @@
 """Curves of what a training logged."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Union
 
@@ -53,18 +53,33 @@ def read_curves(work_dir: Union[str, Path], metrics: Sequence[str]) -> dict[str,
 
     Raises:
         FileNotFoundError: If no training logged any scalars there.
-        ValueError: If one of the metrics was never logged.
+        ValueError: If one of the metrics was never logged, or a log is damaged. A
+            last line that was cut off, as by a kill or a full disk, is passed over.
     """
     logs = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
     if not logs:
         raise FileNotFoundError(f'{work_dir} has no */vis_data/scalars.json to read')
     found: dict[str, dict[float, float]] = {metric: {} for metric in metrics}
     for log in logs:
-        for line in log.read_text().splitlines():
-            record = json.loads(line)
+        for record in _records(log):
             for metric in found.keys() & record.keys():
                 found[metric][record['step']] = record[metric]
     missing = sorted(metric for metric, points in found.items() if not points)
     if missing:
         raise ValueError(f'{work_dir} has no value of {", ".join(missing)}')
     return {metric: sorted(points.items()) for metric, points in found.items()}
+
+
+def _records(log: Path) -> Iterator[dict]:
+    """The lines of a log, each {key: value}; all of them but the last must be whole."""
+    lines = log.read_bytes().splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                return
+            raise ValueError(f'{log}, line {number}: is damaged ({error})') from error
+        if not isinstance(record, dict):
+            raise ValueError(f'{log}, line {number}: expected a record, is {record!r}')
+        yield record

@@ -127,7 +127,13 @@ def test_a_config_that_is_not_for_the_task(config):
 
 
 def checkpoint(path):
-    torch.save({'meta': {}, 'message_hub': {}, 'optimizer': {}}, path)
+    content = {
+        'meta': {'epoch': 1, 'iter': 4},
+        'message_hub': {'log_scalars': {}, 'runtime_info': {}, 'resumed_keys': {}},
+        'optimizer': {},
+        'state_dict': {'weight': torch.ones(1)},
+    }
+    torch.save(content, path)
     return str(path)
 
 

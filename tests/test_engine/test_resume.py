@@ -1,19 +1,26 @@
 """The last checkpoint that is whole is found, whatever was left behind."""
 
+import errno
 import os
 import re
 
 import pytest
 import torch
 
+from dcls_mm.engine import resume
 from dcls_mm.engine.checkpoint import CheckpointError, DamagedCheckpointError
 from dcls_mm.engine.resume import check_resumable, find_resumable
 
 
 def write(path, age=0, **changes):
     """Writes a small checkpoint, ``age`` seconds ago."""
-    checkpoint = {'meta': {}, 'message_hub': {}, 'optimizer': {}, 'state_dict': {}}
-    path.parent.mkdir(exist_ok=True)
+    checkpoint = {
+        'meta': {'epoch': 1, 'iter': 4},
+        'message_hub': {'log_scalars': {}, 'runtime_info': {}, 'resumed_keys': {}},
+        'optimizer': {},
+        'state_dict': {'weight': torch.ones(1)},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({**checkpoint, **changes}, path)
     os.utime(path, (1e9 - age, 1e9 - age))
     return path
@@ -61,11 +68,123 @@ def test_killed_before_the_note_was_written(tmp_path):
     assert found(tmp_path) == ('epoch_2.pth', [])
 
 
-@pytest.mark.parametrize('text', ['', '/nowhere/epoch_7.pth'])
-def test_a_note_that_does_not_help(tmp_path, text):
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'',
+        b'/nowhere/epoch_7.pth',
+        bytes(60),
+        b'\xff\xfe\x00epoch',
+        b'/a' * 10_000,
+        b'/dev/zero',
+        b'/',
+        b'a\nb',
+        b'/x/epoch_{.pth',
+        b's3://bucket/epoch_9.pth',
+    ],
+)
+def test_a_note_that_does_not_help(tmp_path, content):
+    (tmp_path / 'last_checkpoint').write_bytes(content)
+    assert found(tmp_path) == (None, [])
     write(tmp_path / 'epoch_1.pth')
-    (tmp_path / 'last_checkpoint').write_text(text)
+    write(tmp_path / 'epoch_2.pth')
+    assert found(tmp_path) == ('epoch_2.pth', [])
+
+
+@pytest.mark.parametrize(
+    'make',
+    [
+        os.mkdir,
+        os.mkfifo,
+        lambda path: os.symlink('nowhere', path),
+        lambda path: os.symlink(path, path),
+        lambda path: os.symlink('/dev/zero', path),
+    ],
+)
+def test_a_note_that_is_no_file(tmp_path, make):
+    make(tmp_path / 'last_checkpoint')
+    assert found(tmp_path) == (None, [])
+    write(tmp_path / 'epoch_1.pth')
     assert found(tmp_path) == ('epoch_1.pth', [])
+
+
+def test_reading_a_note_is_bounded(tmp_path):
+    write(tmp_path / 'epoch_1.pth')
+    with open(tmp_path / 'last_checkpoint', 'wb') as file:
+        file.truncate(1 << 40)  # more than memory holds
+    assert found(tmp_path) == ('epoch_1.pth', [])
+
+
+def test_the_note_of_a_copied_folder_leads_nowhere_else(tmp_path):
+    write(tmp_path / 'copy' / 'epoch_1.pth')
+    note(tmp_path / 'copy', write(tmp_path / 'original' / 'epoch_9.pth'))
+    path, _ = find_resumable(str(tmp_path / 'copy'))
+    assert path == str(tmp_path / 'copy' / 'epoch_1.pth')
+
+
+@pytest.mark.parametrize(
+    'make',
+    [
+        os.mkfifo,
+        lambda path: os.symlink('nowhere', path),
+        lambda path: os.symlink(path, path),
+        lambda path: os.symlink('/dev/zero', path),
+    ],
+)
+def test_what_is_no_file_is_passed_over(tmp_path, make):
+    write(tmp_path / 'epoch_1.pth')
+    make(tmp_path / 'epoch_2.pth')
+    name, skipped = found(tmp_path)
+    assert name == 'epoch_1.pth'
+    assert ['epoch_2.pth' in reason for reason in skipped] == [True]
+
+
+def test_a_link_to_a_checkpoint_is_one(tmp_path):
+    write(tmp_path / 'epoch_1.pth')
+    (tmp_path / 'epoch_2.pth').symlink_to(write(tmp_path / 'store' / 'x.pth'))
+    assert found(tmp_path) == ('epoch_2.pth', [])
+
+
+def test_one_that_can_not_be_read_is_not_written_over(tmp_path, monkeypatch):
+    """It may be whole: going on from the earlier one would end in its place."""
+    write(tmp_path / 'epoch_1.pth')
+    write(tmp_path / 'epoch_2.pth')
+    load = resume.CheckpointLoader.load_checkpoint
+
+    def forbid(filename, *arguments, **options):
+        if 'epoch_2' in filename:
+            raise PermissionError(errno.EACCES, 'Permission denied')
+        return load(filename, *arguments, **options)
+
+    monkeypatch.setattr(resume.CheckpointLoader, 'load_checkpoint', forbid)
+    with pytest.raises(CheckpointError, match=r"2\.pth can't be read \(Permission den"):
+        found(tmp_path)
+
+
+def test_a_folder_that_can_not_be_searched(tmp_path, monkeypatch):
+    def forbid(folder):
+        raise PermissionError(errno.EACCES, 'Permission denied')
+
+    monkeypatch.setattr(resume.os, 'scandir', forbid)
+    with pytest.raises(CheckpointError, match=r"can't be searched .* \(Permission den"):
+        found(tmp_path)
+
+
+def test_an_out_dir_without_a_note(tmp_path):
+    write(tmp_path / 'out' / 'x' / 'epoch_3.pth')
+    for work_dir in (tmp_path / 'x', f'{tmp_path}/x/'):
+        path, _ = find_resumable(str(work_dir), out_dir=str(tmp_path / 'out'))
+        assert path == str(tmp_path / 'out' / 'x' / 'epoch_3.pth')
+
+
+def test_an_out_dir_elsewhere(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(resume, 'check_resumable', read.append)
+    options = {'out_dir': 's3://bucket/'}
+    assert find_resumable(str(tmp_path), **options) == (None, [])
+    note(tmp_path, 's3://bucket/x/epoch_3.pth')
+    path, _ = find_resumable(str(tmp_path), **options)
+    assert [path] == read == ['s3://bucket/x/epoch_3.pth']
 
 
 def test_a_folder_that_was_moved(tmp_path):
@@ -86,10 +205,20 @@ def test_checkpoints_in_the_hooks_out_dir(tmp_path):
     assert found(tmp_path) == ('epoch_3.pth', [])
 
 
-def test_a_name_template(tmp_path):
-    write(tmp_path / 'model(7).pth')
-    assert found(tmp_path) == (None, [])
-    assert found(tmp_path, ['model({}).pth']) == ('model(7).pth', [])
+@pytest.mark.parametrize(
+    ('template', 'name'),
+    [
+        ('model({}).pth', 'model(7).pth'),
+        ('epoch_{:03d}.pth', 'epoch_007.pth'),
+        ('{{x}}_{}.ckpt', '{x}_7.ckpt'),
+        ('run/epoch_{}.pth', 'run/epoch_7.pth'),
+    ],
+)
+def test_a_name_template(tmp_path, template, name):
+    assert template.format(7) == name
+    write(tmp_path / name)
+    path, skipped = find_resumable(str(tmp_path), [template])
+    assert (path, skipped) == (str(tmp_path / name), [])
 
 
 def test_damaged_files_are_passed_over_and_named(tmp_path):
@@ -107,13 +236,14 @@ def test_damaged_files_are_passed_over_and_named(tmp_path):
 
 def test_only_damaged_files(tmp_path):
     damage(write(tmp_path / 'epoch_1.pth'))
-    name, skipped = found(tmp_path)
-    assert name is None
-    assert 'is damaged' in skipped[0]
+    damage(write(tmp_path / 'epoch_2.pth'))
+    message = 'epoch_2.pth is damaged.*epoch_1.pth is damaged.*--resume FILE'
+    with pytest.raises(CheckpointError, match=message):
+        found(tmp_path)
 
 
 def test_whole_files_that_can_not_be_resumed_from_are_not_overwritten(tmp_path):
-    torch.save({'state_dict': {}}, tmp_path / 'epoch_2.pth')
+    torch.save({'state_dict': {'weight': torch.ones(1)}}, tmp_path / 'epoch_2.pth')
     damage(write(tmp_path / 'epoch_1.pth'))
     message = 'epoch_2.pth holds no meta, message_hub, optimizer'
     with pytest.raises(CheckpointError, match=message):
@@ -122,12 +252,25 @@ def test_whole_files_that_can_not_be_resumed_from_are_not_overwritten(tmp_path):
 
 def test_a_checkpoint_that_is_named(tmp_path):
     check_resumable(str(write(tmp_path / 'best.pth')))
-    torch.save({'state_dict': {}}, tmp_path / 'weights.pth')
+    torch.save({'state_dict': {'weight': torch.ones(1)}}, tmp_path / 'weights.pth')
     with pytest.raises(CheckpointError, match=r'load_from=.*weights\.pth'):
         check_resumable(str(tmp_path / 'weights.pth'))
     torch.save(torch.zeros(1), tmp_path / 'tensor.pth')
-    with pytest.raises(CheckpointError, match='holds no meta'):
+    with pytest.raises(CheckpointError, match='holds no weights'):
         check_resumable(str(tmp_path / 'tensor.pth'))
     damage(tmp_path / 'best.pth')
     with pytest.raises(DamagedCheckpointError):
         check_resumable(str(tmp_path / 'best.pth'))
+
+
+def test_a_flipped_bit_is_damage(tmp_path):
+    """Of a weight, which torch reads without a look at the archive's checksum."""
+    write(tmp_path / 'epoch_1.pth')
+    weight = torch.full((1000,), 0.5)
+    path = write(tmp_path / 'epoch_2.pth', state_dict={'weight': weight})
+    content = bytearray(path.read_bytes())
+    content[content.index(weight.numpy().tobytes()) + 2000] ^= 1
+    path.write_bytes(content)
+    name, (reason,) = found(tmp_path)
+    assert name == 'epoch_1.pth'
+    assert 'epoch_2.pth is damaged' in reason

@@ -33,7 +33,12 @@ def demo(tmp_path, monkeypatch):
 
 def leave_checkpoint(work_dir, epoch):
     work_dir.mkdir(parents=True, exist_ok=True)
-    content = dict(meta={}, message_hub={}, optimizer={}, state_dict={})
+    content = dict(
+        meta=dict(epoch=epoch, iter=4 * epoch),
+        message_hub=dict(log_scalars={}, runtime_info={}, resumed_keys={}),
+        optimizer={},
+        state_dict=dict(weight=torch.ones(1)),
+    )
     torch.save(content, work_dir / f'epoch_{epoch}.pth')
 
 

@@ -12,10 +12,8 @@ from urllib.error import URLError
 
 import pytest
 import torch
-from mmengine.runner import CheckpointLoader
 
 from dcls_mm.backbones import ConvNeXtDCLS
-from dcls_mm.engine.checkpoint import guarded
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'model_converters' / 'convert.py'
 
@@ -231,9 +229,9 @@ def test_checksum_of_a_download(tmp_path, convert, plain_file, monkeypatch):
 
 
 def test_no_network(convert, monkeypatch):
-    def unreachable(filename, map_location=None):
+    def unreachable(*arguments, **options):
         raise URLError('no route to host')
 
-    monkeypatch.setitem(CheckpointLoader._schemes, 'https://', guarded(unreachable))
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', unreachable)
     error = convert('https://example.org/weights.pth', '--from', 'timm')
     assert 'could not be downloaded (no route to host)' in error

@@ -1,7 +1,9 @@
 """tools/train.py and tools/test.py as commands, on a toy, interrupted and resumed."""
 
+import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -10,26 +12,33 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.visualization import LocalVisBackend
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ROOT / 'tests' / 'test_engine'
 sys.path.insert(0, str(TOY))
-from toy import write_config  # noqa: E402
+from toy import ToyDataset, write_config  # noqa: E402
 
 from dcls_mm.engine import launch  # noqa: E402
 from dcls_mm.engine.checkpoint import load_checkpoint_file  # noqa: E402
+from dcls_mm.engine.config_checks import ConfigError  # noqa: E402
 
 
-def start(tool, *arguments):
+def start(tool, *arguments, file_size=resource.RLIM_INFINITY):
     """Starts a tool as from a checkout in which dcls_mm is not installed."""
+
+    def prepare():
+        # A background job, as CI may be, hands down that it ignores interrupts.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+
     return subprocess.Popen(
         [sys.executable, ROOT / 'tools' / tool, *map(str, arguments)],
         env={**os.environ, 'PYTHONPATH': str(TOY), 'OMP_NUM_THREADS': '1'},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A background job, as CI may be, hands down that it ignores interrupts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=prepare,
     )
 
 
@@ -77,6 +86,10 @@ def test_a_killed_training_is_resumed_and_tested(uninterrupted, tmp_path):
 
     training = start('train.py', *arguments)
     wait_for(work_dir / 'last_checkpoint', training)
+    training.send_signal(signal.SIGSTOP)
+    refused = f'work dir: another training writes there .process {training.pid}, host'
+    with pytest.raises(ConfigError, match=refused):
+        launch.train(config=config, work_dir=str(work_dir), resume='auto')
     training.kill()
     finish(training)
     assert not (work_dir / 'epoch_3.pth').exists()
@@ -121,6 +134,67 @@ def test_an_interrupted_training_says_so_and_is_resumed(tmp_path):
     # mmengine's own hook may have been interrupted as it wrote a later one.
     assert cfg.load_from in map(str, tmp_path.glob('epoch_*.pth'))
     assert load_checkpoint_file(cfg.load_from)['meta']['epoch'] >= 1
+
+
+def test_a_file_that_finds_no_room_is_told_in_a_sentence(tmp_path):
+    """Files may grow to 10 kB, less than a checkpoint has."""
+    config = write_config(tmp_path / 'toy.py')
+    training = start('train.py', config, '--work-dir', tmp_path / 'w', file_size=10_000)
+    status, _, err = finish(training)
+    assert status == 1
+    last = err.splitlines()[-1]
+    assert last.startswith(f'error: {tmp_path}/w/epoch_1.pth could not be written')
+    assert 'File too large' in last
+    assert not list((tmp_path / 'w').glob('*.pth'))
+    assert not list((tmp_path / 'w').glob('.*unfinished'))
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_logs_that_find_no_room_are_told_in_a_sentence(tmp_path, monkeypatch, number):
+    config = write_config(tmp_path / 'toy.py')
+
+    def fail(self, *arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(LocalVisBackend, 'add_scalars', fail)
+    with pytest.raises(ConfigError) as caught:
+        launch.train(config=config, work_dir=str(tmp_path / 'w'))
+    assert os.strerror(number) in str(caught.value)
+    assert 'go on by --resume' in str(caught.value)
+    monkeypatch.undo()
+    launch.train(config=config, work_dir=str(tmp_path / 'w'), resume='auto')
+    assert (tmp_path / 'w' / 'epoch_3.pth').exists()
+
+
+def test_another_error_of_a_file_keeps_its_traceback(tmp_path, monkeypatch):
+    def fail(self, index):
+        raise PermissionError(errno.EACCES, 'of the data')
+
+    monkeypatch.setattr(ToyDataset, '__getitem__', fail)
+    with pytest.raises(PermissionError, match='of the data'):
+        launch.train(
+            config=write_config(tmp_path / 'toy.py'), work_dir=str(tmp_path / 'w')
+        )
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'variables', 'locks'),
+    [
+        ('none', {}, True),
+        ('none', {'RANK': '1', 'SLURM_PROCID': '1'}, True),  # started in a job's shell
+        ('pytorch', {'RANK': '0'}, True),
+        ('pytorch', {'RANK': '3'}, False),
+        ('slurm', {'SLURM_PROCID': '0'}, True),
+        ('slurm', {'SLURM_PROCID': '3'}, False),
+        ('mpi', {'OMPI_COMM_WORLD_RANK': '3'}, False),
+    ],
+)
+def test_one_process_locks_for_all(monkeypatch, launcher, variables, locks):
+    for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert launch._is_main(launcher) == locks
 
 
 def test_mistakes_are_told_in_a_sentence(tmp_path):

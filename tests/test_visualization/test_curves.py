@@ -44,3 +44,21 @@ def test_curves_that_are_not_there(tmp_path):
     write_log(tmp_path, '20260101_000000', [dict(loss=1.0, step=1)])
     with pytest.raises(ValueError, match='has no value of AP'):
         read_curves(tmp_path, ['AP', 'loss'])
+
+
+@pytest.mark.parametrize('torn', ['{"AP": 0.', '{"AP": 0.9, "step', '{', '\0' * 40])
+def test_a_last_line_that_was_cut_off_is_passed_over(tmp_path, torn):
+    write_log(tmp_path, '20260101_000000', [dict(AP=0.1, step=1), dict(AP=0.2, step=2)])
+    write_log(tmp_path, '20260101_010000', [dict(AP=0.3, step=2)])
+    (log, _) = sorted(tmp_path.glob('*/vis_data/scalars.json'))
+    log.write_bytes(log.read_bytes() + torn.encode())
+    assert read_curves(tmp_path, ['AP']) == {'AP': [(1, 0.1), (2, 0.3)]}
+
+
+@pytest.mark.parametrize('torn', [b'{"AP": 0.', b'\xff\xfe', b'', b'[1]', b'7'])
+def test_a_line_before_the_last_is_not(tmp_path, torn):
+    write_log(tmp_path, '20260101_000000', [dict(AP=0.1, step=1)])
+    (log,) = tmp_path.glob('*/vis_data/scalars.json')
+    log.write_bytes(log.read_bytes() + torn + b'\n{"AP": 0.2, "step": 2}\n')
+    with pytest.raises(ValueError, match=r'scalars\.json, line 2: '):
+        read_curves(tmp_path, ['AP'])

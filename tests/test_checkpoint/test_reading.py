@@ -1,12 +1,18 @@
 """What mmengine writes loads; anything else is refused, and nothing of it run."""
 
 import copy
+import hashlib
 import http.server
 import os
 import pickle
+import shutil
+import struct
+import sys
 import threading
 import zipfile
+from pathlib import Path
 
+import mmengine.runner.checkpoint as runner_checkpoint
 import numpy as np
 import pytest
 import torch
@@ -14,13 +20,16 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, Runner
-from toy import toy_config
 
-from dcls_mm.engine import checkpoint
-from dcls_mm.engine.checkpoint import (
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'test_engine'))
+from toy import toy_config  # noqa: E402
+
+from dcls_mm import checkpoint  # noqa: E402
+from dcls_mm.engine.checkpoint import (  # noqa: E402
     CheckpointError,
     DamagedCheckpointError,
     MissingCheckpointError,
+    as_data,
     load_checkpoint_file,
 )
 
@@ -180,7 +189,7 @@ def test_anything_else_is_refused_and_not_run(name, tmp_path):
 def test_the_error_says_what_was_refused(tmp_path):
     path = str(tmp_path / 'custom.pth')
     torch.save({'extra': Custom()}, path)
-    with pytest.raises(CheckpointError, match=r'holds \S*test_checkpoint\.Custom, wh'):
+    with pytest.raises(CheckpointError, match=r'holds \S*test_reading\.Custom, wh'):
         load_checkpoint_file(path)
 
 
@@ -194,12 +203,14 @@ def test_flags_of_a_dtype_are_not_taken_from_the_file(tmp_path):
     assert not loaded['array'].dtype.hasobject
 
 
-def test_a_file_can_not_replace_the_statistics_of_all_histories(tmp_path):
+def test_a_file_can_not_replace_the_statistics_of_all_histories(tmp_path, monkeypatch):
     """HistoryBuffer unpickles a table of functions into its class."""
     before = dict(HistoryBuffer._statistics_methods)
     history = HistoryBuffer([1.0], [1])
     state = {**history.__getstate__(), 'statistics_methods': {'mean': np.ndarray}}
-    torch.save({'h': State(HistoryBuffer, (), state)}, tmp_path / 'x.pth')
+    with monkeypatch.context() as patch:
+        patch.setattr(HistoryBuffer, '__getstate__', lambda self: state)
+        torch.save({'h': history}, tmp_path / 'x.pth')
     loaded = load_checkpoint_file(str(tmp_path / 'x.pth'))
     assert HistoryBuffer._statistics_methods == before
     assert loaded['h'].mean() == 1
@@ -289,16 +300,17 @@ def test_downloads_are_not_unpickled_either(trained, server, tmp_path):
     canary = tmp_path / 'canary'
     torch.save(Call(os.system, f'touch {canary}'), folder / 'attack.pth')
     (folder / 'good.pth').write_bytes(trained[0].read_bytes())
-    with pytest.raises(CheckpointError, match=r'holds posix\.system'):
-        CheckpointLoader.load_checkpoint(f'{url}/attack.pth')
-    assert not canary.exists()
-    assert same(CheckpointLoader.load_checkpoint(f'{url}/good.pth'), trained[1])
+    with as_data():
+        with pytest.raises(CheckpointError, match=r'holds posix\.system'):
+            CheckpointLoader.load_checkpoint(f'{url}/attack.pth')
+        assert not canary.exists()
+        assert same(CheckpointLoader.load_checkpoint(f'{url}/good.pth'), trained[1])
 
 
 def test_a_failed_download_is_told_in_a_sentence():
     closed = 'http://127.0.0.1:9/weights.pth'
     with pytest.raises(CheckpointError, match=f'{closed} could not be downloaded'):
-        CheckpointLoader.load_checkpoint(closed)
+        load_checkpoint_file(closed)
 
 
 def test_the_attacks_would_work(tmp_path):
@@ -308,11 +320,150 @@ def test_the_attacks_would_work(tmp_path):
     assert canary.exists()
 
 
-def test_before_torch_2_6_training_checkpoints_are_refused(
-    trained, tmp_path, monkeypatch
+def turn_a_bit(path, name):
+    """Changes the last byte of a record of a zip archive."""
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo(name)
+    data = bytearray(path.read_bytes())
+    lengths = struct.unpack_from('<2H', data, entry.header_offset + 26)
+    data[entry.header_offset + 30 + sum(lengths) + entry.file_size - 1] ^= 4
+    path.write_bytes(data)
+
+
+def test_the_record_with_a_turned_bit_is_named(trained, tmp_path):
+    with zipfile.ZipFile(trained[0]) as archive:
+        names = [entry.filename for entry in archive.infolist() if entry.file_size]
+    assert len(names) > 8
+    for name in names:
+        path = Path(shutil.copy(trained[0], tmp_path / 'turned.pth'))
+        turn_a_bit(path, name)
+        with pytest.raises(DamagedCheckpointError, match=f'record {name} is not'):
+            load_checkpoint_file(str(path))
+
+
+def test_files_without_checksums_load(trained, tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(trained[1], tmp_path / 'x.pth')
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert same(load_checkpoint_file(str(tmp_path / 'x.pth')), trained[1])
+
+
+def test_an_archive_that_grows_is_refused_before_it_does(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'x.pth', 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('x/data.pkl', b'\x80\x02}.')
+        with archive.open('x/data/0', 'w') as record:
+            for _ in range(64):
+                record.write(bytes(1 << 20))
+    assert (tmp_path / 'x.pth').stat().st_size < 100_000
+    with pytest.raises(CheckpointError, match=r'the compressed record x/data\.pkl'):
+        load_checkpoint_file(str(tmp_path / 'x.pth'))
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_the_former_format_and_shared_and_odd_tensors(tmp_path, zipped):
+    base = torch.arange(12.0).reshape(3, 4)
+    values = {
+        'base': base,
+        'part': base[1:, ::2],
+        'scalar': torch.tensor(3),
+        'empty': torch.zeros(0, 4),
+        'half': torch.ones(2, dtype=torch.bfloat16),
+        'wide': torch.ones(3).expand(5, 3),
+        'parameter': torch.nn.Parameter(torch.ones(2), requires_grad=False),
+        'complex': [1 + 2j, torch.ones(1, dtype=torch.complex64)],
+        'device': [torch.device('cpu'), torch.float16, torch.Size([2, 3])],
+        'set': {'a', 1},
+        'bytes': [b'', b'\xff'],
+        'numbers': [2**70, -1, 1e-300],
+    }
+    torch.save(values, tmp_path / 'x.pth', _use_new_zipfile_serialization=zipped)
+    loaded = load_checkpoint_file(str(tmp_path / 'x.pth'))
+    assert same(loaded, values)
+    loaded['base'][1, 0] = 7
+    assert loaded['part'][0, 0] == 7
+
+
+def test_the_former_format_has_no_more_and_no_less_than_its_tensors(tmp_path):
+    path = tmp_path / 'x.pth'
+    weights = {'a': torch.ones(3)}
+    torch.save(weights, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    for data in (whole + b'x', whole[:-1]):
+        path.write_bytes(data)
+        with pytest.raises(DamagedCheckpointError, match=f'it has {len(data)} bytes'):
+            load_checkpoint_file(str(path))
+
+
+def test_the_checksum_is_compared_before_anything_else(trained, monkeypatch):
+    def never(*arguments, **options):
+        raise AssertionError('was read')
+
+    monkeypatch.setattr(checkpoint.reading.archive, 'check', never)
+    monkeypatch.setattr(torch, 'load', never)
+    with pytest.raises(DamagedCheckpointError, match='has the SHA-256 .*, expected 00'):
+        checkpoint.read_checkpoint(str(trained[0]), sha256='0' * 64)
+
+
+def test_the_checksum_of_a_download_is_compared_before_it_is_read(
+    server, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(checkpoint, '_HAS_STAND_INS', False)
-    with pytest.raises(CheckpointError, match=r'use torch 2\.6 or later'):
-        load_checkpoint_file(str(trained[0]))
-    torch.save({'state_dict': trained[1]['state_dict']}, tmp_path / 'x.pth')
-    assert load_checkpoint_file(str(tmp_path / 'x.pth'))
+    folder, url = server
+    canary = tmp_path / 'canary'
+    torch.save(Call(os.system, f'touch {canary}'), folder / 'attack.pth')
+    digest = hashlib.sha256((folder / 'attack.pth').read_bytes()).hexdigest()
+    with pytest.raises(DamagedCheckpointError, match=f'SHA-256 {digest}, expected 11'):
+        checkpoint.read_checkpoint(f'{url}/attack.pth', sha256='1' * 64)
+    with pytest.raises(CheckpointError, match=r'holds posix\.system'):
+        checkpoint.read_checkpoint(f'{url}/attack.pth', sha256=digest.upper())
+    assert not canary.exists()
+
+
+def test_names_of_model_zoos_lead_to_files(trained, server, monkeypatch):
+    folder, url = server
+    (folder / 'good.pth').write_bytes(trained[0].read_bytes())
+    known = {'a': f'{url}/good.pth'}
+    monkeypatch.setattr(runner_checkpoint, 'get_torchvision_models', lambda: known)
+    monkeypatch.setattr(runner_checkpoint, 'get_mmcls_models', lambda: known)
+    assert same(load_checkpoint_file('torchvision://a'), trained[1])
+    with pytest.raises(CheckpointError, match='b: mmengine knows no such'):
+        load_checkpoint_file('torchvision://b')
+
+
+def test_many_threads_at_once(trained, tmp_path):
+    """Beside others that load with an allow-list of their own."""
+    torch.save({'extra': Custom()}, tmp_path / 'custom.pth')
+    array = np.arange(3)
+    torch.save({'array': array}, tmp_path / 'array.pth')
+    theirs = [Custom, np.ndarray, np.dtype, type(array.dtype), array.__reduce__()[0]]
+    problems = []
+
+    def read():
+        for _ in range(8):
+            if not same(load_checkpoint_file(str(trained[0])), trained[1]):
+                problems.append('another checkpoint')
+
+    def read_as_others_do():
+        for _ in range(40):
+            loaded = torch.load(tmp_path / 'array.pth', weights_only=True)
+            if type(loaded['array']) is not np.ndarray:
+                problems.append(type(loaded['array']))
+            torch.load(tmp_path / 'custom.pth', weights_only=True)
+
+    def run(function):
+        try:
+            function()
+        except Exception as error:
+            problems.append(error)
+
+    with torch.serialization.safe_globals(theirs):
+        before = set(torch.serialization.get_safe_globals())
+        works = [read, read_as_others_do] * 4
+        threads = [threading.Thread(target=run, args=[work]) for work in works]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(torch.serialization.get_safe_globals()) == before
+    assert not problems

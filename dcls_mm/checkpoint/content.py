@@ -1,0 +1,147 @@
+"""Whether what was read from a checkpoint has the form that its users expect."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .errors import ContentError, short
+
+# Where mmengine looks for weights in a checkpoint, and where others keep them.
+CONTAINER_KEYS = ('state_dict',)
+ANY_CONTAINER_KEYS = ('state_dict', 'model')
+_SHOWN = 8
+
+
+def weights_of(
+    checkpoint: Any, filename: str, keys: Sequence[str] = CONTAINER_KEYS
+) -> Mapping[str, Any]:
+    """The state_dict in a checkpoint, or that a checkpoint is.
+
+    Args:
+        checkpoint: As read from a file.
+        filename: What the error calls it.
+        keys: Under which its weights may stand.
+
+    Returns:
+        Parameters and buffers by key, with torch's ``_metadata``; not a copy.
+
+    Raises:
+        ContentError: there is none, or one that is none.
+    """
+    if not isinstance(checkpoint, Mapping):
+        raise _no_weights(filename, f'a {_kind(checkpoint)}')
+    weights, where = checkpoint, ''
+    for key in keys:
+        inner = checkpoint.get(key)
+        if isinstance(inner, Mapping):
+            weights, where = inner, f'{key} with '
+            break
+        if key in checkpoint and not isinstance(inner, Tensor):
+            raise _no_weights(filename, f'{short(inner)} as {key}')
+    if strange := [key for key in weights if type(key) is not str]:
+        raise _no_weights(
+            filename,
+            f'{where}the key {short(strange[0])}, which is no name of a weight',
+        )
+    if not any(isinstance(value, Tensor) for value in weights.values()):
+        keys = [*map(str, weights)]
+        found = ', '.join(keys[:_SHOWN]) or 'nothing'
+        raise _no_weights(filename, f'{where}{found}')
+    _check_metadata(weights, filename)
+    return weights
+
+
+def _no_weights(filename: str, found: str) -> ContentError:
+    return ContentError(
+        f'checkpoint {filename} holds no weights, only {found}: it must be a '
+        'state_dict, tensors by name, or a dict with one as state_dict'
+    )
+
+
+def _check_metadata(weights: Mapping, filename: str) -> None:
+    metadata = getattr(weights, '_metadata', OrderedDict())
+    if not isinstance(metadata, Mapping) or not all(
+        type(key) is str and isinstance(value, Mapping)
+        for key, value in metadata.items()
+    ):
+        raise ContentError(
+            f'checkpoint {filename}: the _metadata of its state_dict must be a dict of '
+            'dicts by name, as torch writes them'
+        )
+
+
+def check_content(checkpoint: Any, filename: str) -> None:
+    """Checks the parts that mmengine, mmdet and mmseg take from any checkpoint.
+
+    Raises:
+        ContentError: a part does not have its form.
+    """
+    weights_of(checkpoint, filename)
+    if 'ema_state_dict' in checkpoint:
+        weights_of({'state_dict': checkpoint['ema_state_dict']}, filename)
+    meta = _check(checkpoint, filename, 'meta', Mapping, {})
+    described = _check(meta, filename, 'dataset_meta', (Mapping, type(None)), None)
+    for owner in (meta, described or {}):
+        if strange := [key for key in owner if type(key) is not str]:
+            raise ContentError(
+                f'checkpoint {filename}: a key of its meta must be a name, got '
+                f'{short(strange[0])}'
+            )
+        for key, value in owner.items():
+            if key.lower() == 'classes' and not _are_names(value):
+                raise ContentError(
+                    f'checkpoint {filename}: meta {key} must be names of classes, got '
+                    f'{short(value)}'
+                )
+
+
+def check_training(checkpoint: Any, filename: str) -> None:
+    """Checks the parts from which ``Runner.resume`` goes on.
+
+    Raises:
+        ContentError: one is missing, or does not have its form.
+    """
+    needed = ('meta', 'message_hub', 'optimizer')
+    parts = checkpoint if isinstance(checkpoint, Mapping) else ()
+    if missing := [key for key in needed if key not in parts]:
+        raise ContentError(
+            f'checkpoint {filename} holds no {", ".join(missing)}, so training can '
+            'not go on from it; to start anew from its weights, leave out --resume '
+            f'and pass --cfg-options load_from={filename}'
+        )
+    check_content(checkpoint, filename)
+    for key in ('epoch', 'iter'):
+        count = checkpoint['meta'].get(key)
+        if type(count) is not int or count < 0:
+            raise ContentError(
+                f'checkpoint {filename}: meta {key} must be a count, got '
+                f'{short(count)}; training can not go on from it'
+            )
+    hub = _check(checkpoint, filename, 'message_hub', Mapping)
+    for key in ('log_scalars', 'runtime_info', 'resumed_keys'):
+        _check(hub, filename, key, Mapping)
+    _check(checkpoint, filename, 'optimizer', Mapping)
+    _check(checkpoint, filename, 'param_schedulers', (list, Mapping), [])
+
+
+def _check(owner: Mapping, filename: str, key: str, kind: Any, default: Any = ...):
+    value = owner.get(key, default)
+    if value is default is not ... or isinstance(value, kind):
+        return value
+    found = 'nothing' if value is ... else f'a {_kind(value)}'
+    wanted = 'a list or dict' if kind == (list, Mapping) else 'a dict'
+    raise ContentError(
+        f'checkpoint {filename}: its {key} must be {wanted}, got {found}'
+    )
+
+
+def _are_names(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(type(item) is str for item in value)
+    return value is None or type(value) is str
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__

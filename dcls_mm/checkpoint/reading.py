@@ -1,0 +1,144 @@
+"""Loading checkpoints as data: nothing that a file says is run.
+
+A file is first checked as it lies there (``archive``), and its pickle
+followed without doing it (``program``). Then torch reads it with
+``weights_only``, and with records in the place of all that the file may name
+(``records``); of these and plain containers the checkpoint is built anew.
+
+torch's allow-list belongs to the whole process. The names on it that are ours begin
+with a character that no module's name has, and a file's own names are read as these: so
+no other program that loads a file, before, after or meanwhile, sees a difference.
+"""
+
+import errno
+import os
+import threading
+from collections import OrderedDict
+from typing import Any, BinaryIO, Optional
+from urllib.error import URLError
+
+import torch
+
+from . import archive
+from .errors import (
+    CheckpointError,
+    Damage,
+    DamagedCheckpointError,
+    MissingCheckpointError,
+    Refusal,
+)
+from .program import Names
+from .records import NAMES, STAND_INS, plain
+from .sources import check_sha256, fetch
+
+_MARK = '~'
+_OURS = [(item, _MARK + name[1:]) for name, item in STAND_INS.items()]
+_registering = threading.Lock()
+
+
+def read_checkpoint(
+    filename: str, map_location: Any = 'cpu', sha256: Optional[str] = None
+) -> Any:
+    """Reads a checkpoint as data.
+
+    Args:
+        filename: A path, a URL, or a name of a model zoo that mmengine knows.
+        map_location: See ``torch.load``.
+        sha256: The checksum that the file must have, in hexadecimal digits.
+
+    Returns:
+        What was written, of plain containers, numbers, texts, tensors, and numpy's and
+        mmengine's types. ``meta['config']`` is left out: ``Runner.resume`` would run it
+        as Python, to find a number of GPUs; mmengine itself no longer writes it.
+
+    Raises:
+        MissingCheckpointError: there is no such file.
+        DamagedCheckpointError: it is not whole, not as it was written, or another one.
+        CheckpointError: it holds what mmengine does not write, or can't be downloaded.
+    """
+    try:
+        path = fetch(filename)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(path)
+        with open(path, 'rb') as file:
+            check_sha256(file, sha256, path)
+            name = filename if path == filename else f'{filename} (kept as {path})'
+            return _read(file, name, map_location)
+    except FileNotFoundError as error:
+        raise MissingCheckpointError(
+            f'checkpoint {filename} does not exist (looked in {os.getcwd()})'
+        ) from error
+    except URLError as error:
+        raise CheckpointError(
+            f'checkpoint {filename} could not be downloaded ({error.reason}); '
+            'fetch it where there is a network, and give the path of the file'
+        ) from error
+
+
+def _read(file: BinaryIO, name: str, map_location: Any) -> Any:
+    others = _allowed_by_others()
+    try:
+        layout = archive.check(file, _names_with(others))
+        renamed = archive.Renamed(
+            file,
+            [
+                position
+                for position, (_, used) in zip(layout.positions, layout.program.used)
+                if used in STAND_INS
+            ],
+            _MARK.encode(),
+        )
+        _register()
+        file.seek(0)
+        loaded = torch.load(
+            renamed, map_location=map_location, weights_only=True, mmap=False
+        )
+        types = tuple(item for item in others.values() if isinstance(item, type))
+        checkpoint = plain(loaded, types)
+    except Refusal as refusal:
+        raise CheckpointError(
+            f'checkpoint {name} holds {refusal}, which is not among what mmengine '
+            'writes; dcls_mm does not load it, because loading could run what the file '
+            'says: ask its author for the state_dict alone'
+        ) from refusal
+    except (MemoryError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:
+        # torch seeks before the start of some files that were cut off.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        reason = (str(error).strip().splitlines() or [''])[-1]
+        kind = '' if isinstance(error, Damage) else f'{type(error).__name__}: '
+        raise DamagedCheckpointError(
+            f'checkpoint {name} is damaged, or is no checkpoint ({kind}{reason})'
+        ) from error
+    if type(checkpoint) in (dict, OrderedDict) and type(checkpoint.get('meta')) in (
+        dict,
+        OrderedDict,
+    ):
+        checkpoint['meta'].pop('config', None)
+    return checkpoint
+
+
+def _register() -> None:
+    """Gives torch the names that are ours, unless it has them."""
+    with _registering:
+        if not set(_OURS) <= set(torch.serialization.get_safe_globals()):
+            torch.serialization.add_safe_globals(_OURS)
+
+
+def _allowed_by_others() -> dict[str, Any]:
+    """What the program itself gave to ``torch.serialization.add_safe_globals``."""
+    allowed = {}
+    for entry in torch.serialization.get_safe_globals():
+        if isinstance(entry, tuple):
+            item, name = entry
+        else:
+            item, name = entry, f'{entry.__module__}.{entry.__qualname__}'
+        if not name.startswith(_MARK) and name not in STAND_INS:
+            allowed[name] = item
+    return allowed
+
+
+def _names_with(others: dict[str, Any]) -> Names:
+    return Names(*(known | others.keys() for known in NAMES))
