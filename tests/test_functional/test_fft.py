@@ -21,6 +21,12 @@ CASES = [
     ((6, 20), (6, 3), (0, 3), (1, 2), 4, 2, 2),
     ((6, 5, 8), (5, 5, 7), (2, 4, 3), (1, 1, 1), 3, 3, 3),
     ((6, 5, 8), (3, 5, 4), (1, 0, 2), (2, 1, 3), 2, 4, 1),
+    # Padding from the extent on.
+    ((50,), (40,), (100,), (1,), 4, 4, 4),
+    ((9,), (4,), (12,), (3,), 2, 4, 2),
+    ((1,), (1,), (3,), (2,), 2, 2, 1),
+    ((6, 20), (7, 3), (7, 9), (1, 1), 3, 3, 3),
+    ((6, 5, 8), (3, 2, 4), (9, 2, 0), (2, 1, 1), 2, 4, 1),
 ]
 
 
@@ -44,6 +50,16 @@ def test_equals_torch(case, dtype):
         assert_close(grad, expected_grad, dtype, factor=2)
 
 
+def test_padding_over_the_extent_where_fft_is_chosen():
+    """The output has its full size, and a causal crop of it the right values."""
+    x, kernel = torch.randn(2, 4, 500), torch.randn(4, 1, 40)
+    y = convolve(x, kernel, padding=100, groups=4)
+    expected = F.conv1d(x, kernel, padding=100, groups=4)
+    assert expected.shape == (2, 4, 661)
+    assert_close(y, expected, factor=5)
+    assert_close(y[..., -100:], expected[..., -100:], factor=5)
+
+
 def test_memory_format_is_kept():
     kernel = torch.randn(4, 1, 11, 11)
     for layout in (torch.contiguous_format, torch.channels_last):
@@ -61,6 +77,7 @@ def test_autocast_stays_in_float32():
     kernel = torch.randn(3, 1, 65)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         y = convolve(x, kernel, padding=32, groups=3, backend='fft')
+    assert y.dtype == torch.bfloat16
     assert_close(y, F.conv1d(x.float(), kernel, padding=32, groups=3))
 
 
