@@ -58,8 +58,8 @@ def convolve(
 
     Raises:
         ValueError, TypeError: an argument doesn't fit, or ``backend`` can't serve.
-        RuntimeError: as torch's: the kernel is larger than the padded input, or the
-            tensors differ in dtype or device.
+        RuntimeError: as torch's: the kernel is larger than the padded input, or that is
+            empty but for its batch; or the tensors differ in dtype or device.
     """
     ndim = _spatial_axes(kernel, '(out, in // groups, *extent)')
     groups = as_int('groups', groups, minimum=1)
@@ -95,7 +95,7 @@ def convolve_checked(
     ndim = len(stride)
     dtype = common_dtype(x, kernel, bias)
     if not is_recorded():  # for another size: torch's own will check
-        check_fits(x.shape[-ndim:], kernel.shape[2:], sides)
+        check_fits(x, kernel.shape[2:], sides)
     unbatched = x.ndim == ndim + 1
     x = x.unsqueeze(0) if unbatched else x
     explicit = any(before != after or before < 0 for before, after in sides)
@@ -259,16 +259,22 @@ def common_dtype(x: Tensor, kernel: Tensor, bias: Optional[Tensor]) -> torch.dty
     return dtypes[0]
 
 
-def check_fits(size: tuple, extent: tuple, sides: list[tuple[int, int]]) -> None:
+def check_fits(x: Tensor, extent: tuple, sides: list[tuple[int, int]]) -> None:
     """Raise torch's RuntimeError if a kernel is larger than the padded input.
 
     Pixels that negative sides take off count as taps that were cropped from the kernel.
     """
+    size = x.shape[-len(extent) :]
     for pixels, taps, (before, after) in zip(size, extent, sides):
-        if pixels + before + after < taps:
+        if pixels + before + after < taps or pixels == 0:
             break
     else:
         return
+    if 0 in size:  # as torch, also where the padding would have room for the kernel
+        raise RuntimeError(
+            'Only zero batch inputs are supported, but got input shape: '
+            f'{list(x.shape)}'
+        )
     cropped = [max(0, -before) + max(0, -after) for before, after in sides]
     padded = [n + sum(pair) + c for n, pair, c in zip(size, sides, cropped)]
     taps = [n + c for n, c in zip(extent, cropped)]

@@ -96,7 +96,7 @@ def sampled_convolution(
     check_padding_mode(padding_mode)
     sides = padding_sides(padding, extent, stride)
 
-    check_fits(x.shape[-ndim:], extent, sides)
+    check_fits(x, extent, sides)
     unbatched = x.ndim == ndim + 1
     x = x.unsqueeze(0) if unbatched else x
     given = x

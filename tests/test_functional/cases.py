@@ -112,7 +112,6 @@ class Case(NamedTuple):
             return [((size - 1) // 2, size // 2) for size in self.extent]
         return [(p, p) for p in self.padding]
 
-
     def least_size(self):
         """Room for one output pixel, and for the pixels that padding reads."""
         read = {'reflect': 1, 'circular': 0}.get(self.padding_mode)
@@ -166,9 +165,7 @@ def cases(draw, interpolations=tuple(INTERPOLATIONS), axes=(1, 2, 3)):
     if padding == 'little':
         padding = a_tuple(0, 2)
     elif padding == 'any':
-        padding = tuple(
-            draw(st.sampled_from(range(3 * size + 1))) for size in extent
-        )
+        padding = tuple(draw(st.sampled_from(range(3 * size + 1))) for size in extent)
     groups, group_in, group_out = draw(
         st.sampled_from([(1, 1, 1), (1, 2, 2), (2, 2, 1), (2, 1, 2), (3, 1, 1)])
     )
