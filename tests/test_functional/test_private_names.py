@@ -75,10 +75,11 @@ def private_names(path):
         if isinstance(node, ast.Import):
             names = (alias.name for alias in node.names)
             yield from (n for n in names if n.startswith('torch.') and '._' in n)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr[0] == '_':
-            if node.attr[:2] != '__' and root(node) in of_torch:
-                yield node.attr
+    attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+    for node in attributes:
+        private = node.attr.startswith('_') and not node.attr.startswith('__')
+        if private and root(node) in of_torch:
+            yield node.attr
 
 
 def root(node):
