@@ -19,14 +19,15 @@ def is_channels_last(x: Tensor) -> bool:
     """
     if x.ndim not in CHANNELS_LAST or x.stride(1) != 1 or transforms_active(x):
         return False
-    least = x.shape[1]
+    strides, shape = x.stride(), x.shape
+    least = shape[1]
     for axis in (*range(x.ndim - 1, 1, -1), 0):
-        if x.stride(axis) < least:
+        if strides[axis] < least:
             return False
         # Strides that are all 1 are those of a single pixel and channel.
         if axis == 0 and least == 1:
             return False
-        least = x.stride(axis) * x.shape[axis]
+        least = strides[axis] * shape[axis]
     return least > 0
 
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._arguments import IntOrTuple, as_int, as_tuple, check_choice, check_floating
-from ._torch import autocast_dtype, in_format_of, is_recorded
-from .backends import ConvolutionCall, select_backend
+from ._torch import autocast_dtype, in_format_of
+from .backends import ConvolutionCall, native, select_backend
 
 # The padding modes of torch.nn.ConvNd, and what torch.nn.functional.pad calls them.
 PADDING_MODES = {
@@ -93,9 +93,8 @@ def convolve_checked(
     is checked here.
     """
     ndim = len(stride)
-    dtype = common_dtype(x, kernel, bias)
-    if not is_recorded():  # for another size: torch's own will check
-        check_fits(x, kernel.shape[2:], sides)
+    check_alike(x, kernel, bias)
+    check_fits(x, kernel.shape[2:], sides)
     unbatched = x.ndim == ndim + 1
     x = x.unsqueeze(0) if unbatched else x
     explicit = any(before != after or before < 0 for before, after in sides)
@@ -104,8 +103,13 @@ def convolve_checked(
         sides = [(0, 0)] * ndim
     zeros = tuple(before for before, _ in sides)
     call = ConvolutionCall(x, kernel, bias, stride, zeros, groups)
-    y = select_backend(backend, call).convolve(call)
-    y = in_format_of(x, y if y.dtype == dtype else y.to(dtype))
+    chosen = select_backend(backend, call)
+    y = chosen.convolve(call)
+    if chosen is not native:
+        y = y.to(_result_dtype(x))
+    # torch's own is contiguous by itself, unless its input or kernel look otherwise.
+    if chosen is not native or 1 in (x.stride(1), kernel.stride(1)):
+        y = in_format_of(x, y)
     return y.squeeze(0) if unbatched else y
 
 
@@ -150,11 +154,10 @@ def convolve_transposed(
     padding = as_tuple('padding', padding, ndim, minimum=0)
     output_padding = as_tuple('output_padding', output_padding, ndim, minimum=0)
     check_output_padding(output_padding, stride)
-    common_dtype(x, kernel, bias)
-    if not is_recorded():
-        _check_transposed_size(
-            x.shape[-ndim:], kernel.shape[2:], stride, padding, output_padding
-        )
+    check_alike(x, kernel, bias)
+    _check_transposed_size(
+        x.shape[-ndim:], kernel.shape[2:], stride, padding, output_padding
+    )
     unbatched = x.ndim == ndim + 1
     x = x.unsqueeze(0) if unbatched else x
     y = TRANSPOSED_CONVOLUTIONS[ndim](
@@ -231,17 +234,13 @@ def check_bias(bias: Optional[Tensor], out: int) -> None:
         raise ValueError(f'bias must have the shape ({out},), got {tuple(bias.shape)}')
 
 
-def common_dtype(x: Tensor, kernel: Tensor, bias: Optional[Tensor]) -> torch.dtype:
-    """The dtype of a convolution, which all that goes into it has to have.
+def check_alike(x: Tensor, kernel: Tensor, bias: Optional[Tensor]) -> None:
+    """Raise torch's RuntimeError unless a convolution's tensors have one dtype.
 
-    Or that autocast gives it, which casts all floating tensors but those in float64.
-
-    Raises:
-        RuntimeError: the tensors differ in dtype or device.
+    Or get it by autocast, which casts all floating tensors but those in float64; and
+    unless they are on one device.
     """
-    autocast = autocast_dtype(x.device.type)
-    dtypes = []
-    for name, tensor in (('input', x), ('kernel', kernel), ('bias', bias)):
+    for name, tensor in (('kernel', kernel), ('bias', bias)):
         if tensor is None:
             continue
         if tensor.device != x.device:
@@ -249,14 +248,19 @@ def common_dtype(x: Tensor, kernel: Tensor, bias: Optional[Tensor]) -> torch.dty
                 f'Input and {name} should be on the same device, got {x.device} and '
                 f'{tensor.device}'
             )
-        casts = autocast is not None and tensor.dtype != torch.float64
-        dtypes.append(autocast if casts else tensor.dtype)
-        if dtypes[-1] != dtypes[0]:
+        if tensor.dtype == x.dtype:
+            continue
+        if _result_dtype(tensor) != _result_dtype(x):
             raise RuntimeError(
-                f'Input type ({dtypes[0]}) and {name} type ({dtypes[-1]}) should be '
-                'the same'
+                f'Input type ({_result_dtype(x)}) and {name} type '
+                f'({_result_dtype(tensor)}) should be the same'
             )
-    return dtypes[0]
+
+
+def _result_dtype(x: Tensor) -> torch.dtype:
+    """Of torch's own convolution of ``x``, under autocast too."""
+    autocast = autocast_dtype(x.device.type)
+    return x.dtype if autocast is None or x.dtype == torch.float64 else autocast
 
 
 def check_fits(x: Tensor, extent: tuple, sides: list[tuple[int, int]]) -> None:
