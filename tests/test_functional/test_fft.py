@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 from conftest import assert_close
 
+from dcls_mm import layers
 from dcls_mm.functional import convolve
 from dcls_mm.functional.backends import ConvolutionCall, fft, select_backend
+from dcls_mm.layers import dropin
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -58,6 +60,45 @@ def test_padding_over_the_extent_where_fft_is_chosen():
     assert expected.shape == (2, 4, 661)
     assert_close(y, expected, factor=5)
     assert_close(y[..., -100:], expected[..., -100:], factor=5)
+
+
+# Layers whose padding is larger than the extent, for which FFT is chosen.
+PADDED = {
+    '1d': (layers.DCLSConv1d, dict(dilated_kernel_size=41, padding=100), (500,)),
+    '2d': (layers.DCLSConv2d, dict(dilated_kernel_size=33, padding=(70, 40)), (20, 30)),
+    '3d': (
+        layers.DCLSConv3d,
+        dict(dilated_kernel_size=9, padding=(20, 4, 9)),
+        (9,) * 3,
+    ),
+    'drop-in': (
+        dropin.Dcls1d,
+        dict(dilated_kernel_size=41, padding=100, version='gauss'),
+        (500,),
+    ),
+}
+
+
+@pytest.mark.parametrize('kind', PADDED)
+def test_layers_with_padding_over_the_extent(kind):
+    """Output and the gradients of all parameters."""
+    cls, options, size = PADDED[kind]
+    layer = cls(4, 4, kernel_count=5, groups=4, **options)
+    x = torch.randn(2, 4, *size, requires_grad=True)
+    kernel, inputs = layer.kernel(), [x, *layer.parameters()]
+    call = ConvolutionCall(x, kernel, layer.bias, layer.stride, layer.padding, 4)
+    assert select_backend(None, call) is fft
+    expected = CONVOLUTIONS[len(size)](
+        x, kernel, layer.bias, padding=layer.padding, groups=4
+    )
+    y = layer(x)
+    assert_close(y, expected, factor=5)
+    seed = torch.randn_like(y)
+    for grad, expected_grad in zip(
+        torch.autograd.grad(y, inputs, seed),
+        torch.autograd.grad(expected, inputs, seed),
+    ):
+        assert_close(grad, expected_grad, factor=20)
 
 
 def test_memory_format_is_kept():
