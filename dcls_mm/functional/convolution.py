@@ -96,7 +96,7 @@ def convolve_checked(
     check_alike(x, kernel, bias)
     check_fits(x, kernel.shape[2:], sides)
     unbatched = x.ndim == ndim + 1
-    x = x.unsqueeze(0) if unbatched else x
+    given = x = x.unsqueeze(0) if unbatched else x
     explicit = any(before != after or before < 0 for before, after in sides)
     if padding_mode != 'zeros' or explicit:
         x = pad(x, sides, padding_mode)
@@ -108,8 +108,8 @@ def convolve_checked(
     if chosen is not native:
         y = y.to(_result_dtype(x))
     # torch's own is contiguous by itself, unless its input or kernel look otherwise.
-    if chosen is not native or 1 in (x.stride(1), kernel.stride(1)):
-        y = in_format_of(x, y)
+    if chosen is not native or 1 in (given.stride(1), kernel.stride(1)):
+        y = in_format_of(given, y)
     return y.squeeze(0) if unbatched else y
 
 

@@ -244,6 +244,20 @@ def test_one_call_has_one_result(call):
     check(call)
 
 
+@pytest.mark.parametrize('padding_mode', PADDING_MODES)
+@pytest.mark.parametrize('backend', [None, *BACKENDS])
+def test_memory_format_is_that_of_the_input(backend, padding_mode):
+    """Whatever the padding makes of it, and a part of a channels_last batch too."""
+    kernel = LAYOUTS['channels last']((4, 1, 15, 15))
+    options = dict(padding=7, padding_mode=padding_mode, groups=4, backend=backend)
+    for layout in ('channels last', 'some channels'):
+        y = convolve(LAYOUTS[layout]((2, 4, 16, 16)), kernel, **options)
+        assert y.is_contiguous(memory_format=torch.channels_last), layout
+    for layout in ('contiguous', 'reversed', 'strided', 'one for all'):
+        y = convolve(LAYOUTS[layout]((2, 4, 16, 16)), kernel, **options)
+        assert y.is_contiguous(), layout
+
+
 def test_on_another_device():
     """Named before any backend computes with it, each in its way."""
     x, kernel = torch.randn(1, 4, 16, 16), torch.randn(4, 1, 15, 15)

@@ -1,5 +1,7 @@
 """Wrong arguments of dcls_mm.functional."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -10,6 +12,7 @@ from dcls_mm.functional import (
     convolve_transposed,
     sampled_convolution,
 )
+from dcls_mm.functional._arguments import as_bool, as_float, as_int, as_tuple
 from dcls_mm.functional.repulsion import repulsion
 
 from . import wrong
@@ -353,6 +356,39 @@ SAMPLES = [
 ]
 
 OTHERS = [
+    wrong(
+        lambda: as_bool('bias', 'no'), TypeError, "bias must be True or False, got 'no'"
+    ),
+    wrong(
+        lambda: as_bool('bias', None), TypeError, 'bias must be True or False, got None'
+    ),
+    wrong(
+        lambda: as_float('sigma', math.nan), ValueError, 'sigma must be finite, got nan'
+    ),
+    wrong(
+        lambda: as_float('sigma', 10**400), ValueError, 'sigma must be finite, got 1000'
+    ),
+    wrong(
+        lambda: as_float('sigma', True), TypeError, 'sigma must be a number, got True'
+    ),
+    wrong(
+        lambda: as_float('sigma', '0.1'), TypeError, "sigma must be a number, got '0.1'"
+    ),
+    wrong(
+        lambda: as_float('rate', 1.5, 0, 1),
+        ValueError,
+        'rate must be finite and at least 0 and at most 1, got 1.5',
+    ),
+    wrong(
+        lambda: as_int('groups', torch.tensor(1.0), minimum=1),
+        TypeError,
+        'groups must be an integer, got tensor(1.)',
+    ),
+    wrong(
+        lambda: as_tuple('stride', torch.tensor(0), 2, minimum=1),
+        ValueError,
+        'stride must be at least 1, got 0',
+    ),
     wrong(
         lambda: autotune('off'), TypeError, "enabled must be True or False, got 'off'"
     ),
