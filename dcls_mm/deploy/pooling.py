@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.utils import _pair
 
 
 class UnrolledPooling(nn.Module):
@@ -41,6 +40,7 @@ def unroll_pooling(model: nn.Module) -> None:
     for parent in list(model.modules()):
         for name, layer in parent.named_children():
             if isinstance(layer, nn.AdaptiveAvgPool2d):
-                size = _pair(layer.output_size)
+                size = layer.output_size
+                size = size if isinstance(size, tuple) else (size, size)
                 if size != (1, 1) and None not in size:
                     setattr(parent, name, UnrolledPooling(size))

@@ -3,8 +3,10 @@
 import math
 import numbers
 import operator
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Union
+
+from torch import Tensor
 
 IntOrTuple = Union[int, tuple[int, ...]]
 
@@ -28,9 +30,14 @@ def as_tuple(name: str, value: IntOrTuple, ndim: int, minimum: int) -> tuple[int
     """``value``, an int for all axes or one an axis, as a tuple of ``ndim`` ints."""
     if type(value) is int:
         return (as_int(name, value, minimum),) * ndim
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    if isinstance(value, (str, bytes, dict, set)):  # whose items are no axes in order
+        raise TypeError(
+            f'{name} must be an integer or a tuple of {ndim}, got {value!r}'
+        )
+    try:
+        values = tuple(value)
+    except TypeError:  # one number, which a tensor or an array without axes is too
         return (as_int(name, value, minimum),) * ndim
-    values = tuple(value)
     if len(values) != ndim:
         raise ValueError(
             f'{name} must be one integer or {ndim} of them, one an axis, got {value!r}'
@@ -51,15 +58,31 @@ def as_float(
     """``value`` as a finite float from ``minimum`` to ``maximum``, or an error."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f'{name} must be a number, got {value!r}')
-    if not math.isfinite(value) or not minimum <= value <= maximum:
+    try:
+        number = float(value)
+    except OverflowError:  # of an integer with hundreds of digits
+        number = math.inf
+    if not math.isfinite(number) or not minimum <= number <= maximum:
         raise ValueError(f'{name} must be {_range(minimum, maximum)}, got {value!r}')
-    return float(value)
+    return number
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Raise a ValueError unless ``value`` is one of some names."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f'{name} must be one of {list(choices)}, got {value!r}')
+
+
+def check_floating(name: str, value: Tensor) -> None:
+    """Raise a TypeError unless ``value`` is a tensor of real, floating numbers."""
+    if not isinstance(value, Tensor):
+        came = value if value is None else f'a {type(value).__name__}'
+        raise TypeError(f'{name} must be a torch.Tensor, got {came}')
+    if not value.is_floating_point():
+        raise TypeError(
+            f'{name} must be of a floating dtype such as torch.float32, '
+            f'got {value.dtype}'
+        )
 
 
 def _range(minimum: float, maximum: float) -> str:

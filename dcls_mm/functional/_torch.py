@@ -1,6 +1,7 @@
 """What the functions ask of tensors and of torch."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Optional
 
 import torch
 from torch import Tensor
@@ -11,26 +12,47 @@ CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether ``x``, (batch, channels, *size), has its channels innermost."""
+    """Whether torch takes ``x``, (batch, channels, *size), for channels_last.
+
+    It does if the strides grow from the channels by the last axis to the batch. So may
+    those of a part of a channels_last tensor, which is not contiguous in any format.
+    """
     if x.ndim not in CHANNELS_LAST or x.stride(1) != 1 or transforms_active(x):
         return False
-    channels_last = x.is_contiguous(memory_format=CHANNELS_LAST[x.ndim])
-    return channels_last and not x.is_contiguous()
+    strides, shape = x.stride(), x.shape
+    least = shape[1]
+    for axis in (*range(x.ndim - 1, 1, -1), 0):
+        if strides[axis] < least:
+            return False
+        # Strides that are all 1 are those of a single pixel and channel.
+        if axis == 0 and least == 1:
+            return False
+        least = strides[axis] * shape[axis]
+    return least > 0
 
 
-def autocast_enabled(device_type: str) -> bool:
-    """torch.is_autocast_enabled(device_type), which torch < 2.4 has not.
+def in_format_of(x: Tensor, y: Tensor) -> Tensor:
+    """``y``, a convolution of the batch ``x``, in the memory format of ``x``.
 
-    False for a device that knows no autocast, such as 'meta'.
+    torch's own takes over the kernel's as well. Contiguous unless channels_last.
+    """
+    if is_recorded():
+        return y
+    if is_channels_last(x):
+        return y.contiguous(memory_format=CHANNELS_LAST[x.ndim])
+    return y.contiguous()
+
+
+def autocast_dtype(device_type: str) -> Optional[torch.dtype]:
+    """What autocast computes a convolution in on a device; None where it is off.
+
+    And for a device that knows no autocast, such as 'meta'.
     """
     try:
-        return torch.is_autocast_enabled(device_type)
+        enabled = torch.is_autocast_enabled(device_type)
     except RuntimeError:
-        return False
-    except TypeError:
-        if device_type == 'cpu':
-            return torch.is_autocast_cpu_enabled()
-        return torch.is_autocast_enabled()
+        return None
+    return torch.get_autocast_dtype(device_type) if enabled else None
 
 
 def without_autocast(device_type: str) -> AbstractContextManager:
@@ -52,8 +74,7 @@ def is_recorded() -> bool:
 
 def _asks_compiler(question: str) -> bool:
     """An answer of torch.compiler, which has learnt them one after the other."""
-    ask = getattr(getattr(torch, 'compiler', None), question, None)
-    return ask is not None and ask()
+    return getattr(getattr(torch, 'compiler', None), question, _no)()
 
 
 def transforms_active(*tensors: Tensor) -> bool:
@@ -62,12 +83,19 @@ def transforms_active(*tensors: Tensor) -> bool:
     They see through torch's operators only: not through an autograd function without
     rules for them, nor through the hooks of torch.utils.checkpoint; and a tensor that
     vmap batches (so does ``is_grads_batched``) has no memory format. torch has no
-    public way to ask.
+    public way to ask: without the private one all but such transforms works.
     """
-    ask = getattr(torch._C, '_are_functorch_transforms_active', None)
-    if ask is not None and ask():
+    private = getattr(torch, '_C', None)
+    if getattr(private, '_are_functorch_transforms_active', _no)():
         return True
     if is_compiling():  # which can't trace what comes below
         return False
-    batched = getattr(torch._C._functorch, 'is_legacy_batchedtensor', lambda _: False)
-    return forward_ad._current_level >= 0 or any(map(batched, tensors))
+    functorch = getattr(private, '_functorch', None)
+    batched = getattr(functorch, 'is_legacy_batchedtensor', _no)
+    level = getattr(forward_ad, '_current_level', -1)
+    return level >= 0 or any(map(batched, tensors))
+
+
+def _no(*_) -> bool:
+    """The answer where torch can't be asked."""
+    return False

@@ -2,11 +2,13 @@
 
 from typing import Optional, Union
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._arguments import IntOrTuple, as_int, as_tuple
-from .backends import ConvolutionCall, select_backend
+from ._arguments import IntOrTuple, as_int, as_tuple, check_choice, check_floating
+from ._torch import autocast_dtype, in_format_of
+from .backends import ConvolutionCall, native, select_backend
 
 # The padding modes of torch.nn.ConvNd, and what torch.nn.functional.pad calls them.
 PADDING_MODES = {
@@ -36,6 +38,10 @@ def convolve(
 ) -> Tensor:
     """Cross-correlate ``x`` with a dense kernel, as torch.nn.functional.convNd does.
 
+    As there the input, the kernel and the bias are of one dtype, or autocast makes them
+    so. The result has that dtype and, whatever backend serves the call, the memory
+    format of ``x``.
+
     Args:
         x: (batch, in, *size) or (in, *size), with 1, 2 or 3 spatial axes.
         kernel: (out, in // groups, *extent).
@@ -52,6 +58,8 @@ def convolve(
 
     Raises:
         ValueError, TypeError: an argument doesn't fit, or ``backend`` can't serve.
+        RuntimeError: as torch's: the kernel is larger than the padded input, or that is
+            empty but for its batch; or the tensors differ in dtype or device.
     """
     ndim = _spatial_axes(kernel, '(out, in // groups, *extent)')
     groups = as_int('groups', groups, minimum=1)
@@ -81,18 +89,27 @@ def convolve_checked(
 ) -> Tensor:
     """:func:`convolve` of checked arguments, with :func:`padding_sides` for padding.
 
-    Sides may be negative, see :func:`pad`.
+    Sides may be negative, see :func:`pad`. What they and the tensors are to each other
+    is checked here.
     """
     ndim = len(stride)
+    check_alike(x, kernel, bias)
+    check_fits(x, kernel.shape[2:], sides)
     unbatched = x.ndim == ndim + 1
-    x = x.unsqueeze(0) if unbatched else x
+    given = x = x.unsqueeze(0) if unbatched else x
     explicit = any(before != after or before < 0 for before, after in sides)
     if padding_mode != 'zeros' or explicit:
         x = pad(x, sides, padding_mode)
         sides = [(0, 0)] * ndim
     zeros = tuple(before for before, _ in sides)
     call = ConvolutionCall(x, kernel, bias, stride, zeros, groups)
-    y = select_backend(backend, call).convolve(call)
+    chosen = select_backend(backend, call)
+    y = chosen.convolve(call)
+    if chosen is not native:
+        y = y.to(_result_dtype(x))
+    # torch's own is contiguous by itself, unless its input or kernel look otherwise.
+    if chosen is not native or 1 in (given.stride(1), kernel.stride(1)):
+        y = in_format_of(given, y)
     return y.squeeze(0) if unbatched else y
 
 
@@ -122,6 +139,8 @@ def convolve_transposed(
 
     Raises:
         ValueError, TypeError: an argument doesn't fit.
+        RuntimeError: as torch's: the tensors differ in dtype or device, or nothing is
+            left of the output.
     """
     ndim = _spatial_axes(kernel, '(in, out // groups, *extent)')
     groups = as_int('groups', groups, minimum=1)
@@ -135,9 +154,17 @@ def convolve_transposed(
     padding = as_tuple('padding', padding, ndim, minimum=0)
     output_padding = as_tuple('output_padding', output_padding, ndim, minimum=0)
     check_output_padding(output_padding, stride)
-    return TRANSPOSED_CONVOLUTIONS[ndim](
+    check_alike(x, kernel, bias)
+    _check_transposed_size(
+        x.shape[-ndim:], kernel.shape[2:], stride, padding, output_padding
+    )
+    unbatched = x.ndim == ndim + 1
+    x = x.unsqueeze(0) if unbatched else x
+    y = TRANSPOSED_CONVOLUTIONS[ndim](
         x, kernel, bias, stride, padding, output_padding, groups
     )
+    y = in_format_of(x, y)
+    return y.squeeze(0) if unbatched else y
 
 
 def padding_sides(
@@ -174,10 +201,7 @@ def pad(x: Tensor, sides: list[tuple[int, int]], padding_mode: str) -> Tensor:
 
 
 def check_padding_mode(padding_mode: str) -> None:
-    if padding_mode not in PADDING_MODES:
-        raise ValueError(
-            f'padding_mode must be one of {list(PADDING_MODES)}, got {padding_mode!r}'
-        )
+    check_choice('padding_mode', padding_mode, PADDING_MODES)
 
 
 def check_output_padding(output_padding: tuple, stride: tuple) -> None:
@@ -188,7 +212,8 @@ def check_output_padding(output_padding: tuple, stride: tuple) -> None:
 
 
 def check_input(x: Tensor, ndim: int, channels: int) -> None:
-    """Raise a ValueError unless ``x`` is ([batch,] channels, *size)."""
+    """Raise an error unless ``x`` is floating and ([batch,] channels, *size)."""
+    check_floating('the input', x)
     if x.ndim not in (ndim + 1, ndim + 2):
         raise ValueError(
             f'the input must have {ndim + 2} axes (batch, channels, {ndim} of space), '
@@ -202,14 +227,91 @@ def check_input(x: Tensor, ndim: int, channels: int) -> None:
 
 
 def check_bias(bias: Optional[Tensor], out: int) -> None:
-    if bias is not None and bias.shape != (out,):
+    if bias is None:
+        return
+    check_floating('bias', bias)
+    if bias.shape != (out,):
         raise ValueError(f'bias must have the shape ({out},), got {tuple(bias.shape)}')
 
 
+def check_alike(x: Tensor, kernel: Tensor, bias: Optional[Tensor]) -> None:
+    """Raise torch's RuntimeError unless a convolution's tensors have one dtype.
+
+    Or get it by autocast, which casts all floating tensors but those in float64; and
+    unless they are on one device.
+    """
+    for name, tensor in (('kernel', kernel), ('bias', bias)):
+        if tensor is None:
+            continue
+        if tensor.device != x.device:
+            raise RuntimeError(
+                f'Input and {name} should be on the same device, got {x.device} and '
+                f'{tensor.device}'
+            )
+        if tensor.dtype == x.dtype:
+            continue
+        if _result_dtype(tensor) != _result_dtype(x):
+            raise RuntimeError(
+                f'Input type ({_result_dtype(x)}) and {name} type '
+                f'({_result_dtype(tensor)}) should be the same'
+            )
+
+
+def _result_dtype(x: Tensor) -> torch.dtype:
+    """Of torch's own convolution of ``x``, under autocast too."""
+    autocast = autocast_dtype(x.device.type)
+    return x.dtype if autocast is None or x.dtype == torch.float64 else autocast
+
+
+def check_fits(x: Tensor, extent: tuple, sides: list[tuple[int, int]]) -> None:
+    """Raise torch's RuntimeError if a kernel is larger than the padded input.
+
+    Pixels that negative sides take off count as taps that were cropped from the kernel.
+    """
+    size = x.shape[-len(extent) :]
+    for pixels, taps, (before, after) in zip(size, extent, sides):
+        if pixels + before + after < taps or pixels == 0:
+            break
+    else:
+        return
+    if 0 in size:  # as torch, also where the padding would have room for the kernel
+        raise RuntimeError(
+            'Only zero batch inputs are supported, but got input shape: '
+            f'{list(x.shape)}'
+        )
+    cropped = [max(0, -before) + max(0, -after) for before, after in sides]
+    padded = [n + sum(pair) + c for n, pair, c in zip(size, sides, cropped)]
+    taps = [n + c for n, c in zip(extent, cropped)]
+    raise RuntimeError(
+        f'Calculated padded input size per channel: ({_by(padded)}). Kernel size: '
+        f"({_by(taps)}). Kernel size can't be greater than actual input size"
+    )
+
+
+def _check_transposed_size(size, extent, stride, padding, more) -> None:
+    """Raise torch's RuntimeError if the output of a transposed convolution is empty."""
+    out_size = [
+        (n - 1) * step - 2 * p + k + m
+        for n, k, step, p, m in zip(size, extent, stride, padding, more)
+    ]
+    if min(out_size) < 1:
+        raise RuntimeError(
+            f'Given input size per channel: ({_by(size)}). Calculated output size per '
+            f'channel: ({_by(out_size)}). Output size is too small'
+        )
+
+
+def _by(sizes) -> str:
+    """Sizes as torch's errors have them."""
+    return ' x '.join(map(str, sizes))
+
+
 def _spatial_axes(kernel: Tensor, shape: str) -> int:
-    if not 3 <= kernel.ndim <= 5:
+    """How many axes of space a kernel has, which is checked by itself."""
+    check_floating('kernel', kernel)
+    if not 3 <= kernel.ndim <= 5 or 0 in kernel.shape:
         raise ValueError(
-            f'kernel must have the shape {shape} with 1, 2 or 3 axes of extent, '
-            f'got {tuple(kernel.shape)}'
+            f'kernel must have the shape {shape}, no size 0, with 1, 2 or 3 axes of '
+            f'extent, got {tuple(kernel.shape)}'
         )
     return kernel.ndim - 2

@@ -50,11 +50,13 @@ def max_profile(taps: Tensor, center: Tensor, sigma: Optional[Tensor]) -> Tensor
 def gauss_profile(taps: Tensor, center: Tensor, sigma: Optional[Tensor]) -> Tensor:
     """exp(-((tap - center) / (0.27 + |sigma|))^2 / 2)."""
     width = GAUSS_BASE_WIDTH + sigma.abs()
-    exponent = ((taps - center) * (math.sqrt(0.5) / width)).square()
+    distance = (taps - center) * (math.sqrt(0.5) / width)
     # What vanishes beside the nearest tap is made zero: denormal numbers, and products
-    # that are, would slow down all arithmetic several times.
-    most = -0.46 * math.log(torch.finfo(exponent.dtype).tiny)
-    weights = exponent.clamp(max=most).neg().exp()
+    # that are, would slow down all arithmetic several times. Clamped before the square,
+    # which of a distance of 1e38 is infinite, and has no gradient.
+    most = -0.46 * math.log(torch.finfo(distance.dtype).tiny)
+    farthest = math.sqrt(most)
+    weights = distance.clamp(-farthest, farthest).square().neg().exp()
     return F.threshold(weights, 1.001 * math.exp(-most), 0.0)
 
 
@@ -101,7 +103,7 @@ def interpolation_name(name: str) -> str:
     Raises:
         ValueError: ``name`` is neither in the table nor an alias.
     """
-    canonical = ALIASES.get(name, name) if isinstance(name, str) else name
+    canonical = ALIASES.get(name, name) if isinstance(name, str) else None
     if canonical not in INTERPOLATIONS:
         raise ValueError(
             f'interpolation must be one of {sorted(INTERPOLATIONS)} '

@@ -6,7 +6,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from ._arguments import IntOrTuple, as_tuple
+from ._arguments import IntOrTuple, as_tuple, check_floating
 from ._torch import is_recorded, transforms_active, without_autocast
 from .interpolation import INTERPOLATIONS, interpolation_name
 from .profiles import product_kernel
@@ -45,7 +45,7 @@ def construct_kernel(
         (*kernels, *kernel_size), in the dtype of ``weight``.
 
     Raises:
-        ValueError: a shape, the extent or the interpolation doesn't fit.
+        ValueError, TypeError: a tensor, the extent or the interpolation doesn't fit.
 
     Source: arXiv 2112.03740 (bilinear), arXiv 2306.00817 (the others).
     """
@@ -68,11 +68,14 @@ def construct_kernel(
 
 
 def check_elements(weight: Tensor, positions: Tensor) -> None:
-    """Raise a ValueError if the shapes of weight and positions don't fit."""
-    if weight.ndim == 0:
+    """Raise an error if weight and positions don't fit, or are no floating tensors."""
+    check_floating('weight', weight)
+    check_floating('positions', positions)
+    if weight.ndim == 0 or weight.shape[-1] == 0:
         raise ValueError(
             'weight must have the shape (*kernels, count), for a convolution '
-            '(out, in // groups, count), got a scalar'
+            '(out, in // groups, count), with one element at least, got '
+            f'{tuple(weight.shape)}'
         )
     wanted, given = tuple(weight.shape), tuple(positions.shape)
     if len(given) != len(wanted) + 1 or any(
@@ -92,6 +95,8 @@ def _check_sigma(sigma: Optional[Tensor], positions: Tensor, name: str) -> None:
         raise ValueError(f'interpolation {name!r} needs sigma, shaped like positions')
     if not wanted and sigma is not None:
         raise ValueError(f'interpolation {name!r} has no sigma: leave it None')
+    if wanted:
+        check_floating('sigma', sigma)
     if wanted and sigma.shape != positions.shape:
         raise ValueError(
             f'sigma must be shaped like positions, {tuple(positions.shape)}, '

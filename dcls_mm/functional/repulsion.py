@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ._arguments import check_floating
+
 
 def repulsion(positions: Tensor) -> Tensor:
     """The mean of ``max(0, 1 - distance)`` over the pairs of elements of each kernel.
@@ -18,9 +20,21 @@ def repulsion(positions: Tensor) -> Tensor:
     Returns:
         A number from 0 to 1; 0 where there are no pairs.
 
+    Raises:
+        ValueError, TypeError: positions are not such a tensor.
+
     Source: arXiv 2112.03740.
     """
+    check_floating('positions', positions)
+    if positions.ndim < 2 or len(positions) == 0:
+        raise ValueError(
+            'positions must have the shape (axes, *kernels, count), '
+            f'got {tuple(positions.shape)}'
+        )
     count = positions.shape[-1]
     i, j = torch.triu_indices(count, count, 1, device=positions.device)
-    distances = torch.linalg.vector_norm(positions[..., i] - positions[..., j], dim=0)
+    # From 2 pixels on along an axis it makes no difference how far apart they are, and
+    # the difference or the distance of positions like 1e38 would be infinite.
+    apart = (positions[..., i] - positions[..., j]).clamp(-2, 2)
+    distances = torch.linalg.vector_norm(apart, dim=0)
     return (1 - distances).clamp(min=0).sum() / max(1, distances.numel())

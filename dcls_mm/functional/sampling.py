@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ._arguments import IntOrTuple, as_int, as_tuple
-from ._torch import is_channels_last, transforms_active, without_autocast
+from ._arguments import IntOrTuple, as_int, as_tuple, check_floating
+from ._torch import in_format_of, transforms_active, without_autocast
 from .convolution import (
     check_bias,
+    check_fits,
     check_input,
     check_padding_mode,
     pad,
@@ -64,13 +65,16 @@ def sampled_convolution(
 
     Returns:
         (batch, out, *out_size), or without batch if ``x`` has none; in the dtype of
-        ``x`` and, in 2-d, its memory format.
+        ``x`` and its memory format.
 
     Raises:
         ValueError, TypeError: an argument doesn't fit.
+        RuntimeError: as torch's: the extent is larger than the padded input.
 
     Source: arXiv 2112.03740.
     """
+    check_floating('weight', weight)
+    check_floating('positions', positions)
     if weight.ndim != 3 or len(weight) == 0:
         raise ValueError(
             'weight must have the shape (out, in // groups, count) with some outputs, '
@@ -86,17 +90,16 @@ def sampled_convolution(
     if out % groups:
         raise ValueError(f'groups must divide the {out} output channels, got {groups}')
     check_input(x, ndim, group_in * groups)
-    if not x.is_floating_point():
-        raise TypeError(f'the input must be of a floating dtype, got {x.dtype}')
     check_bias(bias, out)
     extent = as_tuple('kernel_size', kernel_size, ndim, minimum=1)
     stride = as_tuple('stride', stride, ndim, minimum=1)
     check_padding_mode(padding_mode)
     sides = padding_sides(padding, extent, stride)
 
-    channels_last = is_channels_last(x)
+    check_fits(x, extent, sides)
     unbatched = x.ndim == ndim + 1
     x = x.unsqueeze(0) if unbatched else x
+    given = x
     if padding_mode != 'zeros':
         x = pad(x, sides, padding_mode)
         sides = [(0, 0)] * ndim
@@ -106,8 +109,7 @@ def sampled_convolution(
         if bias is not None:
             y = y + bias.view(-1, *[1] * ndim)
         y = y.to(x.dtype)
-    if channels_last:
-        y = y.contiguous(memory_format=torch.channels_last)
+    y = in_format_of(given, y)
     return y.squeeze(0) if unbatched else y
 
 
@@ -125,11 +127,6 @@ class _Axis(NamedTuple):
 
 def _axis(size: int, sides: tuple[int, int], taps: int, stride: int) -> _Axis:
     last = size + sum(sides) - taps
-    if last < 0:
-        raise ValueError(
-            f'kernel_size must fit into the padded input, got {taps} taps for '
-            f'{size} pixels and a padding of {sum(sides)} in all'
-        )
     spacing = min(stride, 2)
     number = torch.arange(last // stride * spacing + 2)
     return _Axis(number // spacing * stride + number % spacing - sides[0], spacing)

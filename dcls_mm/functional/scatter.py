@@ -74,7 +74,7 @@ class _Scatter(torch.autograd.Function):
         corners = torch.tensor(canvas.corners, device=weight.device).unsqueeze(1)
         taps = (first.unsqueeze(1) + corners).flatten(1)
         # But a position that is NaN or infinite shows in every tap of its kernel.
-        poison = places.sum((0, 2)).unsqueeze(1) * 0
+        poison = (places * 0).sum((0, 2)).unsqueeze(1)
         kernels = poison.expand(-1, canvas.size).contiguous()
         kernels.scatter_add_(1, taps, torch.cat(values, 1))
         ctx.save_for_backward(

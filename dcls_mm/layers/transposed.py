@@ -5,8 +5,8 @@ from typing import Optional
 from torch import Tensor
 
 from ..functional import convolve_transposed
-from ..functional._arguments import IntOrTuple, as_tuple
-from ..functional.convolution import check_output_padding
+from ..functional._arguments import IntOrTuple, as_int, as_tuple
+from ..functional.convolution import check_input, check_output_padding
 from .dcls import DCLSConvNd
 
 
@@ -81,17 +81,22 @@ class DCLSConvTransposeNd(DCLSConvNd):
         )
         check_output_padding(self.output_padding, self.stride)
 
-    def forward(self, x: Tensor, output_size: Optional[tuple[int, ...]] = None):
+    def forward(self, x: Tensor, output_size: Optional[IntOrTuple] = None):
         """(batch, in, *size) -> (batch, out, *out_size), as torch.nn.ConvTransposeNd.
 
-        ``output_size`` is the wanted out_size; it replaces ``output_padding``.
+        ``output_size`` is the wanted out_size, one int for all axes or one an axis, or
+        the whole output's shape; it replaces ``output_padding``.
 
         Raises:
             ValueError: it can't be reached with an output padding under the stride.
         """
+        check_input(x, self.ndim, self.in_channels)
         output_padding = self.output_padding
         if output_size is not None:
-            output_padding = self._padding_for(x, tuple(output_size)[-self.ndim :])
+            if not isinstance(output_size, (list, tuple)):
+                output_size = (output_size,) * self.ndim
+            wanted = [as_int('output_size', n, 1) for n in output_size[-self.ndim :]]
+            output_padding = self._padding_for(x, tuple(wanted))
         return convolve_transposed(
             x,
             self._current_kernel(),

@@ -183,12 +183,15 @@ def test_only_the_gradients_asked_for():
 
 
 def test_autocast_stays_in_float32():
+    """But for the result, whose dtype is that of torch's own."""
     x = torch.randn(1, 3, 16, 16).bfloat16()
     kernel = torch.randn(3, 1, 15, 15, requires_grad=True)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         y = convolve(x, kernel, padding=7, groups=3)
-    assert y.dtype == torch.float32
-    assert_close(y, F.conv2d(x.float(), kernel, padding=7, groups=3), factor=5)
+    expected = F.conv2d(x.float(), kernel, padding=7, groups=3).bfloat16()
+    assert y.dtype == torch.bfloat16
+    assert (y == expected).float().mean() > 0.99
+    assert_close(y, expected)
     y.sum().backward()
     assert kernel.grad.dtype == torch.float32
 

@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 from conftest import assert_close
 
+from dcls_mm import layers
 from dcls_mm.functional import convolve
 from dcls_mm.functional.backends import ConvolutionCall, fft, select_backend
+from dcls_mm.layers import dropin
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -21,6 +23,12 @@ CASES = [
     ((6, 20), (6, 3), (0, 3), (1, 2), 4, 2, 2),
     ((6, 5, 8), (5, 5, 7), (2, 4, 3), (1, 1, 1), 3, 3, 3),
     ((6, 5, 8), (3, 5, 4), (1, 0, 2), (2, 1, 3), 2, 4, 1),
+    # Padding from the extent on.
+    ((50,), (40,), (100,), (1,), 4, 4, 4),
+    ((9,), (4,), (12,), (3,), 2, 4, 2),
+    ((1,), (1,), (4,), (2,), 2, 2, 1),
+    ((6, 20), (7, 3), (7, 9), (1, 1), 3, 3, 3),
+    ((6, 5, 8), (3, 2, 4), (9, 2, 0), (2, 1, 1), 2, 4, 1),
 ]
 
 
@@ -44,6 +52,55 @@ def test_equals_torch(case, dtype):
         assert_close(grad, expected_grad, dtype, factor=2)
 
 
+def test_padding_over_the_extent_where_fft_is_chosen():
+    """The output has its full size, and a causal crop of it the right values."""
+    x, kernel = torch.randn(2, 4, 500), torch.randn(4, 1, 40)
+    y = convolve(x, kernel, padding=100, groups=4)
+    expected = F.conv1d(x, kernel, padding=100, groups=4)
+    assert expected.shape == (2, 4, 661)
+    assert_close(y, expected, factor=5)
+    assert_close(y[..., -100:], expected[..., -100:], factor=5)
+
+
+# Layers whose padding is larger than the extent, for which FFT is chosen.
+PADDED = {
+    '1d': (layers.DCLSConv1d, dict(dilated_kernel_size=41, padding=100), (500,)),
+    '2d': (layers.DCLSConv2d, dict(dilated_kernel_size=33, padding=(70, 40)), (20, 30)),
+    '3d': (
+        layers.DCLSConv3d,
+        dict(dilated_kernel_size=9, padding=(20, 4, 9)),
+        (9,) * 3,
+    ),
+    'drop-in': (
+        dropin.Dcls1d,
+        dict(dilated_kernel_size=41, padding=100, version='gauss'),
+        (500,),
+    ),
+}
+
+
+@pytest.mark.parametrize('kind', PADDED)
+def test_layers_with_padding_over_the_extent(kind):
+    """Output and the gradients of all parameters."""
+    cls, options, size = PADDED[kind]
+    layer = cls(4, 4, kernel_count=5, groups=4, **options)
+    x = torch.randn(2, 4, *size, requires_grad=True)
+    kernel, inputs = layer.kernel(), [x, *layer.parameters()]
+    call = ConvolutionCall(x, kernel, layer.bias, layer.stride, layer.padding, 4)
+    assert select_backend(None, call) is fft
+    expected = CONVOLUTIONS[len(size)](
+        x, kernel, layer.bias, padding=layer.padding, groups=4
+    )
+    y = layer(x)
+    assert_close(y, expected, factor=5)
+    seed = torch.randn_like(y)
+    for grad, expected_grad in zip(
+        torch.autograd.grad(y, inputs, seed),
+        torch.autograd.grad(expected, inputs, seed),
+    ):
+        assert_close(grad, expected_grad, factor=20)
+
+
 def test_memory_format_is_kept():
     kernel = torch.randn(4, 1, 11, 11)
     for layout in (torch.contiguous_format, torch.channels_last):
@@ -61,6 +118,7 @@ def test_autocast_stays_in_float32():
     kernel = torch.randn(3, 1, 65)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         y = convolve(x, kernel, padding=32, groups=3, backend='fft')
+    assert y.dtype == torch.bfloat16
     assert_close(y, F.conv1d(x.float(), kernel, padding=32, groups=3))
 
 

@@ -302,6 +302,7 @@ def test_cpu_depthwise(data):
     draw = data.draw
     batch, channels = draw(st.integers(1, 2)), draw(st.integers(1, 4))
     extent = tuple(draw(st.integers(11, 17)) for _ in range(2))
+    # From the kernel size on it is not for this backend.
     padding = tuple(draw(st.integers(0, k - 1)) for k in extent)
     size = [
         max(1, k - 2 * p) + draw(st.integers(0, 9)) for k, p in zip(extent, padding)

@@ -22,6 +22,8 @@ from toy import ToyDataset, write_config  # noqa: E402
 from dcls_mm.engine import launch  # noqa: E402
 from dcls_mm.engine.checkpoint import load_checkpoint_file  # noqa: E402
 from dcls_mm.engine.config_checks import ConfigError  # noqa: E402
+from dcls_mm.engine.folder_lock import FolderLock  # noqa: E402
+from dcls_mm.engine.work_dir import sole_training  # noqa: E402
 
 
 def start(tool, *arguments, file_size=resource.RLIM_INFINITY):
@@ -189,12 +191,15 @@ def test_another_error_of_a_file_keeps_its_traceback(tmp_path, monkeypatch):
         ('mpi', {'OMPI_COMM_WORLD_RANK': '3'}, False),
     ],
 )
-def test_one_process_locks_for_all(monkeypatch, launcher, variables, locks):
+def test_one_process_locks_for_all(
+    monkeypatch, tmp_path, launcher, variables, locks
+):
     for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert launch._is_main(launcher) == locks
+    with sole_training(str(tmp_path), launcher):
+        assert (os.path.realpath(tmp_path) in FolderLock._held) == locks
 
 
 def test_mistakes_are_told_in_a_sentence(tmp_path):

@@ -2,13 +2,16 @@
 
 A backend is a module of functions of a :class:`ConvolutionCall`: ``unsupported`` says
 in a sentence why the backend can't serve the call (None if it can), ``worthwhile``
-whether it should be chosen by itself if it can, and ``convolve`` serves it. One for
-CUDA stands before 'native', which runs on every device.
+whether it should be chosen by itself if it can, and ``convolve`` serves it, in any
+memory format, and in a finer dtype than autocast's if that pays: :func:`.convolve`
+makes of all results what torch's own would be. One for CUDA stands before 'native',
+which runs on every device.
 """
 
 from types import ModuleType
 from typing import Optional
 
+from .._arguments import check_choice
 from . import cpu_depthwise, fft, native
 from .call import ConvolutionCall
 from .tuning import autotune, fastest, is_tuning
@@ -32,8 +35,7 @@ def select_backend(name: Optional[str], call: ConvolutionCall) -> ModuleType:
             # In this order, as most calls are quickly found not worthwhile.
             if backend.worthwhile(call) and backend.unsupported(call) is None:
                 return backend
-    if name not in BACKENDS:
-        raise ValueError(f'backend must be one of {list(BACKENDS)}, got {name!r}')
+    check_choice('backend', name, BACKENDS)
     reason = BACKENDS[name].unsupported(call)
     if reason is not None:
         raise ValueError(f'backend {name!r} cannot serve this call: {reason}')

@@ -11,7 +11,8 @@ class ConvolutionCall(NamedTuple):
     Attributes:
         x: (batch, in, *size).
         kernel: (out, in // groups, *extent).
-        bias: (out,) or None.
+        bias: (out,) or None. Its dtype is the kernel's and that of ``x``, or will be
+            by autocast.
         stride: one an axis.
         padding: zeros before and after, one an axis.
         groups: divides the input and the output channels.

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._torch import (
-    autocast_enabled,
+    autocast_dtype,
     is_channels_last,
     is_recorded,
     transforms_active,
@@ -61,7 +61,9 @@ def unsupported(call: ConvolutionCall) -> Optional[str]:
         return 'the input is empty'
     if transforms_active():
         return "transforms of torch.func see through torch's operators only"
-    if not autocast_enabled('cpu') and {x.dtype, kernel.dtype} != {torch.float32}:
+    dtypes = {x.dtype, kernel.dtype}
+    casts = autocast_dtype('cpu') is not None and torch.float64 not in dtypes
+    if not casts and dtypes != {torch.float32}:
         return f'it computes in float32, got {x.dtype} and {kernel.dtype}'
     return None
 
@@ -73,13 +75,13 @@ def worthwhile(call: ConvolutionCall) -> bool:
     learned = kernel.requires_grad and torch.is_grad_enabled()
     if len(extent) != 2 or not (learned or extent[1] >= SLOW_COLUMNS):
         return False
-    if autocast_enabled('cpu'):  # torch's would be in bfloat16, slower for these
+    if autocast_dtype('cpu') is not None:  # in which torch's own is slower for these
         return extent[1] >= SLOW_COLUMNS
     return _forward_converts(x, extent) or (learned and _uses_fft(x, extent))
 
 
 def convolve(call: ConvolutionCall) -> Tensor:
-    """The convolution, in float32 also under autocast, in the memory format of x."""
+    """The convolution, in float32 also under autocast."""
     if is_recorded():  # for another place, or to count FLOPs: by a plain convolution
         return native.convolve(call)
     with torch.autocast('cpu', enabled=False):

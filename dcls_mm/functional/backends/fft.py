@@ -11,16 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._torch import (
-    CHANNELS_LAST,
-    autocast_enabled,
-    is_channels_last,
-    is_recorded,
-    without_autocast,
-)
+from .._torch import autocast_dtype, is_recorded, without_autocast
 from . import native
 from .call import ConvolutionCall
-from .fft_correlation import next_smooth
+from .fft_correlation import circle_points
 
 # From how many taps on, by the number of axes, operations are counted at all.
 LEAST_TAPS = {1: 32, 2: 512, 3: 125}
@@ -39,7 +33,7 @@ def unsupported(call: ConvolutionCall) -> Optional[str]:
     if call.x.numel() == 0:
         return 'the input is empty'
     dtypes = {call.x.dtype, call.kernel.dtype}
-    if not autocast_enabled(call.x.device.type) and dtypes not in (
+    if autocast_dtype(call.x.device.type) is None and dtypes not in (
         {torch.float32},
         {torch.float64},
     ):
@@ -67,7 +61,7 @@ def worthwhile(call: ConvolutionCall) -> bool:
 
 
 def convolve(call: ConvolutionCall) -> Tensor:
-    """The convolution, in float32 at least, in the memory format of x."""
+    """The convolution, in float32 at least."""
     if is_recorded():  # for another place, or to count FLOPs: by a plain convolution
         return native.convolve(call)
     x, kernel = call.x, call.kernel
@@ -78,9 +72,7 @@ def convolve(call: ConvolutionCall) -> Tensor:
         y = _correlate(x.to(dtype), kernel.to(dtype), call)
         if call.bias is not None:
             y = y + call.bias.to(dtype).view(-1, *[1] * len(call.stride))
-    if is_channels_last(x):
-        return y.contiguous(memory_format=CHANNELS_LAST[x.ndim])
-    return y.contiguous()
+    return y
 
 
 def _correlate(x: Tensor, kernel: Tensor, call: ConvolutionCall) -> Tensor:
@@ -110,10 +102,7 @@ def _correlate(x: Tensor, kernel: Tensor, call: ConvolutionCall) -> Tensor:
 
 
 def _points(call: ConvolutionCall) -> list[int]:
-    return [
-        next_smooth(max(size + p, k))
-        for size, p, k in zip(call.x.shape[2:], call.padding, call.kernel.shape[2:])
-    ]
+    return circle_points(call.x.shape[2:], call.kernel.shape[2:], call.padding)
 
 
 def _operations(call: ConvolutionCall) -> tuple[float, float]:

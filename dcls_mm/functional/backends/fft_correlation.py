@@ -20,8 +20,8 @@ def kernel_gradient(
 ) -> Tensor:
     """Correlation of input and output gradient at the kernel's lags, by FFT.
 
-    Tap t needs lag ``t - padding``. On a circle of at least ``size + padding`` points
-    (and ``extent``, so that lags differ) no lag in use meets a wrapped one.
+    Tap t needs lag ``t - padding``; on a circle of :func:`circle_points` no lag in use
+    meets a wrapped one.
 
     Args:
         x, grad_y: (batch, channels, height, width), float32, in any memory format.
@@ -31,10 +31,7 @@ def kernel_gradient(
         (channels, 1, *extent).
     """
     batch, channels = x.shape[:2]
-    points = [
-        next_smooth(max(size + p, k))
-        for size, p, k in zip(x.shape[2:], padding, extent)
-    ]
+    points = circle_points(x.shape[2:], extent, padding)
     rows, columns = _inverse_transform(points, extent, padding)
     bytes_a_step = 4 * batch * math.prod(points) * CHUNK_CHANNELS
     step = min(channels, max(1, CHUNK_BYTES // bytes_a_step) * CHUNK_CHANNELS)
@@ -86,6 +83,21 @@ def _spectrum(part: Tensor, images: Tensor) -> Tensor:
     images[:, :, :height, width:] = 0
     copy_by_rows(images[:, :, :height, :width], part)
     return torch.fft.rfft2(images)
+
+
+def circle_points(
+    size: tuple[int, ...], extent: tuple[int, ...], padding: tuple[int, ...]
+) -> list[int]:
+    """Points an axis on which a convolution wraps around without harm, for fast FFTs.
+
+    ``size + padding``, so that no tap or lag in use meets what came around; ``extent``,
+    so that taps differ; and the output's ``size + 2 * padding - extent + 1``, which is
+    the most where padding reaches the extent.
+    """
+    return [
+        next_smooth(max(n + p, k, n + 2 * p - k + 1))
+        for n, k, p in zip(size, extent, padding)
+    ]
 
 
 def next_smooth(size: int) -> int:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
+from .._arguments import as_bool
 from .._torch import (
-    autocast_enabled,
+    autocast_dtype,
     is_channels_last,
     is_compiling,
     is_recorded,
@@ -32,11 +33,14 @@ class autotune:
 
     It has no effect inside torch.compile or torch.jit.trace, nor on a backend that is
     named.
+
+    Raises:
+        TypeError: ``enabled`` is neither True nor False.
     """
 
     def __init__(self, enabled: bool = True):
         global _enabled
-        self._before, _enabled = _enabled, enabled
+        self._before, _enabled = _enabled, as_bool('enabled', enabled)
 
     def __enter__(self):
         return self
@@ -71,7 +75,7 @@ def _key(call: ConvolutionCall) -> tuple:
         call.padding,
         call.groups,
         torch.get_num_threads(),
-        autocast_enabled(call.x.device.type),
+        autocast_dtype(call.x.device.type),
     )
 
 
