@@ -76,7 +76,7 @@ def test_rounded_positions(tmp_path):
         ),
         (
             {'model.decode_head.conv_cfg': dict(type='DCLSConv2d')},
-            'is a DCLSConv2d of dcls_mm outside the backbone',
+            'outside the backbone.* stand decode_head.*DCLSConv2d.*export.py',
         ),
     ],
 )
@@ -95,7 +95,7 @@ def test_mistakes_leave_no_files(changes, message, tmp_path):
     out = tmp_path / 'out'
     with pytest.raises(ConfigError, match=message):
         reparameterize_checkpoint(config, checkpoint, str(out))
-    assert not out.exists() or not any(out.iterdir())
+    assert not out.exists()
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path):
