@@ -115,7 +115,9 @@ def export_model(
             ):
                 found = [run(images) for images in checks]
         difference = max(map(largest_difference, found, expected))
-        check_difference(difference, f'the {format} file')
+        check_difference(
+            difference, f'the {format} file, run at other sizes than recorded,'
+        )
     return (
         f'{out}: {part} as {format}; differs from the model by {difference:.2g} of the '
         'largest output'

@@ -99,7 +99,7 @@ def _enc(model):
 def _detr(model):
     model['backbone'] = resnet('mmdet', out_indices=(3,), conv_cfg=DCLS)
     model['neck'].update(in_channels=[64], out_channels=32)
-    model['num_queries'] = 5
+    model['num_queries'] = model['test_cfg']['max_per_img'] = 5
     model['bbox_head'].update(embed_dims=32, num_classes=3)
     model['positional_encoding']['num_feats'] = 16
     for part in ('encoder', 'decoder'):
@@ -139,14 +139,10 @@ def _retinanet(model):
     return model
 
 
-def _one_channel(preprocessor):
-    preprocessor.update(mean=[100.0], std=[50.0], bgr_to_rgb=False)
-
-
 def _grey_retinanet(model):
     _retinanet(model)
     model['backbone']['in_channels'] = 1
-    _one_channel(model['data_preprocessor'])
+    model['data_preprocessor'].update(mean=[100.0], std=[50.0], bgr_to_rgb=False)
     return model
 
 
@@ -166,7 +162,6 @@ ALL = {
     'replaced stem': (*('mmseg', None), lambda _: _segmentor(replaced_stem('mmseg'))),
     '4 channels': ('mmseg', None, _four_channels),
     '1 channel': ('mmdet', f'{BASE}/retinanet_r50_fpn.py', _grey_retinanet),
-    'retinanet': ('mmdet', f'{BASE}/retinanet_r50_fpn.py', _retinanet),
     'ocrnet': ('mmseg', f'{BASE}/ocrnet_hr18.py', _ocr),
     'pointrend': ('mmseg', f'{BASE}/pointrend_r50.py', _point_rend),
     'encnet': ('mmseg', f'{BASE}/encnet_r50-d8.py', _enc),

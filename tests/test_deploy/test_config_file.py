@@ -25,9 +25,7 @@ PIECES = [
 ]
 texts = st.one_of(st.lists(st.sampled_from(PIECES)).map(''.join), st.text(max_size=9))
 values = st.recursive(
-    st.one_of(
-        st.none(), st.booleans(), st.integers(), st.floats(), texts, st.binary()
-    ),
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), texts, st.binary()),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.lists(inner, max_size=3).map(tuple),
