@@ -66,6 +66,8 @@ def test_pure_python(scope, tmp_path):
     save_checkpoint({'state_dict': model.state_dict(), 'meta': meta}, checkpoint)
     out = tmp_path / 'out'
     reparameterize_checkpoint(config, checkpoint, str(out))
+    # mmseg's init_model takes no config without a scope.
+    (tmp_path / 'model.py').write_text(CONFIG.replace('SCOPE', repr('mmseg')))
     expected = predict('mmseg', config, checkpoint)
     found = predict('mmseg', str(out / 'config.py'), str(out / 'checkpoint.pth'))
     for key, value in expected.items():
