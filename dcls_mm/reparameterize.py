@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .functional._arguments import as_bool
 from .layers import ConstructedConvNd
 from .module_places import find_places, put
 
@@ -43,7 +44,11 @@ def switch_to_deploy(model: nn.Module, round_positions: bool = False) -> list[Fo
     Raises:
         ValueError: there is no such layer, ``model`` itself is one, or one can't be
             folded; it is named.
+        TypeError: an argument that doesn't fit, by its name.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f'model must be a torch.nn.Module, got {model!r}')
+    as_bool('round_positions', round_positions)
     places = find_places(model, ConstructedConvNd)
     if any('' in names for names in places.values()):
         raise ValueError('the model is itself a layer: use reparameterize.fold(layer)')
@@ -80,7 +85,14 @@ def fold(layer: ConstructedConvNd, round_positions: bool = False) -> nn.Module:
         NotImplementedError: the layer has no kernel that is the same for every input.
         ValueError: its elements can't be rounded to one tap each, or it computes more
             than its class: by forward hooks, or a forward pass of a subclass.
+        TypeError: an argument that doesn't fit, by its name.
     """
+    if not isinstance(layer, ConstructedConvNd):
+        raise TypeError(
+            'layer must be one of dcls_mm that makes its kernel, such as a DCLSConv2d, '
+            f'got {layer!r}; a model folds by switch_to_deploy'
+        )
+    as_bool('round_positions', round_positions)
     _check_only_convolves(layer)
     training = layer.training
     rounding = getattr(layer, 'integer_positions', False)

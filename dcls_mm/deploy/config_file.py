@@ -82,7 +82,7 @@ def write_config(path: Path, content: dict[str, Any]) -> None:
         sections.append(f'{key} = {written}\n')
     text = _FOLDER + ''.join(sections)
     # Only strings have two braces in a row.
-    path.write_text(text.replace('{{', '{\\x7b'), encoding='utf-8', newline='\n')
+    path.write_bytes(text.replace('{{', '{\\x7b').encode())
 
 
 def _is_variable(key: Any) -> bool:

@@ -14,7 +14,7 @@ from ..engine.config_checks import ConfigError, errors_about
 from ..engine.models import load_trained
 from ..layers import ConstructedConvNd
 from ..reparameterize import switch_to_deploy
-from .files import whole_files
+from .files import check_new, whole_files
 from .models import (
     CHECKED_SHAPES,
     PARTS,
@@ -75,8 +75,8 @@ def export_model(
 
     Raises:
         ConfigError: the config can't be used, a package is missing, the model has no
-            such part, a layer can't be folded, ``out`` can't be written to, or the file
-            computes something else.
+            such part, a layer can't be folded, ``out`` can't be written to, or the
+            format can't hold the part, or computes something else.
         CheckpointError: the checkpoint can't be read, or is of another model.
     """
     if format not in FORMATS:
@@ -89,6 +89,7 @@ def export_model(
     folder, name = os.path.split(out)
     if not name:
         raise ConfigError(f'--out {out}: must be the name of a file, not of a folder')
+    check_new(folder or '.', name)
     missing = [package for package in form.needs if find_spec(package) is None]
     if missing:
         raise ConfigError(f'--format {format} needs: pip install {" ".join(missing)}')

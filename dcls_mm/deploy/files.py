@@ -9,6 +9,22 @@ from pathlib import Path
 from ..engine.config_checks import ConfigError
 
 
+def check_new(folder: str, *names: str) -> None:
+    """Checks that files are not there yet.
+
+    Raises:
+        ConfigError: one is.
+    """
+    if not folder:
+        raise ConfigError('--out must be the name of a folder, is empty')
+    for name in names:
+        if os.path.lexists(os.path.join(folder, name)):
+            raise ConfigError(
+                f'--out: {os.path.join(folder, name)} exists; remove it, or choose '
+                'another place'
+            )
+
+
 @contextmanager
 def whole_files(folder: str, *names: str) -> Iterator[Path]:
     """A new folder whose files take their places in ``folder`` if all went well.
@@ -18,12 +34,7 @@ def whole_files(folder: str, *names: str) -> Iterator[Path]:
     Raises:
         ConfigError: one of the files is there already, or they can't be written.
     """
-    for name in names:
-        if os.path.lexists(os.path.join(folder, name)):
-            raise ConfigError(
-                f'--out: {os.path.join(folder, name)} exists; remove it, or choose '
-                'another place'
-            )
+    check_new(folder, *names)
     try:
         # On the same disk, so that files move as a whole.
         with tempfile.TemporaryDirectory(

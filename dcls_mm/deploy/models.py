@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any, Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..engine.channels import input_channels
@@ -59,9 +60,26 @@ class Segmentor(Part):
     """logits (batch, classes, height, width), of the images' size."""
 
     def named_outputs(self, images: Tensor) -> dict[str, Any]:
-        # Heads read the size of the first; as many as images would fix their number.
-        about = [{'img_shape': images.shape[2:]}]
-        return {'logits': self.model.encode_decode(images, about)}
+        size = images.shape[2:]
+        if _only_resizes(self.model.decode_head):
+            # As encode_decode, whose warnings of sizes would make these constants.
+            logits = self.model.decode_head(self.model.extract_feat(images))
+            corners = self.model.align_corners
+            logits = F.interpolate(logits, size, mode='bilinear', align_corners=corners)
+        else:
+            # Heads read the size of the first; one each would fix their number.
+            logits = self.model.encode_decode(images, [{'img_shape': size}])
+        return {'logits': logits}
+
+
+def _only_resizes(head: nn.Module) -> bool:
+    """Whether a segmentor's head predicts its outputs, resized, and nothing else."""
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+
+    return all(
+        getattr(type(head), name, None) is getattr(BaseDecodeHead, name)
+        for name in ('predict', 'predict_by_feat')
+    )
 
 
 class OneStageDetector(Part):

@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import HOOKS, MODELS, TRANSFORMS
+from mmengine.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
 from torch import nn
 
 from ..engine.config_checks import ConfigError, errors_about
@@ -19,7 +19,7 @@ from ..engine.launch import load_config
 from ..engine.models import build_model, load_trained
 from ..reparameterize import Folded, switch_to_deploy
 from .config_file import Beside, dotted_name, write_config
-from .files import whole_files
+from .files import check_new, whole_files
 from .models import (
     CHECKED_SHAPES,
     RECORDED_SHAPE,
@@ -83,10 +83,12 @@ def reparameterize_checkpoint(
             written to.
         CheckpointError: the checkpoint can't be read, or is of another model.
     """
+    check_new(out, *FILES)
     model, _, weights = load_trained(config, checkpoint, cfg_options)
     _check_only_backbone(model)
     # Read anew, as some models (DETR) put tensors into the config that they have.
-    content = _stock_config(load_config(config, cfg_options=cfg_options))
+    cfg = load_config(config, cfg_options=cfg_options)
+    content = _stock_config(cfg)
     part = take_part(model, 'backbone')
     images, recorded = sample_images(part, CHECKED_SHAPES[0], RECORDED_SHAPE)
     with torch.no_grad(), whole_files(out, *FILES) as folder:
@@ -97,7 +99,7 @@ def reparameterize_checkpoint(
             backbone = _trace(model.backbone, recorded)
             torch.jit.save(backbone, str(folder / BACKBONE))
         torch.save(
-            dict(meta=_dataset_meta(weights), state_dict=model.state_dict()),
+            dict(meta=_dataset_meta(weights, cfg), state_dict=model.state_dict()),
             folder / CHECKPOINT,
         )
         write_config(folder / CONFIG, content)
@@ -143,10 +145,30 @@ def _check_only_backbone(model: nn.Module) -> None:
         )
 
 
-def _dataset_meta(checkpoint: dict) -> dict[str, Any]:
-    """The names and colours of the classes, where the checkpoint has them."""
-    meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
-    return {'dataset_meta': {k: meta[k] for k in ('classes', 'palette') if k in meta}}
+def _dataset_meta(checkpoint: dict, cfg: Config) -> dict[str, Any]:
+    """The names and colours of the classes.
+
+    Where the checkpoint has none they are those of the test data; mmdet and mmseg
+    would take COCO's or Cityscapes'.
+    """
+    meta = checkpoint.get('meta')
+    found = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    if not isinstance(found, dict) or 'classes' not in found:
+        found = _metainfo((cfg.get('test_dataloader') or {}).get('dataset'))
+    return {'dataset_meta': {k: found[k] for k in ('classes', 'palette') if k in found}}
+
+
+def _metainfo(dataset: Any) -> dict[str, Any]:
+    """What a data set, or the first inside its wrappers, tells of its classes."""
+    while isinstance(dataset, dict):
+        inner = dataset.get('dataset') or dataset.get('datasets')
+        if not inner:
+            kind = dataset.get('type')
+            kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+            given = dataset.get('metainfo') or {}
+            return {**getattr(kind, 'METAINFO', {}), **given}
+        dataset = inner[0] if isinstance(inner, (list, tuple)) else inner
+    return {}
 
 
 def _stock_config(cfg: Config) -> dict[str, Any]:

@@ -149,6 +149,7 @@ def _grey_retinanet(model):
 def _four_channels(_):
     model = _segmentor(convnext(in_channels=4), DIMS[-1])
     model['data_preprocessor'].update(mean=[100.0] * 4, std=[50.0] * 4)
+    model['decode_head']['align_corners'] = True
     return model
 
 

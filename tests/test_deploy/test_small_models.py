@@ -80,13 +80,18 @@ def test_predicts_the_same_without_us(name, folded):
 
 
 @pytest.mark.parametrize(
-    'name', ['resnet with conv_cfg', 'replaced stem', '4 channels']
+    'name, format',
+    [
+        ('resnet with conv_cfg', 'torchscript'),
+        ('replaced stem', 'torchscript'),
+        ('4 channels', 'torch-export'),
+    ],
 )
-def test_a_segmentor_as_a_file(name, folded, tmp_path):
+def test_a_segmentor_as_a_file(name, format, folded, tmp_path):
     config, checkpoint, _ = folded[name]
-    export_model(
-        config, checkpoint, str(tmp_path / "o'brien {{ x }}.pt"), 'torchscript'
-    )
+    out = tmp_path / "o'brien {{ x }}.pt2"
+    export_model(config, checkpoint, str(out), format)
+    assert out.stat().st_size
 
 
 @pytest.mark.parametrize(
