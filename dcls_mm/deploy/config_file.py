@@ -78,8 +78,11 @@ def write_config(path: Path, content: dict[str, Any]) -> None:
     for key, value in content.items():
         if not _is_variable(key):
             raise ConfigError(f"{key!r} can't be a variable of a config file")
-        written = pformat(_literal(value, key), width=88, sort_dicts=False)
-        sections.append(f'{key} = {written}\n')
+        start = f'{key} = '
+        width = max(88 - len(start), 40)
+        written = pformat(_literal(value, key), width=width, sort_dicts=False)
+        # A line ends between values only: repr has no line end of its own.
+        sections.append(start + written.replace('\n', '\n' + ' ' * len(start)) + '\n')
     text = _FOLDER + ''.join(sections)
     # Only strings have two braces in a row.
     path.write_bytes(text.replace('{{', '{\\x7b').encode())

@@ -154,11 +154,11 @@ def _dataset_meta(checkpoint: dict, cfg: Config) -> dict[str, Any]:
     meta = checkpoint.get('meta')
     found = meta.get('dataset_meta') if isinstance(meta, dict) else None
     if not isinstance(found, dict) or 'classes' not in found:
-        found = _metainfo((cfg.get('test_dataloader') or {}).get('dataset'))
+        found = known_classes((cfg.get('test_dataloader') or {}).get('dataset'))
     return {'dataset_meta': {k: found[k] for k in ('classes', 'palette') if k in found}}
 
 
-def _metainfo(dataset: Any) -> dict[str, Any]:
+def known_classes(dataset: Any) -> dict[str, Any]:
     """What a data set, or the first inside its wrappers, tells of its classes."""
     while isinstance(dataset, dict):
         inner = dataset.get('dataset') or dataset.get('datasets')

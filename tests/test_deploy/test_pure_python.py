@@ -57,12 +57,16 @@ default_hooks = dict(
 """
 
 
-@pytest.mark.parametrize('scope', ['mmseg', None])
-def test_pure_python(scope, tmp_path):
+OF_THE_FILE = {'classes': ('x', 'y', 'z'), 'palette': [[9, 9, 9]] * 3}
+OF_THE_CONFIG = {'classes': ('a', 'b', 'c'), 'palette': [[n] * 3 for n in range(3)]}
+
+
+@pytest.mark.parametrize('scope, in_file', [('mmseg', True), (None, False)])
+def test_pure_python(scope, in_file, tmp_path):
     config, checkpoint = str(tmp_path / 'model.py'), str(tmp_path / 'model.pth')
     (tmp_path / 'model.py').write_text(CONFIG.replace('SCOPE', repr(scope)))
     model = MODELS.build(Config.fromfile(config).model)
-    meta = {'dataset_meta': {'classes': ('a', 'b', 'c')}}
+    meta = {'dataset_meta': OF_THE_FILE} if in_file else {}
     save_checkpoint({'state_dict': model.state_dict(), 'meta': meta}, checkpoint)
     out = tmp_path / 'out'
     reparameterize_checkpoint(config, checkpoint, str(out))
@@ -70,6 +74,8 @@ def test_pure_python(scope, tmp_path):
     (tmp_path / 'model.py').write_text(CONFIG.replace('SCOPE', repr('mmseg')))
     expected = predict('mmseg', config, checkpoint)
     found = predict('mmseg', str(out / 'config.py'), str(out / 'checkpoint.pth'))
+    stored = torch.load(out / 'checkpoint.pth')['meta']['dataset_meta']
+    assert stored == (OF_THE_FILE if in_file else OF_THE_CONFIG)
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4)
     written = Config.fromfile(out / 'config.py')

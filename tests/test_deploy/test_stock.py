@@ -8,9 +8,11 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from mmseg.datasets import CityscapesDataset
 from scenes import write_demo
 
 from dcls_mm.deploy import reparameterize_checkpoint
+from dcls_mm.deploy.stock import known_classes
 from dcls_mm.engine.config_checks import ConfigError
 
 WITHOUT_US = """
@@ -104,3 +106,20 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
     with pytest.raises(ConfigError, match='--out .*file'):
         reparameterize_checkpoint(config, checkpoint, str(tmp_path / 'file'))
     assert Path(tmp_path / 'file').stat().st_size == 0
+
+
+@pytest.mark.parametrize(
+    'dataset, expected',
+    [
+        ({'type': 'mmseg.CityscapesDataset'}, 'road'),
+        ({'type': 'Repeat', 'dataset': {'metainfo': {'classes': ['a']}}}, 'a'),
+        ({'datasets': [{'dataset': {'type': 'mmdet.CocoDataset'}}, {}]}, 'person'),
+        ({'type': CityscapesDataset, 'metainfo': {'classes': ['a']}}, 'a'),
+    ],
+)
+def test_classes_of_the_test_data(dataset, expected):
+    assert known_classes(dataset)['classes'][0] == expected
+
+
+def test_data_without_classes():
+    assert known_classes(None) == known_classes({'type': 'mmseg.BaseSegDataset'}) == {}
