@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.utils import _pair
 
 from ..module_places import find_places, put
 
@@ -41,6 +40,7 @@ def _averages(x: Tensor, count: int, size: int) -> Tensor:
 def unroll_pooling(model: nn.Module) -> None:
     """Replace every AdaptiveAvgPool2d of a model, in place, but those to one pixel."""
     for layer, names in find_places(model, nn.AdaptiveAvgPool2d).items():
-        size = _pair(layer.output_size)
+        size = layer.output_size
+        size = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
         if size != (1, 1) and None not in size:
             put(model, names, UnrolledPooling(size))
