@@ -6,11 +6,14 @@ mmengine takes the dotted name of any function for a type. All else is the confi
 so it is the backbone alone that is run and compared, whatever the heads are.
 """
 
+import os
 import warnings
+from types import FunctionType
 from typing import Any, Optional
 
 import torch
 from mmengine.config import Config
+from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
 from torch import nn
 
@@ -98,10 +101,10 @@ def reparameterize_checkpoint(
         with refusals("the backbone can't be recorded as TorchScript"):
             backbone = _trace(model.backbone, recorded)
             torch.jit.save(backbone, str(folder / BACKBONE))
-        torch.save(
-            dict(meta=_dataset_meta(weights, cfg), state_dict=model.state_dict()),
-            folder / CHECKPOINT,
-        )
+        meta = {'dataset_meta': _dataset_meta(weights, cfg)}
+        with refusals(f"--out {out}: {CHECKPOINT} can't be written"):
+            state = dict(meta=meta, state_dict=model.state_dict())
+            torch.save(state, folder / CHECKPOINT)
         write_config(folder / CONFIG, content)
         stock = build_model(Config.fromfile(folder / CONFIG))
         stored = torch.load(folder / CHECKPOINT, weights_only=True)
@@ -155,7 +158,7 @@ def _dataset_meta(checkpoint: dict, cfg: Config) -> dict[str, Any]:
     found = meta.get('dataset_meta') if isinstance(meta, dict) else None
     if not isinstance(found, dict) or 'classes' not in found:
         found = known_classes((cfg.get('test_dataloader') or {}).get('dataset'))
-    return {'dataset_meta': {k: found[k] for k in ('classes', 'palette') if k in found}}
+    return {key: found[key] for key in ('classes', 'palette') if key in found}
 
 
 def known_classes(dataset: Any) -> dict[str, Any]:
@@ -165,10 +168,16 @@ def known_classes(dataset: Any) -> dict[str, Any]:
         if not inner:
             kind = dataset.get('type')
             kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-            given = dataset.get('metainfo') or {}
-            return {**getattr(kind, 'METAINFO', {}), **given}
+            metainfo = {**getattr(kind, 'METAINFO', {}), **dataset.get('metainfo', {})}
+            return {key: _listed(value) for key, value in metainfo.items()}
         dataset = inner[0] if isinstance(inner, (list, tuple)) else inner
     return {}
+
+
+def _listed(value: Any) -> Any:
+    """The lines of a file, where one is named, as mmengine's data sets read it."""
+    is_file = isinstance(value, str) and os.path.isfile(value)
+    return list_from_file(value) if is_file else value
 
 
 def _stock_config(cfg: Config) -> dict[str, Any]:
@@ -186,7 +195,7 @@ def _stock_config(cfg: Config) -> dict[str, Any]:
     kept['default_hooks'] = {
         key: hook
         for key, hook in (cfg.get('default_hooks') or {}).items()
-        if key != 'checkpoint' and not (hook and _is_ours(hook.get('type'), key))
+        if key != 'checkpoint' and not (isinstance(hook, dict) and _is_ours(hook, key))
     }
     imports = cfg.get('custom_imports') or {}
     modules = imports.get('imports') or []
@@ -204,9 +213,9 @@ def _check_stock(value: Any, key: str) -> None:
     items = ()
     if isinstance(value, dict):
         items = value.items()
-        if 'type' in value and _is_ours(value['type'], f'{key}.type'):
+        if _is_ours(value, key):
             raise ConfigError(
-                f'{key} is a {_name(value["type"], key)} of dcls_mm, which testing '
+                f'{key} is a {_type_name(value, key)} of dcls_mm, which testing '
                 "without it can't build: leave it out of the config that is given"
             )
     elif isinstance(value, (list, tuple)):
@@ -215,16 +224,18 @@ def _check_stock(value: Any, key: str) -> None:
         _check_stock(item, f'{key}.{name}')
 
 
-def _is_ours(kind: Any, key: str) -> bool:
-    name = _name(kind, key)
+def _is_ours(section: dict[str, Any], key: str) -> bool:
+    name = _type_name(section, key)
     for registry in (MODELS, HOOKS, TRANSFORMS):
         found = registry.module_dict.get(name)
         name = name if found is None else found.__module__
     return name.partition('.')[0] == 'dcls_mm'
 
 
-def _name(kind: Any, key: str) -> str:
-    return kind if isinstance(kind, str) else dotted_name(kind, key)
+def _type_name(section: dict[str, Any], key: str) -> str:
+    kind = section.get('type', '')
+    named = isinstance(kind, (type, FunctionType))
+    return dotted_name(kind, f'{key}.type') if named else str(kind)
 
 
 def _report(out: str, folded: list[Folded], moved: float) -> str:

@@ -121,5 +121,11 @@ def test_classes_of_the_test_data(dataset, expected):
     assert known_classes(dataset)['classes'][0] == expected
 
 
+def test_classes_in_a_file(tmp_path):
+    (tmp_path / 'classes.txt').write_text('a\nb\n')
+    dataset = {'metainfo': {'classes': str(tmp_path / 'classes.txt')}}
+    assert known_classes(dataset) == {'classes': ['a', 'b']}
+
+
 def test_data_without_classes():
     assert known_classes(None) == known_classes({'type': 'mmseg.BaseSegDataset'}) == {}
