@@ -64,7 +64,7 @@ def record(format, part):
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter('ignore')
         path = Path(folder, 'model.pt2')  # torch.export insists on the suffix
-        form.write(part, sample_images(part.model, RECORDED_SHAPE), path)
+        form.write(part, *sample_images(part, RECORDED_SHAPE), path)
         return form.read(path)
 
 

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .functional._arguments import as_bool
 from .layers import ConstructedConvNd
+from .module_places import find_places, put
 
 
 class Folded(NamedTuple):
@@ -29,7 +31,8 @@ def switch_to_deploy(model: nn.Module, round_positions: bool = False) -> list[Fo
     So it goes with every layer that makes its kernel: transposed ones, those of other
     packages' signatures, those that sample their input, and large-kernel convolutions.
     The model computes the same as before in evaluation, up to rounding; positions are
-    no longer shared, nor learned. A layer that stands in two places stays one.
+    no longer shared, nor learned. A layer that stands under several names stays one
+    layer under all of them; where torch.compile has wrapped it, the wrapper goes too.
 
     Args:
         model: changed in place, or not at all where a layer can't be folded.
@@ -41,29 +44,26 @@ def switch_to_deploy(model: nn.Module, round_positions: bool = False) -> list[Fo
     Raises:
         ValueError: there is no such layer, ``model`` itself is one, or one can't be
             folded; it is named.
+        TypeError: an argument that doesn't fit, by its name.
     """
-    if isinstance(model, ConstructedConvNd):
+    if not isinstance(model, nn.Module):
+        raise TypeError(f'model must be a torch.nn.Module, got {model!r}')
+    as_bool('round_positions', round_positions)
+    places = find_places(model, ConstructedConvNd)
+    if any('' in names for names in places.values()):
         raise ValueError('the model is itself a layer: use reparameterize.fold(layer)')
-    convs, report, places = {}, [], []
-    for name, parent in model.named_modules():
-        for attribute, layer in parent.named_children():
-            if not isinstance(layer, ConstructedConvNd):
-                continue
-            full_name = f'{name}.{attribute}' if name else attribute
-            if layer not in convs:
-                try:
-                    convs[layer] = fold(layer, round_positions)
-                except (ValueError, NotImplementedError) as error:
-                    raise ValueError(f"{full_name} can't be folded: {error}") from error
-                conv = convs[layer]
-                weight = (conv[-1] if isinstance(conv, nn.Sequential) else conv).weight
-                used = int(weight.count_nonzero())
-                report.append(Folded(full_name, weight.numel(), used))
-            places.append((parent, attribute, layer))
-    if not report:
+    if not places:
         raise ValueError('the model has no DCLS layers to fold')
-    for parent, attribute, layer in places:
-        setattr(parent, attribute, convs[layer])
+    convs, report = {}, []
+    for layer, names in places.items():
+        try:
+            conv = convs[layer] = fold(layer, round_positions)
+        except (ValueError, NotImplementedError) as error:
+            raise ValueError(f"{names[0]} can't be folded: {error}") from error
+        weight = (conv[-1] if isinstance(conv, nn.Sequential) else conv).weight
+        report.append(Folded(names[0], weight.numel(), int(weight.count_nonzero())))
+    for layer, names in places.items():
+        put(model, names, convs[layer])
     return report
 
 
@@ -83,8 +83,17 @@ def fold(layer: ConstructedConvNd, round_positions: bool = False) -> nn.Module:
 
     Raises:
         NotImplementedError: the layer has no kernel that is the same for every input.
-        ValueError: its elements can't be rounded to one tap each.
+        ValueError: its elements can't be rounded to one tap each, or it computes more
+            than its class: by forward hooks, or a forward pass of a subclass.
+        TypeError: an argument that doesn't fit, by its name.
     """
+    if not isinstance(layer, ConstructedConvNd):
+        raise TypeError(
+            'layer must be one of dcls_mm that makes its kernel, such as a DCLSConv2d, '
+            f'got {layer!r}; a model folds by switch_to_deploy'
+        )
+    as_bool('round_positions', round_positions)
+    _check_only_convolves(layer)
     training = layer.training
     rounding = getattr(layer, 'integer_positions', False)
     try:
@@ -133,6 +142,23 @@ def _with_whole_sides(
     missing = [max(0, -before) for before, _ in sides]
     kernel = F.pad(kernel, [n for n in reversed(missing) for _ in range(2)])
     return kernel, [(a + n, b + n) for (a, b), n in zip(sides, missing)]
+
+
+def _check_only_convolves(layer: ConstructedConvNd) -> None:
+    """Raise a ValueError for what a plain convolution would leave out."""
+    hooks = [*layer._forward_pre_hooks.values(), *layer._forward_hooks.values()]
+    if hooks:
+        names = ', '.join(getattr(h, '__name__', type(h).__name__) for h in hooks)
+        raise ValueError(
+            f'it has forward hooks ({names}), which a plain convolution would not run: '
+            'remove them first (torch.nn.utils.remove_spectral_norm and '
+            'remove_weight_norm take out those of torch)'
+        )
+    if not getattr(layer.forward, '__module__', '').startswith(__package__ + '.'):
+        raise ValueError(
+            f'its forward pass is not that of a layer of {__package__}, so it may '
+            f'compute more than a convolution (class {type(layer).__qualname__})'
+        )
 
 
 def _check_roundable(layer: ConstructedConvNd) -> None:

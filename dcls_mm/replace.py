@@ -11,6 +11,7 @@ from torch import nn
 from .functional._arguments import IntOrTuple, as_tuple, check_choice
 from .layers import ConstructedConvNd, DCLSConvNd
 from .layers.positions import LearnedPositions
+from .module_places import find_places, put
 
 STARTS = ('conv', 'fresh')
 
@@ -83,15 +84,12 @@ def replace_convs(
     if not isinstance(model, nn.Module):
         raise TypeError(f'model must be a torch.nn.Module, got {model!r}')
     kind = getattr(nn, f'Conv{layer.ndim}d')
-    if isinstance(model, kind):
+    names = find_places(model, kind)
+    if any('' in places for places in names.values()):
         raise ValueError(
             'the model is itself a convolution, which no change in place can replace: '
             f'use {layer.__name__}.from_conv(conv)'
         )
-    names = {}
-    for full_name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, kind):
-            names.setdefault(module, []).append(full_name)
     chosen = _choose(names, kind.__name__, name, kernel_size, depthwise)
     made = {}
     for conv in chosen:
@@ -109,9 +107,7 @@ def replace_convs(
     if share_positions is not None:
         shares = _share(made, first_names, share_positions)
     for conv, new in made.items():
-        for full_name in names[conv]:
-            path, _, attribute = full_name.rpartition('.')
-            setattr(model.get_submodule(path), attribute, new)
+        put(model, names[conv], new)
     return [
         Replaced(first_names[conv], describe(conv), describe(new), shares.get(conv))
         for conv, new in made.items()
@@ -210,6 +206,8 @@ def _check_plain(conv: nn.Module, names: dict[nn.Module, list[str]]) -> None:
         trouble = f'is a {type(conv).__name__}, which may compute more than a {kind}'
     elif not set(parameters) <= {'weight', 'bias'}:
         trouble = f'computes its weight from {", ".join(parameters)}'
+    elif conv._forward_pre_hooks or conv._forward_hooks:
+        trouble = 'has forward hooks, which would be lost'
     elif len(tied) > 1:
         trouble = f'has one weight with {", ".join(names[c][0] for c in tied[1:])}'
     else:

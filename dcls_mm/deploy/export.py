@@ -14,15 +14,17 @@ from ..engine.config_checks import ConfigError, errors_about
 from ..engine.models import load_trained
 from ..layers import ConstructedConvNd
 from ..reparameterize import switch_to_deploy
+from .files import check_new, whole_files
 from .models import (
     CHECKED_SHAPES,
+    PARTS,
     RECORDED_SHAPE,
     Part,
     check_difference,
     largest_difference,
+    refusals,
     sample_images,
     take_part,
-    whole_files,
 )
 from .pooling import unroll_pooling
 
@@ -73,22 +75,30 @@ def export_model(
 
     Raises:
         ConfigError: the config can't be used, a package is missing, the model has no
-            such part, a layer can't be folded, ``out`` can't be written to, or the file
-            computes something else.
+            such part, a layer can't be folded, ``out`` can't be written to, or the
+            format can't hold the part, or computes something else.
         CheckpointError: the checkpoint can't be read, or is of another model.
     """
+    if format not in FORMATS:
+        raise ConfigError(
+            f'--format must be one of {", ".join(FORMATS)}, got {format!r}'
+        )
+    if part not in PARTS:
+        raise ConfigError(f'--part must be one of {", ".join(PARTS)}, got {part!r}')
     form = FORMATS[format]
     folder, name = os.path.split(out)
     if not name:
         raise ConfigError(f'--out {out}: must be the name of a file, not of a folder')
+    check_new(folder or '.', name)
     missing = [package for package in form.needs if find_spec(package) is None]
     if missing:
         raise ConfigError(f'--format {format} needs: pip install {" ".join(missing)}')
     model = load_trained(config, checkpoint, cfg_options).model
     taken = take_part(model, part)
-    checks = [sample_images(model, shape) for shape in CHECKED_SHAPES]
+    recorded, *checks = sample_images(taken, RECORDED_SHAPE, *CHECKED_SHAPES)
     with torch.no_grad(), whole_files(folder or '.', name) as unfinished:
-        expected = [taken(images) for images in checks]
+        with refusals(f'the {part} of the {type(model).__name__} does not run alone'):
+            expected = [taken(images) for images in checks]
         if any(isinstance(layer, ConstructedConvNd) for layer in model.modules()):
             with errors_about(config):
                 switch_to_deploy(model)
@@ -96,15 +106,19 @@ def export_model(
         with warnings.catch_warnings():
             # Of what a record may not keep: the comparison at other sizes shows it.
             warnings.simplefilter('ignore')
-            form.write(taken, sample_images(model, RECORDED_SHAPE), unfinished / name)
-            run = form.read(unfinished / name)
+            with refusals(f"--format {format} can't hold the {part}"):
+                form.write(taken, recorded, unfinished / name)
+                run = form.read(unfinished / name)
             if run is None:
                 return f'{out}: {part}, not compared: pip install onnxruntime'
-            difference = max(
-                largest_difference(run(images), outputs)
-                for images, outputs in zip(checks, expected)
-            )
-        check_difference(difference, f'the {format} file')
+            with refusals(
+                f'the {format} file does not run at other sizes than it was recorded at'
+            ):
+                found = [run(images) for images in checks]
+        difference = max(map(largest_difference, found, expected))
+        check_difference(
+            difference, f'the {format} file, run at other sizes than recorded,'
+        )
     return (
         f'{out}: {part} as {format}; differs from the model by {difference:.2g} of the '
         'largest output'

@@ -1,16 +1,15 @@
-"""The parts of a model that are one function of tensors, and files of them."""
+"""The parts of a model that are one function of tensors, and their outputs."""
 
-import os
-import tempfile
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..engine.channels import input_channels
 from ..engine.config_checks import ConfigError
 
 # Images by which a model is recorded, and others by which the record is checked: no
@@ -35,7 +34,7 @@ class Part(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(tensor for _, tensor in _flat(self.named_outputs(images)))
+        return tuple(tensor for _, tensor in self._flat(images))
 
     def named_outputs(self, images: Tensor) -> dict[str, Any]:
         """Tensors, or nested lists of them, by name."""
@@ -43,7 +42,11 @@ class Part(nn.Module):
 
     def names(self, images: Tensor) -> list[str]:
         """The names of the outputs."""
-        return [name for name, _ in _flat(self.named_outputs(images))]
+        return [name for name, _ in self._flat(images)]
+
+    def _flat(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+        for name, outputs in self.named_outputs(images).items():
+            yield from flatten(outputs, name)
 
 
 class Backbone(Part):
@@ -57,15 +60,26 @@ class Segmentor(Part):
     """logits (batch, classes, height, width), of the images' size."""
 
     def named_outputs(self, images: Tensor) -> dict[str, Any]:
-        logits = self.model.decode_head(self.model.extract_feat(images))
-        return {
-            'logits': F.interpolate(
-                logits,
-                images.shape[2:],
-                mode='bilinear',
-                align_corners=self.model.align_corners,
-            )
-        }
+        size = images.shape[2:]
+        if _only_resizes(self.model.decode_head):
+            # As encode_decode, whose warnings of sizes would make these constants.
+            logits = self.model.decode_head(self.model.extract_feat(images))
+            corners = self.model.align_corners
+            logits = F.interpolate(logits, size, mode='bilinear', align_corners=corners)
+        else:
+            # Heads read the size of the first; one each would fix their number.
+            logits = self.model.encode_decode(images, [{'img_shape': size}])
+        return {'logits': logits}
+
+
+def _only_resizes(head: nn.Module) -> bool:
+    """Whether a segmentor's head predicts its outputs, resized, and nothing else."""
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+
+    return all(
+        getattr(type(head), name, None) is getattr(BaseDecodeHead, name)
+        for name in ('predict', 'predict_by_feat')
+    )
 
 
 class OneStageDetector(Part):
@@ -98,33 +112,74 @@ def take_part(model: nn.Module, part: str) -> Part:
     Raises:
         ConfigError: the model has no such part that is one function of the images.
     """
-    if part == 'backbone' and hasattr(model, 'backbone'):
-        taken = Backbone(model)
-    else:
-        kinds = [KINDS[key] for key in KINDS if hasattr(model, key)]
-        if part == 'backbone' or not kinds or hasattr(model, 'encoder'):
-            raise ConfigError(
-                f'--part {part}: a {type(model).__name__} has none that is a function '
-                'of the images alone'
-            )
-        taken = kinds[0](model)
-    return taken.eval()
+    if part not in PARTS:
+        raise ConfigError(f'--part must be one of {", ".join(PARTS)}, got {part!r}')
+    if part == 'backbone':
+        kind = Backbone if hasattr(model, 'backbone') else None
+    else:  # what has an encoder beside its backbone runs it with queries, in a loop
+        known = [] if hasattr(model, 'encoder') else KINDS
+        kind = next((KINDS[key] for key in known if hasattr(model, key)), None)
+    if kind is None:
+        raise ConfigError(
+            f'--part {part}: a {type(model).__name__} has none that is known as a '
+            'function of the images alone'
+            + (', but a backbone has: --part backbone' if part == 'model' else '')
+        )
+    return kind(model).eval()
 
 
-def sample_images(model: nn.Module, shape: tuple[int, int, int]) -> Tensor:
-    """Random images, (batch, channels, height, width), the same at every call."""
-    first = next(m for m in model.backbone.modules() if isinstance(m, nn.Conv2d))
-    batch, height, width = shape
+def sample_images(part: nn.Module, *shapes: tuple[int, int, int]) -> list[Tensor]:
+    """Random images, (batch, channels, height, width), the same at every call.
+
+    Args:
+        part: takes them; tells how many channels they have.
+        shapes: (batch, height, width) of each.
+
+    Raises:
+        ConfigError: it takes no images.
+    """
+    with refusals(f'{type(part).__name__} does not run on images alone'):
+        channels = input_channels(part, shapes[0][1:])
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, first.in_channels, height, width, generator=generator)
+    return [
+        torch.randn(batch, channels, *size, generator=generator)
+        for batch, *size in shapes
+    ]
 
 
-def largest_difference(found: list[Tensor], expected: list[Tensor]) -> float:
-    """Over all outputs, the largest difference relative to the largest value."""
-    return max(
-        float((f - e).abs().max() / e.abs().max().clamp(min=1e-12))
-        for f, e in zip(found, expected)
-    )
+@contextmanager
+def refusals(what: str) -> Iterator[None]:
+    """Makes any error from inside a ConfigError that begins with ``what``.
+
+    For other people's models in use that they were not written for, and for what
+    records them, which raise errors of any type.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or ['no reason given']
+        raise ConfigError(f'{what}: {type(error).__name__}: {lines[0]}') from error
+
+
+def largest_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Over all outputs, the largest difference relative to the largest value.
+
+    NaN where one has a NaN; infinite where they are not as many, or of other shapes.
+    """
+    if [f.shape for f in found] != [e.shape for e in expected]:
+        return math.inf
+    differences = [_difference(f.double(), e.double()) for f, e in zip(found, expected)]
+    return float(torch.stack(differences).max()) if differences else math.inf
+
+
+def _difference(found: Tensor, expected: Tensor) -> Tensor:
+    if not expected.numel():
+        return torch.zeros((), dtype=torch.double)
+    finite = expected.masked_fill(~expected.isfinite(), 0.0)
+    apart = (found - expected).abs().masked_fill(found == expected, 0.0)  # as infinity
+    return apart.max() / finite.abs().max().clamp(min=1e-12)
 
 
 def check_difference(difference: float, what: str) -> None:
@@ -136,32 +191,21 @@ def check_difference(difference: float, what: str) -> None:
         )
 
 
-@contextmanager
-def whole_files(folder: str, *names: str) -> Iterator[Path]:
-    """A new folder whose files take their places in ``folder`` if all went well.
+def flatten(outputs: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of nested lists and dicts, each with a name.
 
     Raises:
-        ConfigError: one is there already, or they can't be written.
+        ConfigError: there is something else.
     """
-    for name in names:
-        if os.path.exists(os.path.join(folder, name)):
-            raise ConfigError(
-                f'--out: {os.path.join(folder, name)} exists; remove it, or choose '
-                'another place'
-            )
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix='.unfinished', dir=folder) as new:
-            yield Path(new)
-            for name in names:
-                os.replace(os.path.join(new, name), os.path.join(folder, name))
-    except OSError as error:
-        raise ConfigError(f'--out {folder}: {error.strerror or error}') from error
-
-
-def _flat(outputs: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    for name, value in outputs.items():
-        if isinstance(value, Tensor):
-            yield name, value
-        else:
-            yield from _flat({f'{name}_{i}': item for i, item in enumerate(value)})
+    if isinstance(outputs, Tensor):
+        yield name, outputs
+    elif isinstance(outputs, (list, tuple)):
+        for i, item in enumerate(outputs):
+            yield from flatten(item, f'{name}_{i}')
+    elif isinstance(outputs, Mapping):
+        for key, item in outputs.items():
+            yield from flatten(item, f'{name}_{key}')
+    else:
+        raise ConfigError(
+            f'the output {name} is {type(outputs).__name__}, and files hold tensors'
+        )

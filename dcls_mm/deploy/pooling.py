@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from ..module_places import find_places, put
+
 
 class UnrolledPooling(nn.Module):
     """torch.nn.AdaptiveAvgPool2d as a product of matrices.
@@ -37,10 +39,8 @@ def _averages(x: Tensor, count: int, size: int) -> Tensor:
 
 def unroll_pooling(model: nn.Module) -> None:
     """Replace every AdaptiveAvgPool2d of a model, in place, but those to one pixel."""
-    for parent in list(model.modules()):
-        for name, layer in parent.named_children():
-            if isinstance(layer, nn.AdaptiveAvgPool2d):
-                size = layer.output_size
-                size = size if isinstance(size, tuple) else (size, size)
-                if size != (1, 1) and None not in size:
-                    setattr(parent, name, UnrolledPooling(size))
+    for layer, names in find_places(model, nn.AdaptiveAvgPool2d).items():
+        size = layer.output_size
+        size = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+        if size != (1, 1) and None not in size:
+            put(model, names, UnrolledPooling(size))

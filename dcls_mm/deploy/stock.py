@@ -2,28 +2,35 @@
 
 No backbone of mmdet or mmseg has a kernel size to set, or is a ConvNeXt. So the folded
 backbone goes into a TorchScript file, and the config builds it by ``torch.jit.load``:
-mmengine takes the dotted name of any function for a type. All else is the config's own.
+mmengine takes the dotted name of any function for a type. All else is the config's own,
+so it is the backbone alone that is run and compared, whatever the heads are.
 """
 
+import os
 import warnings
+from types import FunctionType
 from typing import Any, Optional
 
 import torch
 from mmengine.config import Config
+from mmengine.fileio import list_from_file
+from mmengine.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
 from torch import nn
 
 from ..engine.config_checks import ConfigError, errors_about
+from ..engine.launch import load_config
 from ..engine.models import build_model, load_trained
 from ..reparameterize import Folded, switch_to_deploy
+from .config_file import Beside, dotted_name, write_config
+from .files import check_new, whole_files
 from .models import (
     CHECKED_SHAPES,
     RECORDED_SHAPE,
-    Part,
     check_difference,
     largest_difference,
+    refusals,
     sample_images,
     take_part,
-    whole_files,
 )
 
 CONFIG, CHECKPOINT, BACKBONE = FILES = 'config.py', 'checkpoint.pth', 'backbone.pt'
@@ -44,6 +51,11 @@ TESTING = (
     'tta_pipeline',
 )
 
+OTHER_WAYS = (
+    'tools/deploy/export.py writes the whole model as one file, and in Python '
+    'dcls_mm.reparameterize.switch_to_deploy(model) folds it in place'
+)
+
 
 def reparameterize_checkpoint(
     config: str,
@@ -62,11 +74,11 @@ def reparameterize_checkpoint(
     Args:
         config, cfg_options: see :func:`.launch.load_config`.
         checkpoint: the weights: a path, or a URL that mmengine knows.
-        out: the folder to write to.
+        out: the folder to write to; it may be moved afterwards.
         round_positions: see :func:`dcls_mm.reparameterize.fold`; outputs change.
 
     Returns:
-        What was done, and how the outputs differ, in lines.
+        What was done, and how the feature maps differ, in lines.
 
     Raises:
         ConfigError: the config can't be used, the model has no DCLS layers, or some
@@ -74,83 +86,162 @@ def reparameterize_checkpoint(
             written to.
         CheckpointError: the checkpoint can't be read, or is of another model.
     """
-    model, cfg, weights = load_trained(config, checkpoint, cfg_options)
+    check_new(out, *FILES)
+    model, _, weights = load_trained(config, checkpoint, cfg_options)
     _check_only_backbone(model)
-    images = sample_images(model, CHECKED_SHAPES[0])
-    with torch.no_grad():
-        before = Part.forward(take_part(model, 'model'), images)
+    # Read anew, as some models (DETR) put tensors into the config that they have.
+    cfg = load_config(config, cfg_options=cfg_options)
+    content = _stock_config(cfg)
+    part = take_part(model, 'backbone')
+    images, recorded = sample_images(part, CHECKED_SHAPES[0], RECORDED_SHAPE)
+    with torch.no_grad(), whole_files(out, *FILES) as folder:
+        before = part(images)
         with errors_about(config):
             folded = switch_to_deploy(model, round_positions)
-        with whole_files(out, *FILES) as folder:
-            backbone = _trace_backbone(model)
+        with refusals("the backbone can't be recorded as TorchScript"):
+            backbone = _trace(model.backbone, recorded)
             torch.jit.save(backbone, str(folder / BACKBONE))
-            torch.save(
-                dict(meta=_dataset_meta(weights), state_dict=model.state_dict()),
-                folder / CHECKPOINT,
-            )
-            (folder / CONFIG).write_text(_stock_config(cfg).pretty_text)
-            stock = build_model(Config.fromfile(folder / CONFIG))
-            stored = torch.load(folder / CHECKPOINT, weights_only=True)
-            stock.load_state_dict(stored['state_dict'])
-            folded_outputs = take_part(model, 'model')(images)
-            difference = largest_difference(
-                take_part(stock, 'model')(images), folded_outputs
-            )
-            check_difference(difference, 'the written model')
-            moved = largest_difference(folded_outputs, before)
-            if not round_positions:
-                check_difference(moved, 'the folded model')
+        meta = {'dataset_meta': _dataset_meta(weights, cfg)}
+        with refusals(f"--out {out}: {CHECKPOINT} can't be written"):
+            state = dict(meta=meta, state_dict=model.state_dict())
+            torch.save(state, folder / CHECKPOINT)
+        write_config(folder / CONFIG, content)
+        stock = build_model(Config.fromfile(folder / CONFIG))
+        stored = torch.load(folder / CHECKPOINT, weights_only=True)
+        stock.load_state_dict(stored['state_dict'])
+        with refusals(
+            'the recorded backbone does not run at another size than it was recorded at'
+        ):
+            written = take_part(stock, 'backbone')(images)
+        plain = part(images)
+        check_difference(largest_difference(written, plain), 'the written backbone')
+        moved = largest_difference(plain, before)
+        if not round_positions:
+            check_difference(moved, 'the folded backbone')
     return _report(out, folded, moved)
 
 
-def _trace_backbone(model: nn.Module) -> torch.jit.ScriptModule:
-    images = sample_images(model, RECORDED_SHAPE)
+def _trace(backbone: nn.Module, images: torch.Tensor) -> torch.jit.ScriptModule:
     with warnings.catch_warnings():
         # Of what a record may not keep: the comparison at another size shows it.
         warnings.simplefilter('ignore')
-        return torch.jit.trace(model.backbone, images, check_trace=False)
+        return torch.jit.trace(backbone, images, check_trace=False)
 
 
 def _check_only_backbone(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        if type(module).__module__.startswith('dcls_mm.') and not name.startswith(
-            'backbone'
-        ):
-            raise ConfigError(
-                f'{name} is a {type(module).__name__} of dcls_mm outside the backbone, '
-                'which no config of stock code describes: use tools/deploy/export.py'
-            )
+    if not isinstance(getattr(model, 'backbone', None), nn.Module):
+        raise ConfigError(
+            f'a {type(model).__name__} has no model.backbone, which is what a config '
+            f'of stock code takes from a file: {OTHER_WAYS}'
+        )
+    ours = [
+        f'{name} (a {type(module).__name__})'
+        for name, module in model.named_modules(remove_duplicate=False)
+        if type(module).__module__.startswith('dcls_mm.')
+        and name.partition('.')[0] != 'backbone'
+    ]
+    if ours:
+        more = f' and {len(ours) - 3} more' if len(ours) > 3 else ''
+        raise ConfigError(
+            f'outside the backbone, where no config of stock code describes what '
+            f'dcls_mm makes, stand {", ".join(ours[:3])}{more}: {OTHER_WAYS}'
+        )
 
 
-def _dataset_meta(checkpoint: dict) -> dict[str, Any]:
-    """The names and colours of the classes, where the checkpoint has them."""
-    meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
-    return {'dataset_meta': {k: meta[k] for k in ('classes', 'palette') if k in meta}}
+def _dataset_meta(checkpoint: dict, cfg: Config) -> dict[str, Any]:
+    """The names and colours of the classes.
+
+    Where the checkpoint has none they are those of the test data; mmdet and mmseg
+    would take COCO's or Cityscapes'.
+    """
+    meta = checkpoint.get('meta')
+    found = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    if not isinstance(found, dict) or 'classes' not in found:
+        found = known_classes((cfg.get('test_dataloader') or {}).get('dataset'))
+    return {key: found[key] for key in ('classes', 'palette') if key in found}
 
 
-def _stock_config(cfg: Config) -> Config:
-    kept = {key: cfg[key] for key in TESTING if key in cfg}
-    model = dict(cfg.model)
+def known_classes(dataset: Any) -> dict[str, Any]:
+    """What a data set, or the first inside its wrappers, tells of its classes."""
+    while isinstance(dataset, dict):
+        inner = dataset.get('dataset') or dataset.get('datasets')
+        if not inner:
+            kind = dataset.get('type')
+            kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+            metainfo = {**getattr(kind, 'METAINFO', {}), **dataset.get('metainfo', {})}
+            return {key: _listed(value) for key, value in metainfo.items()}
+        dataset = inner[0] if isinstance(inner, (list, tuple)) else inner
+    return {}
+
+
+def _listed(value: Any) -> Any:
+    """The lines of a file, where one is named, as mmengine's data sets read it."""
+    is_file = isinstance(value, str) and os.path.isfile(value)
+    return list_from_file(value) if is_file else value
+
+
+def _stock_config(cfg: Config) -> dict[str, Any]:
+    """What of a config is for testing, with a backbone from a file.
+
+    Raises:
+        ConfigError: it names something of dcls_mm.
+    """
+    model = {key: value for key, value in cfg.model.items() if key != 'pretrained'}
     model['backbone'] = dict(
-        type='torch.jit.load', f='{{ fileDirname }}/' + BACKBONE, map_location='cpu'
+        type='torch.jit.load', f=Beside(BACKBONE), map_location='cpu'
     )
-    model.pop('pretrained', None)  # a segmentor hands it to its backbone
-    hooks = {
+    kept = {key: cfg[key] for key in TESTING if key in cfg}
+    kept['model'] = model
+    kept['default_hooks'] = {
         key: hook
         for key, hook in (cfg.get('default_hooks') or {}).items()
-        if key != 'checkpoint'
+        if key != 'checkpoint' and not (isinstance(hook, dict) and _is_ours(hook, key))
     }
     imports = cfg.get('custom_imports') or {}
-    others = [i for i in imports.get('imports', []) if i.split('.')[0] != 'dcls_mm']
+    modules = imports.get('imports') or []
+    modules = [modules] if isinstance(modules, str) else modules
+    others = [name for name in modules if name.split('.')[0] != 'dcls_mm']
     if others:
         kept['custom_imports'] = dict(imports, imports=others)
-    return Config(dict(kept, model=model, default_hooks=hooks))
+    for key, value in kept.items():
+        _check_stock(value, key)
+    return kept
+
+
+def _check_stock(value: Any, key: str) -> None:
+    """Raise a ConfigError if a config names something of dcls_mm as a type."""
+    items = ()
+    if isinstance(value, dict):
+        items = value.items()
+        if _is_ours(value, key):
+            raise ConfigError(
+                f'{key} is a {_type_name(value, key)} of dcls_mm, which testing '
+                "without it can't build: leave it out of the config that is given"
+            )
+    elif isinstance(value, (list, tuple)):
+        items = enumerate(value)
+    for name, item in items:
+        _check_stock(item, f'{key}.{name}')
+
+
+def _is_ours(section: dict[str, Any], key: str) -> bool:
+    name = _type_name(section, key)
+    for registry in (MODELS, HOOKS, TRANSFORMS):
+        found = registry.module_dict.get(name)
+        name = name if found is None else found.__module__
+    return name.partition('.')[0] == 'dcls_mm'
+
+
+def _type_name(section: dict[str, Any], key: str) -> str:
+    kind = section.get('type', '')
+    named = isinstance(kind, (type, FunctionType))
+    return dotted_name(kind, f'{key}.type') if named else str(kind)
 
 
 def _report(out: str, folded: list[Folded], moved: float) -> str:
     used, taps = sum(f.used for f in folded), sum(f.taps for f in folded)
     return (
         f'{out}: {", ".join(FILES)}; {len(folded)} layers folded, {used} of '
-        f'{taps} taps are not zero ({used / taps:.1%}); the outputs changed by '
+        f'{taps} taps are not zero ({used / taps:.1%}); the feature maps changed by '
         f'{moved:.2g} of the largest'
     )

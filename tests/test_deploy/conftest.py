@@ -1,6 +1,7 @@
-"""The demos' models are written by the tests of the engine."""
+"""The demos' models are written by the tests of the engine, small ones by these."""
 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / 'test_engine'))
+HERE = Path(__file__).resolve().parent
+sys.path += [str(HERE), str(HERE.parent / 'test_engine')]
