@@ -39,6 +39,7 @@ if _compat.available('mmengine') and _compat.available('mmcv'):
         engine.AtomicCheckpointHook,
         engine.ClampPositionsHook,
         engine.EpochSeedHook,
+        engine.FiniteLossHook,
         engine.FreezePositionsHook,
         engine.PositionsVisualizationHook,
         engine.RepulsionLossHook,

@@ -10,7 +10,3 @@ model = dict(
         )
     )
 )
-optim_wrapper = dict(
-    constructor='DCLSOptimizerConstructor',
-    paramwise_cfg=dict(_delete_=True, mask_lr_mult=1.0),
-)

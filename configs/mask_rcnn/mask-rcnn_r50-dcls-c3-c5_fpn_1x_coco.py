@@ -14,7 +14,7 @@ model = dict(
         stage_with_dcn=(False, True, True, True),
     )
 )
-# Positions learn five times as fast as weights and are not decayed to the centre.
+# Positions learn five times as fast as weights and, like biases and norms, don't decay.
 optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys={'conv2.P': dict(lr_mult=5.0, decay_mult=0.0)})
+    constructor='DCLSOptimizerConstructor', paramwise_cfg=dict(position_lr_mult=5.0)
 )

@@ -4,6 +4,7 @@ from .alias_hook import AliasLossHook
 from .checkpoint import widen_mmengine
 from .checkpoint_hooks import AtomicCheckpointHook
 from .epoch_seed import EpochSeedHook
+from .finite_loss_hook import FiniteLossHook
 from .optim import DCLSOptimizerConstructor
 from .position_hooks import (
     ClampPositionsHook,
@@ -19,6 +20,7 @@ __all__ = [
     'ClampPositionsHook',
     'DCLSOptimizerConstructor',
     'EpochSeedHook',
+    'FiniteLossHook',
     'FreezePositionsHook',
     'PositionsVisualizationHook',
     'RepulsionLossHook',

@@ -8,6 +8,7 @@ from ..functional.continuous import ALIAS_METHODS, alias_penalty
 from ..layers.flexconv import FlexConvNd
 from ..layers.kernel_nets import MAGNet
 from .added_loss import AddedLoss, as_nonnegative, unwrapped
+from .arguments import checked
 from .config_checks import ConfigError
 from .optim import check_unsharded
 
@@ -47,10 +48,7 @@ class AliasLossHook(AddedLoss, Hook):
     ) -> None:
         self.weight = as_nonnegative('AliasLossHook.weight', weight)
         self.deviations = as_nonnegative('AliasLossHook.deviations', deviations)
-        try:
-            self.with_mask = as_bool('AliasLossHook.with_mask', with_mask)
-        except TypeError as error:
-            raise ConfigError(str(error)) from error
+        self.with_mask = checked(as_bool, 'AliasLossHook.with_mask', with_mask)
         if not isinstance(method, str) or method not in ALIAS_METHODS:
             raise ConfigError(
                 f'AliasLossHook.method must be one of {list(ALIAS_METHODS)}, '

@@ -3,6 +3,8 @@
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, set_random_seed
 
+from ..functional._arguments import as_int
+from .arguments import checked
 from .config_checks import ConfigError
 
 
@@ -28,6 +30,7 @@ class EpochSeedHook(Hook):
         settings = runner.cfg.get('randomness') or {}
         if settings.get('seed') is None:
             raise ConfigError('EpochSeedHook: needs a number as randomness.seed')
+        checked(as_int, 'randomness.seed', settings.get('seed'), minimum=0)
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise ConfigError(
                 'EpochSeedHook: needs a train_cfg with by_epoch=True, the loop is a '

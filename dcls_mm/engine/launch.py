@@ -19,6 +19,8 @@ from mmengine.runner import Runner
 from .checkpoint import CheckpointError, MissingCheckpointError, as_data
 from .checkpoint_hooks import CheckpointMatchHook
 from .config_checks import ConfigError, apply_overrides, check_data
+from .finite_loss_hook import NonFiniteLossError
+from .optim_checks import guard_training
 from .resume import TEMPLATES, check_resumable, find_resumable
 from .scopes import SCOPES, use_tta, use_visualization
 
@@ -245,6 +247,7 @@ def train(**options: Any) -> None:
     """Trains; the options are those of ``prepare_train``."""
     cfg, notices = prepare_train(**options)
     runner = build_runner(cfg, notices)
+    guard_training(runner)
     if cfg.get('resume'):
         runner.register_hook(CheckpointMatchHook(cfg.load_from))
     runner.train()
@@ -315,8 +318,8 @@ def replace_sync_bn(node: Any) -> int:
 def run(function: Callable[..., None], options: dict[str, Any]) -> None:
     """Calls ``train`` or ``test`` as a command.
 
-    A mistake in the config, the options or a checkpoint ends the process with
-    status 1 and a sentence; any other error keeps its traceback.
+    A mistake in the config, the options or a checkpoint, and a loss that is not finite,
+    end the process with status 1 and a sentence; any other error keeps its traceback.
 
     Args:
         function: ``train`` or ``test``.
@@ -326,7 +329,7 @@ def run(function: Callable[..., None], options: dict[str, Any]) -> None:
     try:
         with as_data():
             function(**options)
-    except (ConfigError, CheckpointError) as error:
+    except (ConfigError, CheckpointError, NonFiniteLossError) as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
         sys.stderr.write('interrupted\n')

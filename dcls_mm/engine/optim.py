@@ -1,17 +1,29 @@
 """Learning rates and weight decays by depth and by kind of parameter."""
 
-import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Optional
 
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from ..functional._arguments import as_float, as_int
 from ..layers.flexconv import FlexConvNd
 from ..layers.kernel_nets import GaborFilter
 from ..layers.positions import LearnedPositions
+from .arguments import checked
 from .config_checks import ConfigError
+from .paramwise import (
+    STOCK_KEYS,
+    Parameter,
+    check_rates,
+    custom_key,
+    parameters_with_places,
+    stock_decay,
+    stock_rate,
+    unknown_settings,
+)
 
 DECAY_TYPES = ('layer_wise', 'stage_wise')
 
@@ -23,6 +35,7 @@ _DEFAULTS = dict(
     sigma_lr_mult=None,
     mask_lr_mult=1.0,
     custom_keys={},
+    **dict.fromkeys(STOCK_KEYS),
 )
 
 # The parameters that say where, instead of how much: by the layer that has them. They
@@ -33,6 +46,15 @@ _PLACES = (
     (FlexConvNd, 'mask', ('mask_mean', 'mask_width')),
     (GaborFilter, 'filter', ('weight', 'gamma', 'mu', 'theta')),
 )
+
+
+class _Kind(NamedTuple):
+    """What the kind of a parameter gives it: a group, multipliers, other settings."""
+
+    group_name: str
+    lr_mult: float
+    decay_mult: float
+    settings: dict[str, Any] = {}
 
 
 class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
@@ -49,6 +71,17 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
     as :meth:`.ConvNeXtDCLS.layer_id`. Parameters that layers share count once, under
     the name and depth of the first.
 
+    A parameter's multipliers come from the first of these that applies:
+
+    1. ``custom_keys``;
+    2. its being a position, sigma, mask or filter: the key for its learning rate below,
+       and no weight decay;
+    3. mmengine's keys for norms, biases, depthwise convolutions and one-dimensional
+       parameters, those that are given, in mmengine's order. A depthwise layer of this
+       package counts as a depthwise convolution, with the network that makes its
+       kernel;
+    4. otherwise 1, and no weight decay for biases and one-dimensional parameters.
+
     Args:
         optim_wrapper_cfg: ``optim_wrapper`` of the config; its optimizer needs ``lr``.
         paramwise_cfg: a dict of
@@ -62,9 +95,14 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
             - ``mask_lr_mult``: of the masks of FlexConv layers, 1 by default; the
               published training used 0.1.
             - ``custom_keys``: part of a parameter's name -> a dict of ``lr_mult`` and
-              ``decay_mult``, 1 by default. They take the place of what the parameter's
-              kind would give it; depth counts still. The longest key that fits holds,
-              of several the first in the alphabet.
+              ``decay_mult``, 1 by default, and settings of the optimizer for its group.
+              Depth counts still, but for an ``lr`` among the settings. The longest key
+              that fits holds, of several the first in the alphabet.
+            - ``bias_lr_mult``, ``dcn_offset_lr_mult``, ``norm_decay_mult``,
+              ``bias_decay_mult``, ``dwconv_decay_mult``, ``flat_decay_mult``: as
+              mmengine's DefaultOptimWrapperConstructor has them.
+            - ``bypass_duplicate``: either value means the same here, as shared
+              parameters count once in any case.
 
     Raises:
         ConfigError: a key that doesn't fit or isn't known, or a decay for a model that
@@ -84,40 +122,11 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
         Beside what the optimizer reads, a group has ``group_name``, ``param_names`` and
         ``lr_scale``, its learning rate over the optimizer's.
         """
-        backbones = self._backbones(module)
-        placed = {
-            id(getattr(layer, name)): kind
-            for layer in module.modules()
-            for layer_class, kind, names in _PLACES
-            if isinstance(layer, layer_class)
-            for name in names
-        }
         groups = {}
-        for name, parameter in module.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            group_name, scale, decay_mult = self._by_kind(
-                name, parameter, placed.get(id(parameter))
-            )
-            if backbones:
-                layer = self._layer(name, backbones)
-                group_name = f'layer_{layer}_{group_name}'
-                depth = self.paramwise_cfg['num_layers'] + 1 - layer
-                scale *= self.paramwise_cfg['decay_rate'] ** depth
-            if group_name not in groups:
-                group = groups[group_name] = dict(
-                    params=[],
-                    param_names=[],
-                    group_name=group_name,
-                    lr_scale=scale,
-                    lr=scale * self.base_lr,
-                )
-                if decay_mult == 0:
-                    group['weight_decay'] = 0.0
-                elif self.base_wd is not None:
-                    group['weight_decay'] = decay_mult * self.base_wd
-            groups[group_name]['params'].append(parameter)
-            groups[group_name]['param_names'].append(name)
+        for parameter, kind in self._kinds(module):
+            group = groups.setdefault(kind.group_name, self._group(kind))
+            group['params'].append(parameter.value)
+            group['param_names'].append(parameter.full_name)
         for name, group in groups.items():
             print_log(
                 f'parameter group {name}: lr x {group["lr_scale"]:.4g}, weight_decay '
@@ -126,19 +135,61 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
             )
         params.extend(groups.values())
 
-    def _by_kind(self, name, parameter, placed) -> tuple[str, float, float]:
-        """Name of the group, multiplier of its learning rate, of its weight decay."""
+    def _group(self, kind: _Kind) -> dict[str, Any]:
+        group = dict(
+            params=[],
+            param_names=[],
+            group_name=kind.group_name,
+            lr_scale=kind.lr_mult,
+            lr=kind.lr_mult * self.base_lr,
+        )
+        if kind.decay_mult == 0:
+            group['weight_decay'] = 0.0
+        elif self.base_wd is not None:
+            group['weight_decay'] = kind.decay_mult * self.base_wd
+        group.update(kind.settings)
+        if 'lr' in kind.settings and self.base_lr:
+            group['lr_scale'] = group['lr'] / self.base_lr
+        return group
+
+    def _kinds(self, model: nn.Module) -> Iterator[tuple[Parameter, _Kind]]:
+        """The parameters that learn, each with its kind, depth included."""
+        backbones = self._backbones(model)
+        placed = placed_parameters(model)
+        for parameter in parameters_with_places(model):
+            if not parameter.value.requires_grad:
+                continue
+            kind = self._by_kind(parameter, placed.get(id(parameter.value)))
+            if backbones:
+                layer = self._layer(parameter.full_name, backbones)
+                depth = self.paramwise_cfg['num_layers'] + 1 - layer
+                kind = kind._replace(
+                    group_name=f'layer_{layer}_{kind.group_name}',
+                    lr_mult=kind.lr_mult * self.paramwise_cfg['decay_rate'] ** depth,
+                )
+            yield parameter, kind
+
+    def _by_kind(self, parameter: Parameter, placed: Optional[str]) -> _Kind:
         cfg = self.paramwise_cfg
-        for key in sorted(cfg['custom_keys'], key=lambda key: (-len(key), key)):
-            if key in name:
-                custom = {'lr_mult': 1.0, 'decay_mult': 1.0, **cfg['custom_keys'][key]}
-                return f'custom_{key}', custom['lr_mult'], custom['decay_mult']
+        key = custom_key(parameter.full_name, cfg['custom_keys'])
+        if key is not None:
+            settings = dict(cfg['custom_keys'][key])
+            multipliers = settings.pop('lr_mult', 1.0), settings.pop('decay_mult', 1.0)
+            return _Kind(f'custom_{key}', *multipliers, settings)
         if placed:
-            return placed, cfg.get(f'{placed}_lr_mult', 1.0), 0.0
-        undecayed = name.endswith('.bias') or name in ('pos_embed', 'cls_token')
-        if parameter.ndim == 1 or undecayed:
-            return 'no_decay', 1.0, 0.0
-        return 'decay', 1.0, 1.0
+            return _Kind(placed, cfg.get(f'{placed}_lr_mult', 1.0), 0.0)
+        lr_key, lr_mult = stock_rate(parameter, cfg)
+        decay_key, decay_mult = stock_decay(parameter, cfg)
+        if not decay_key:
+            undecayed = (
+                parameter.value.ndim == 1
+                or parameter.name == 'bias'
+                or parameter.full_name in ('pos_embed', 'cls_token')
+            )
+            decay_mult = 0.0 if undecayed else 1.0
+            decay_key = 'no_decay' if undecayed else 'decay'
+        names = [key.replace('_mult', '') for key in (lr_key, decay_key) if key]
+        return _Kind('_'.join(names), lr_mult, decay_mult)
 
     def _backbones(self, model: nn.Module) -> list[tuple[str, nn.Module]]:
         """The modules that tell their depth, each with the prefix of its parameters."""
@@ -174,7 +225,12 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
         return count + 1
 
     def _validate_cfg(self) -> None:
+        check_rates(self.optimizer_cfg, self.paramwise_cfg)
+        for problem in unknown_settings(self.optimizer_cfg, self.paramwise_cfg):
+            raise ConfigError(problem)
         super()._validate_cfg()
+        # A ConfigDict would make parameter groups such too, which dynamo can't read.
+        self.optimizer_cfg = dict(self.optimizer_cfg)
         if self.base_lr is None:
             raise ConfigError('optim_wrapper.optimizer.lr must be given')
         for key in self.paramwise_cfg:
@@ -184,22 +240,12 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
                     f'{type(self).__name__}, which takes {", ".join(_DEFAULTS)}'
                 )
         cfg = self.paramwise_cfg = {**_DEFAULTS, **self.paramwise_cfg}
+        for key in ('position_lr_mult', 'mask_lr_mult'):
+            if cfg[key] is None:
+                cfg[key] = _DEFAULTS[key]
         if cfg['sigma_lr_mult'] is None:
             cfg['sigma_lr_mult'] = cfg['position_lr_mult']
-        self._validate_multipliers()
         self._validate_decay()
-
-    def _validate_multipliers(self) -> None:
-        cfg = self.paramwise_cfg
-        given = {key: cfg[key] for key in cfg if key.endswith('_lr_mult')}
-        for name, custom in cfg['custom_keys'].items():
-            where = f'custom_keys[{name!r}]'
-            if not isinstance(custom, dict) or set(custom) - {'lr_mult', 'decay_mult'}:
-                raise _bad(where, 'a dict of lr_mult and decay_mult', custom)
-            given.update({f'{where}.{key}': value for key, value in custom.items()})
-        for key, value in given.items():
-            if not is_number(value) or value < 0:
-                raise _bad(key, 'a number of at least 0', value)
 
     def _validate_decay(self) -> None:
         keys = ('decay_type', 'decay_rate', 'num_layers')
@@ -211,16 +257,28 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
             return
         if decay_type not in DECAY_TYPES:
             raise _bad('decay_type', f'one of {DECAY_TYPES} or left out', decay_type)
-        if not is_number(rate) or not 0 < rate <= 1:
+        where = 'optim_wrapper.paramwise_cfg'
+        rate = checked(as_float, f'{where}.decay_rate', rate, minimum=0, maximum=1)
+        if rate == 0:
             raise _bad('decay_rate', 'a number in (0, 1]', rate)
-        if type(count) is not int or count < 1:
-            raise _bad('num_layers', 'a whole number of at least 1', count)
+        checked(as_int, f'{where}.num_layers', count, minimum=1)
 
 
 def _bad(key: str, expected: str, value: Any) -> ConfigError:
     return ConfigError(
         f'optim_wrapper.paramwise_cfg.{key} must be {expected}, got {value!r}'
     )
+
+
+def placed_parameters(model: nn.Module) -> dict[int, str]:
+    """The ids of the parameters that say where, each with its kind."""
+    return {
+        id(getattr(layer, name)): kind
+        for layer in model.modules()
+        for layer_class, kind, names in _PLACES
+        if isinstance(layer, layer_class)
+        for name in names
+    }
 
 
 def check_unsharded(model: nn.Module, key: str) -> None:
@@ -234,9 +292,3 @@ def check_unsharded(model: nn.Module, key: str) -> None:
             f'{key} needs whole parameters, and FSDPStrategy leaves each process a '
             'flat part of them; leave out strategy, to train by DDP'
         )
-
-
-def is_number(value: Any) -> bool:
-    """Whether ``value`` is a finite int or float."""
-    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_real and math.isfinite(value)

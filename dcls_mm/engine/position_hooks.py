@@ -7,10 +7,11 @@ import torch
 from mmengine.hooks import Hook
 from torch import nn
 
-from ..functional._arguments import as_int
+from ..functional._arguments import as_bool, as_int
 from ..functional.repulsion import repulsion
 from ..layers.positions import LearnedPositions
 from .added_loss import AddedLoss, as_nonnegative, unwrapped
+from .arguments import checked
 from .config_checks import ConfigError
 from .optim import check_unsharded
 
@@ -22,16 +23,19 @@ class PositionHook(Hook):
     """What the hooks on learned positions share.
 
     They come after the optimizer's step and before mmengine's EMAHook, which has
-    priority 'NORMAL': the average is to take in what the hook made of the positions.
+    priority 'NORMAL' (50): the average is to take in what the hook made of the
+    positions. Whatever the order in a config, first values are frozen, then sigma is
+    annealed, then positions are clamped; so an annealed sigma is never frozen, and no
+    position is outside after a step.
 
     Args:
         by_epoch: whether ``begin`` and ``end`` count epochs or iterations, from 0.
     """
 
-    priority = 'ABOVE_NORMAL'
+    priority = 40  # mmengine's 'ABOVE_NORMAL'
 
     def __init__(self, by_epoch: bool = True) -> None:
-        self.by_epoch = by_epoch
+        self.by_epoch = checked(as_bool, f'{type(self).__name__}.by_epoch', by_epoch)
 
     def before_train(self, runner) -> None:
         """Finds the layers, those that share positions once.
@@ -80,6 +84,8 @@ class ClampPositionsHook(PositionHook):
     Source: arXiv 2112.03740.
     """
 
+    priority = 42
+
     def __init__(self) -> None:
         super().__init__()
 
@@ -113,7 +119,7 @@ class RepulsionLossHook(AddedLoss, PositionHook):
     ) -> None:
         super().__init__(by_epoch)
         self.weight = as_nonnegative('RepulsionLossHook.weight', weight)
-        self.begin = as_int('RepulsionLossHook.begin', begin, minimum=-1)
+        self.begin = checked(as_int, 'RepulsionLossHook.begin', begin, minimum=-1)
 
     def before_train(self, runner) -> None:
         """See :class:`PositionHook` and :class:`.AddedLoss`."""
@@ -137,6 +143,8 @@ class FreezePositionsHook(PositionHook):
     stays as it is, since DistributedDataParallel fails when it changes on the way; so
     the optimizer's moments are up to date when they learn on. To freeze for good, give
     the layers ``learn_positions=False`` instead, which saves the gradients.
+    A sigma that SigmaAnnealingHook holds, and a position that ClampPositionsHook moves
+    back into the extent, go by these hooks.
 
     Args:
         begin: the first frozen epoch (or iteration), from 0.
@@ -153,16 +161,18 @@ class FreezePositionsHook(PositionHook):
         parameters: Sequence[str] = tuple(PARAMETERS),
     ) -> None:
         super().__init__(by_epoch)
-        self.begin = as_int('FreezePositionsHook.begin', begin, minimum=0)
+        self.begin = checked(as_int, 'FreezePositionsHook.begin', begin, minimum=0)
         if end is not None:
-            end = as_int('FreezePositionsHook.end', end, minimum=self.begin + 1)
+            minimum = self.begin + 1
+            end = checked(as_int, 'FreezePositionsHook.end', end, minimum=minimum)
         self.end = end
-        if not parameters or not set(parameters) <= set(PARAMETERS):
+        names = list(parameters) if isinstance(parameters, (list, tuple)) else []
+        if not names or any(name not in list(PARAMETERS) for name in names):
             raise ConfigError(
                 'FreezePositionsHook.parameters must be some of '
                 f'{list(PARAMETERS)}, got {parameters!r}'
             )
-        self.parameters = tuple(parameters)
+        self.parameters = tuple(names)
         self._kept: list[tuple[nn.Parameter, torch.Tensor]] = []
 
     def before_train(self, runner) -> None:
@@ -201,6 +211,8 @@ class SigmaAnnealingHook(PositionHook):
         by_epoch: whether they count epochs or iterations.
     """
 
+    priority = 41
+
     def __init__(
         self,
         initial: float,
@@ -212,13 +224,23 @@ class SigmaAnnealingHook(PositionHook):
         super().__init__(by_epoch)
         self.initial = as_nonnegative('SigmaAnnealingHook.initial', initial)
         self.final = as_nonnegative('SigmaAnnealingHook.final', final)
-        self.begin = as_int('SigmaAnnealingHook.begin', begin, minimum=0)
-        self.end = as_int('SigmaAnnealingHook.end', end, minimum=self.begin + 1)
+        self.begin = checked(as_int, 'SigmaAnnealingHook.begin', begin, minimum=0)
+        minimum = self.begin + 1
+        self.end = checked(as_int, 'SigmaAnnealingHook.end', end, minimum=minimum)
 
     def before_train(self, runner) -> None:
-        """See :class:`PositionHook`; raises ConfigError where there is no sigma."""
+        """See :class:`PositionHook`.
+
+        Raises:
+            ConfigError: there is no sigma, or another hook of this kind.
+        """
         super().before_train(runner)
         self._sigmas = self._parameters('sigma')
+        if sum(isinstance(hook, SigmaAnnealingHook) for hook in runner.hooks) > 1:
+            raise ConfigError(
+                'custom_hooks: one SigmaAnnealingHook at most, as each sets sigma in '
+                'every iteration; leave the others out'
+            )
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Sets the value of this epoch or iteration."""

@@ -16,6 +16,7 @@ from ..visualization import (
     draw_positions,
 )
 from .added_loss import unwrapped
+from .arguments import checked
 from .position_hooks import PositionHook
 
 # Under which the start is kept in checkpoints.
@@ -45,8 +46,8 @@ class PositionsVisualizationHook(PositionHook):
     ) -> None:
         super().__init__(by_epoch)
         name = type(self).__name__
-        self.interval = as_int(f'{name}.interval', interval, minimum=1)
-        self.columns = as_int(f'{name}.columns', columns, minimum=1)
+        self.interval = checked(as_int, f'{name}.interval', interval, minimum=1)
+        self.columns = checked(as_int, f'{name}.columns', columns, minimum=1)
 
     def before_train(self, runner) -> None:
         """Takes down the positions, unless a resumed training brought its start."""

@@ -15,9 +15,10 @@ from ..functional.convolution import (
     convolve_checked,
     padding_sides,
 )
+from .shared import SharedParameters
 
 
-class ConstructedConvNd(nn.Module):
+class ConstructedConvNd(SharedParameters):
     """A convolution whose kernel a subclass makes from its parameters.
 
     Subclasses set ``ndim``, make their parameters, then the bias by

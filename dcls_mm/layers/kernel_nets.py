@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..functional._arguments import as_int
+from .shared import SharedParameters
 
 
-class Affine(nn.Module):
+class Affine(SharedParameters):
     """``x W^T + b`` in the dtype of x, (n, in) -> (n, out).
 
     Args:
@@ -78,7 +79,7 @@ class KernelNet(nn.Module):
                 module.reset_parameters()
 
 
-class GaborFilter(nn.Module):
+class GaborFilter(SharedParameters):
     """``exp(-|gamma * R (x - mu)|^2 / 2) * sin(w x + b)``, (n, axes) -> (n, hidden).
 
     gamma and mu are of each unit and axis; R rotates by 2 pi theta where ``rotated``.

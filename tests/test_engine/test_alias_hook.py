@@ -86,7 +86,7 @@ def test_joins_the_loss(tmp_path, with_mask, method):
         assert logged['loss_alias'].item() == pytest.approx(expected, rel=1e-5)
         total = logged['loss_fit'] + logged['loss_alias']
         torch.testing.assert_close(logged['loss'], total)
-    assert 'parse_losses' not in vars(runner.model)
+    assert not runner.model._forward_hooks
 
 
 def test_lowers_the_frequencies(tmp_path):
@@ -119,5 +119,5 @@ def test_a_model_without_such_layers(tmp_path):
 
 @pytest.mark.parametrize('argument', ['weight', 'deviations'])
 def test_bad_arguments(argument):
-    with pytest.raises(ConfigError, match=f'AliasLossHook.{argument} must be a number'):
+    with pytest.raises(ConfigError, match=f'AliasLossHook.{argument} must be'):
         AliasLossHook(**{argument: -1})

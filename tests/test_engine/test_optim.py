@@ -186,7 +186,9 @@ DECAYED = dict(decay_type='layer_wise', decay_rate=0.7, num_layers=6)
 @pytest.mark.parametrize(
     'key, cfg',
     [
-        ('norm_decay_mult', dict(norm_decay_mult=0.0)),
+        ('norm_decay_mul', dict(norm_decay_mul=0.0)),
+        ('norm_decay_mult', dict(norm_decay_mult=-0.5)),
+        ('bypass_duplicate', dict(bypass_duplicate='no')),
         ('position_lr_mult', dict(position_lr_mult=-1)),
         ('position_lr_mult', dict(position_lr_mult='5')),
         ('position_lr_mult', dict(position_lr_mult=True)),
@@ -198,7 +200,7 @@ DECAYED = dict(decay_type='layer_wise', decay_rate=0.7, num_layers=6)
         ('decay_rate', dict(decay_rate=0.7)),
         ('num_layers', {**DECAYED, 'num_layers': 6.0}),
         ('num_layers', dict(decay_type='layer_wise', decay_rate=0.7)),
-        ("custom_keys['head']", dict(custom_keys={'head': dict(momentum=0.5)})),
+        ("custom_keys['head'].lr_mul", dict(custom_keys={'head': dict(lr_mul=0.5)})),
         ("custom_keys['head'].lr_mult", dict(custom_keys={'head': dict(lr_mult=-1)})),
     ],
 )
@@ -253,3 +255,43 @@ def test_the_two_recipes_over_a_schedule(tmp_path, recipe, factor, hooks):
         conv = model.backbone.stages[stage][0].dwconv
         assert rates[conv.weight] == pytest.approx((2e-4 * scale, 0.05))
         assert rates[conv.P] == pytest.approx((factor * 2e-4 * scale, 0))
+
+
+def test_the_schedule_of_training_from_scratch():
+    cfg = Config.fromfile(SCHEDULES / 'adamw_dcls.py')
+    MMLogger.get_instance('test_optim')
+    model = Detector(**LEARNED, interpolation='gauss')
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    rates = {p: (g['lr'], g['weight_decay']) for g in groups for p in g['params']}
+    block = model.backbone.stages[2][0]
+    assert rates[block.dwconv.P] == rates[block.dwconv.SIG] == (5e-3, 0)
+    assert rates[block.dwconv.weight] == (1e-3, 0.05)
+    assert rates[block.dwconv.bias] == rates[block.gamma] == (1e-3, 0)
+    assert rates[block.norm.weight] == (1e-3, 0)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'upernet/convnext{}-atto_upernet_1xb4-1k_camvid-256x256.py',
+        'cascade_mask_rcnn/cascade-mask-rcnn_convnext{}-atto_fpn_1xb4-15e_nuclei.py',
+    ],
+)
+def test_what_is_compared_has_one_recipe(name):
+    """But for positions, sigma and masks, which not all have."""
+    kinds = {'-dcls': LEARNED, '-flex': dict(type='FlexConv2d', dilated_kernel_size=7)}
+    kinds[''] = dict(type='Conv2d', kernel_size=7)
+    init_default_scope('mmdet')
+    MMLogger.get_instance('test_optim')
+    recipes = {}
+    for kind, layer in kinds.items():
+        cfg = Config.fromfile(SCHEDULES.parents[1] / name.format(kind))
+        cfg.optim_wrapper.pop('type')
+        model = Detector(**layer)
+        groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+        rates = {p: (g['lr'], g['weight_decay']) for g in groups for p in g['params']}
+        recipes[kind] = {n: rates[p] for n, p in model.named_parameters() if p in rates}
+    common = set.intersection(*(set(recipe) for recipe in recipes.values()))
+    assert {'backbone.stages.0.0.gamma', 'backbone.stages.0.0.dwconv.bias'} <= common
+    for parameter in common:
+        assert len({recipe[parameter] for recipe in recipes.values()}) == 1, parameter

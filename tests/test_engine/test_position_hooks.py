@@ -4,15 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.hooks import Hook
-from mmengine.model import BaseModel, MMDistributedDataParallel
+from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
-from mmengine.registry import HOOKS, MODELS
-from mmengine.runner import Runner
+from positions_toy import LIMIT, PositionsToy, train
 from torch import distributed, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
-from toy import toy_config
 
 from dcls_mm.engine import (
     ClampPositionsHook,
@@ -23,87 +19,6 @@ from dcls_mm.engine import (
 )
 from dcls_mm.engine.config_checks import ConfigError
 from dcls_mm.functional.repulsion import repulsion
-from dcls_mm.layers import DCLSConv1d
-
-LIMIT = 2.0  # of positions in an extent of 5
-
-
-@MODELS.register_module(force=True)
-class PositionsToy(BaseModel):
-    """Three layers, of which the first two share their positions."""
-
-    def __init__(self, interpolation='bilinear', count=3):
-        super().__init__()
-        self.net = nn.Sequential(
-            *(
-                DCLSConv1d(
-                    2,
-                    2,
-                    padding=2,
-                    kernel_count=count,
-                    dilated_kernel_size=5,
-                    interpolation=interpolation,
-                )
-                for _ in range(3)
-            )
-        )
-        self.net[1].share_positions(self.net[0])
-
-    def forward(self, x, y, mode='tensor'):
-        x = torch.stack(list(x)).unsqueeze(1).expand(-1, 2, -1)
-        error = self.net(x).mean((1, 2)) - torch.stack(list(y)).squeeze(1)
-        return {'loss_fit': error.square().mean()}
-
-
-@HOOKS.register_module(force=True)
-class Recorder(Hook):
-    """Takes down, for each iteration, what it began with and what came out."""
-
-    priority = 'LOWEST'
-
-    def before_train(self, runner):
-        self.rows = []
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        layers = runner.model.net
-        self.before = [layers[i].P.detach().clone() for i in (0, 2)]
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        layer = runner.model.net[0]
-        row = SimpleNamespace(
-            epoch=runner.epoch,
-            iter=runner.iter,
-            before=self.before,
-            positions=layer.P.detach().clone(),
-            sigma=None if layer.SIG is None else layer.SIG.detach().clone(),
-            logged=outputs,
-        )
-        self.rows.append(row)
-
-
-def train(tmp_path, *custom_hooks, lr=0.1, max_epochs=3, resume=False, **model):
-    """Trains for epochs of 4 iterations; gives the runner and the Recorder's rows."""
-    config = toy_config(
-        model={'type': 'PositionsToy', **model},
-        work_dir=str(tmp_path),
-        resume=resume,
-        train_cfg={'by_epoch': True, 'max_epochs': max_epochs},
-        optim_wrapper={
-            'optimizer': {'type': 'AdamW', 'lr': lr},
-            'constructor': 'DCLSOptimizerConstructor',
-        },
-        param_scheduler=None,
-        custom_hooks=[*custom_hooks, {'type': 'Recorder'}],
-        **{
-            f'{stage}_{part}': None
-            for stage in ('val', 'test')
-            for part in ('dataloader', 'cfg', 'evaluator')
-        },
-    )
-    runner = Runner.from_cfg(Config(config))
-    runner.train()
-    recorder = next(hook for hook in runner.hooks if isinstance(hook, Recorder))
-    return runner, recorder.rows
 
 
 def ema_positions(runner):
@@ -133,7 +48,7 @@ def test_repulsion_joins_the_loss_after_its_epoch(tmp_path):
         torch.testing.assert_close(row.logged['loss_repulsion'], expected)
         total = row.logged['loss_fit'] + expected
         torch.testing.assert_close(row.logged['loss'], total)
-    assert 'parse_losses' not in vars(runner.model)
+    assert not runner.model._forward_hooks
 
 
 def test_repulsion_counts_iterations_too(tmp_path):
@@ -162,9 +77,10 @@ def one_process():
 def test_repulsion_under_ddp_and_gradient_accumulation(one_process):
     model = PositionsToy()
     wrapped = MMDistributedDataParallel(model)
-    runner = SimpleNamespace(model=wrapped, epoch=21, iter=0)
     hook = RepulsionLossHook(weight=3.0)
+    runner = SimpleNamespace(model=wrapped, epoch=21, iter=0, hooks=[hook])
     hook.before_train(runner)
+    hook.before_train_iter(runner, 0)
     data = {'x': list(torch.rand(4, 4)), 'y': list(torch.rand(4, 1))}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     logged = wrapped.train_step(data, OptimWrapper(optimizer, accumulative_counts=2))
@@ -178,18 +94,7 @@ def test_repulsion_under_ddp_and_gradient_accumulation(one_process):
         torch.testing.assert_close(value, expected / 2)
 
     hook.after_train(runner)
-    assert 'parse_losses' not in vars(model)
-
-
-def test_repulsion_gives_back_what_stood_in_its_place():
-    model = PositionsToy()
-    own = model.parse_losses
-    model.parse_losses = own
-    hook, runner = RepulsionLossHook(), SimpleNamespace(model=model, epoch=0, iter=0)
-    hook.before_train(runner)
-    assert model.parse_losses is not own
-    hook.after_train(runner)
-    assert vars(model)['parse_losses'] is own
+    assert not model._forward_hooks
 
 
 def moved(rows, name):

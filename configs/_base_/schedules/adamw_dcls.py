@@ -1,12 +1,9 @@
-# AdamW with the learning technique of DCLS: positions learn five times as fast as
-# weights, and are not decayed towards the centre. The blocks of a stage share their
-# positions: bypass_duplicate lists them once.
+# AdamW with the learning technique of DCLS: positions (and sigma) learn five times as
+# fast as weights, and like biases, norms and layer scale they are not decayed. It
+# serves networks of plain and of continuous kernels alike, so that they compare.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(
-        bypass_duplicate=True,
-        norm_decay_mult=0.0,
-        custom_keys={'dwconv.P': dict(lr_mult=5.0, decay_mult=0.0)},
-    ),
+    constructor='DCLSOptimizerConstructor',
+    paramwise_cfg=dict(position_lr_mult=5.0),
 )

@@ -1,0 +1,178 @@
+"""Trainings whose loss becomes NaN or infinite, through the command."""
+
+import math
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from toy import ToyModel, write_config
+
+from dcls_mm.engine import FiniteLossHook, launch
+from dcls_mm.engine.config_checks import ConfigError
+from dcls_mm.engine.finite_loss_hook import NonFiniteLossError
+
+
+@MODELS.register_module(force=True)
+class BreakingToy(ToyModel):
+    """Its loss is ``value`` from a forward pass on, counted from 1 in this process."""
+
+    def __init__(self, at, value=math.nan):
+        super().__init__()
+        self.at, self.value, self.count = at, value, 0
+
+    def forward(self, x, y, mode='tensor'):
+        output = super().forward(x, y, mode)
+        if mode == 'loss':
+            self.count += 1
+            if self.count >= self.at:
+                output = {
+                    'loss_a': output['loss'],
+                    'loss_b': output['loss'] * self.value,
+                }
+        return output
+
+
+NO_TEST = {
+    f'{stage}_{part}': None
+    for stage in ('val', 'test')
+    for part in ('dataloader', 'cfg', 'evaluator')
+}
+
+
+def train(tmp_path, at, value=math.nan, checkpoint=(), options=None, **changes):
+    """Three epochs of four iterations; gives what the command says, None if it ends."""
+    config = write_config(
+        tmp_path / 'toy.py',
+        model={'type': 'BreakingToy', 'at': at},
+        default_hooks={
+            'checkpoint': {
+                'type': 'AtomicCheckpointHook',
+                'interval': 1,
+                **dict(checkpoint),
+            }
+        },
+        param_scheduler=None,
+        **NO_TEST,
+        **changes,
+    )
+    options = {'config': config, 'work_dir': str(tmp_path / 'work'), **(options or {})}
+    text = f"{{'type': 'BreakingToy', 'at': {at}}}"
+    if not math.isnan(value):
+        content = (tmp_path / 'toy.py').read_text()
+        changed = f"{{'type': 'BreakingToy', 'at': {at}, 'value': float('{value}')}}"
+        (tmp_path / 'toy.py').write_text(content.replace(text, changed))
+    try:
+        launch.run(launch.train, options)
+    except SystemExit as error:
+        return error.code
+    return None
+
+
+@pytest.mark.parametrize(
+    'at, says',
+    [
+        (1, ['no checkpoint was written before that is known to be good. Try']),
+        (4, ['no checkpoint was written before that is known to be good. Try']),
+        (5, ['no checkpoint was written', 'epoch_1.pth holds the weights that gave']),
+        (6, ['last good checkpoint is', 'epoch_1.pth. Try']),
+        (9, ['is {}/epoch_1.pth; {}/epoch_2.pth holds the weights that gave this']),
+        (12, ['last good checkpoint is {}/epoch_2.pth. Try']),
+    ],
+)
+def test_the_first_loss_that_is_none_ends_it(tmp_path, at, says):
+    said = train(tmp_path, at)
+    assert said.startswith(
+        f'error: iteration {at}: the loss is not finite (loss nan, loss_b nan)'
+    )
+    for text in (
+        *says,
+        'optimizer.lr (its groups learn at up to 0.01)',
+        'finite_loss.stop=False',
+    ):
+        assert text.replace('{}', str(tmp_path / 'work')) in said
+
+
+def test_an_infinite_loss(tmp_path):
+    said = train(tmp_path, 2, math.inf)
+    assert 'iteration 2: the loss is not finite (loss inf, loss_b inf)' in said
+
+
+def test_a_learning_rate_that_cannot_be_meant(tmp_path):
+    options = {'cfg_options': {'optim_wrapper.optimizer.lr': 1e30}}
+    said = train(tmp_path, 100, options=options)
+    assert said.startswith('error: iteration 2: the loss is not finite (loss ')
+    assert 'optimizer.lr (its groups learn at up to 1e+30)' in said
+
+
+@pytest.mark.parametrize(
+    'at, says',
+    [
+        (1, 'no checkpoint .* known to be good; .*/epoch_1.pth holds the weights'),
+        (2, 'the last good checkpoint is .*/epoch_1.pth. Try'),
+    ],
+)
+def test_after_a_resume(tmp_path, at, says):
+    assert 'epoch_1.pth' in train(tmp_path, 6)
+    said = train(tmp_path, at, options={'resume': 'auto'})
+    assert f'iteration {4 + at}:' in said
+    with pytest.raises(RuntimeError, match=says):
+        raise RuntimeError(said)
+
+
+def test_a_good_checkpoint_that_has_been_removed(tmp_path):
+    said = train(tmp_path, 9, checkpoint={'max_keep_ckpts': 1})
+    assert 'epoch_1.pth, and has been removed; ' in said
+
+
+def test_it_goes_on_if_told_to(tmp_path):
+    options = {
+        'cfg_options': {
+            'default_hooks.finite_loss.type': 'FiniteLossHook',
+            'default_hooks.finite_loss.stop': False,
+        }
+    }
+    assert train(tmp_path, 6, options=options) is None
+    log = ''.join(path.read_text() for path in (tmp_path / 'work').rglob('*.log'))
+    assert log.count('goes on') == 7
+    assert (tmp_path / 'work' / 'epoch_3.pth').exists()
+
+
+def test_a_hook_of_the_configs_own_is_the_only_one(tmp_path):
+    hooks = [{'type': 'FiniteLossHook', 'stop': False}]
+    assert train(tmp_path, 6, custom_hooks=hooks) is None
+
+
+class Hub:
+    def get_info(self, name):
+        return None
+
+
+class Runner:
+    message_hub, iter = Hub(), 0
+    _resume, _load_from = False, None
+
+
+@pytest.mark.parametrize(
+    'outputs', [None, {}, {'acc': math.nan}, {'loss': torch.tensor(1.0)}, {'loss': 2}]
+)
+def test_what_is_no_loss_is_passed_over(outputs):
+    hook = FiniteLossHook()
+    hook.before_train(Runner)
+    hook.after_train_iter(Runner, 0, outputs=outputs)
+
+
+@pytest.mark.parametrize(
+    'outputs', [{'loss_a': torch.tensor([math.inf])}, {'d_loss': -math.inf}]
+)
+def test_whatever_is_called_a_loss_counts(outputs):
+    hook, runner = FiniteLossHook(), Runner()
+    runner.optim_wrapper = torch.nn.Module()
+    runner.optim_wrapper.get_lr = lambda: {'d.lr': [0.5]}
+    hook.before_train(runner)
+    with pytest.raises(NonFiniteLossError, match='iteration 1: .* -?inf.*up to 0.5'):
+        hook.after_train_iter(runner, 0, outputs=outputs)
+
+
+def test_the_option_is_checked():
+    with pytest.raises(ConfigError, match='FiniteLossHook.stop must be True or False'):
+        FiniteLossHook(stop='no')
