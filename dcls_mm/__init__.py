@@ -15,7 +15,7 @@ if _compat.available('mmengine') and _compat.available('mmcv'):
         TRANSFORMS,
     )
 
-    from . import backbones, engine, layers
+    from . import backbones, bn_fusion, engine, layers
     from .datasets.corruption import CorruptImage
 
     # In the root registries, where mmdet, mmseg and mmcv's build functions all look.
@@ -49,4 +49,5 @@ if _compat.available('mmengine') and _compat.available('mmcv'):
     TRANSFORMS.register_module(module=CorruptImage)
     OPTIM_WRAPPER_CONSTRUCTORS.register_module(module=engine.DCLSOptimizerConstructor)
     engine.widen_mmengine()
+    bn_fusion.guard_mmcv()
     _compat.find_configs_of_forks()

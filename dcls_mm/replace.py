@@ -8,7 +8,7 @@ from typing import NamedTuple, Optional
 
 from torch import nn
 
-from .functional._arguments import IntOrTuple, as_tuple
+from .functional._arguments import IntOrTuple, as_tuple, check_choice
 from .layers import ConstructedConvNd, DCLSConvNd
 from .layers.positions import LearnedPositions
 
@@ -80,6 +80,8 @@ def replace_convs(
             become such a layer, and is named.
     """
     _check_layer(layer, start, share_positions)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f'model must be a torch.nn.Module, got {model!r}')
     kind = getattr(nn, f'Conv{layer.ndim}d')
     if isinstance(model, kind):
         raise ValueError(
@@ -138,8 +140,7 @@ def _check_layer(layer: type, start: str, share_positions: Optional[str]) -> Non
             'layer must be a class of convolutions of dcls_mm that are not transposed, '
             f'such as DCLSConv2d, got {getattr(layer, "__name__", repr(layer))}'
         )
-    if start not in STARTS:
-        raise ValueError(f'start must be one of {list(STARTS)}, got {start!r}')
+    check_choice('start', start, STARTS)
     if start == 'conv' and not hasattr(layer, 'from_conv'):
         raise ValueError(
             "start='conv' needs a layer with a method from_conv, which a "
@@ -172,7 +173,7 @@ def _choose(
     depthwise: Optional[bool],
 ) -> list[nn.Module]:
     """The convolutions that fit, of those in ``names``; see :func:`replace_convs`."""
-    if depthwise not in (None, True, False):
+    if depthwise is not None and not isinstance(depthwise, bool):
         raise TypeError(f'depthwise must be True, False or None, got {depthwise!r}')
     pattern = None if name is None else _compile('name', name)
     size = kernel_size

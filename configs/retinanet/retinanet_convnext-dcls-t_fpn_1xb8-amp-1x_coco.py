@@ -17,9 +17,11 @@ model = dict(
         arch='tiny',
         drop_path_rate=0.1,
         layer_scale_init_value=1.0,
+        # The neck takes no first stage, whose norm DDP would miss a gradient of.
+        out_indices=(1, 2, 3),
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint_file),
     ),
-    neck=dict(in_channels=[96, 192, 384, 768]),
+    neck=dict(in_channels=[192, 384, 768], start_level=0),
 )
 
 max_epochs = 12

@@ -1,22 +1,18 @@
 """ConvNeXt whose depthwise convolutions are any registered conv, DCLS by default."""
 
-import inspect
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Optional, Union
 
 import torch
-import torch.nn.functional as F
-from mmcv.cnn import build_conv_layer
-from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
-from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as run_checkpointed
 
-from ..functional._arguments import as_int, as_tuple
+from ..functional._arguments import as_bool, as_float, as_int, as_tuple
 from ..layers import ConstructedConvNd, DCLSConvNd
 from ..reparameterize import switch_to_deploy
-from .pretrained import load_pretrained
+from .convnext_blocks import ConvNeXtBlock, LayerNorm2d, downsampling, stem
+from .pretrained import is_pretrained, load_pretrained
 
 ARCHITECTURES = {
     'atto': dict(depths=(2, 2, 6, 2), dims=(40, 80, 160, 320)),
@@ -40,69 +36,6 @@ DCLS_17X17 = dict(
 )
 
 
-class LayerNorm2d(nn.LayerNorm):
-    """Layer norm over the channels of (batch, channels, height, width)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        y = F.layer_norm(
-            x.permute(0, 2, 3, 1),
-            self.normalized_shape,
-            self.weight,
-            self.bias,
-            self.eps,
-        ).permute(0, 3, 1, 2)
-        return y if channels_last else y.contiguous()
-
-
-class ConvNeXtBlock(nn.Module):
-    """Depthwise conv, layer norm and a two-layer perceptron over channels, residual.
-
-    Args:
-        channels: of input and output.
-        depthwise_cfg: config of the depthwise conv, see :class:`ConvNeXtDCLS`.
-        drop_path_rate: probability of skipping the block for a sample, in training.
-        layer_scale_init_value: first value of the residual's scale; 0 means no scale.
-        with_cp: recompute the block in the backward pass to save memory.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        depthwise_cfg: dict,
-        drop_path_rate: float = 0.0,
-        layer_scale_init_value: float = 1e-6,
-        with_cp: bool = False,
-    ):
-        super().__init__()
-        self.with_cp = with_cp
-        self.dwconv = build_depthwise(depthwise_cfg, channels)
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
-        self.pwconv1 = nn.Linear(channels, 4 * channels)
-        self.act = nn.GELU()
-        self.pwconv2 = nn.Linear(4 * channels, channels)
-        if layer_scale_init_value > 0:
-            scale = torch.full((channels,), float(layer_scale_init_value))
-            self.gamma = nn.Parameter(scale)
-        else:
-            self.register_parameter('gamma', None)
-        self.drop_path = DropPath(drop_path_rate)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> the same shape."""
-        if self.with_cp and torch.is_grad_enabled():
-            # The re-entrant form breaks under DDP with shared positions.
-            return run_checkpointed(self._forward, x, use_reentrant=False)
-        return self._forward(x)
-
-    def _forward(self, x: Tensor) -> Tensor:
-        y = self.dwconv(x).permute(0, 2, 3, 1)
-        y = self.pwconv2(self.act(self.pwconv1(self.norm(y))))
-        if self.gamma is not None:
-            y = self.gamma * y
-        return x + self.drop_path(y.permute(0, 3, 1, 2))
-
-
 class ConvNeXtDCLS(BaseModule):
     """ConvNeXt with DCLS, or any other, depthwise convolutions.
 
@@ -122,7 +55,9 @@ class ConvNeXtDCLS(BaseModule):
             published models do; convs without positions are left as they are.
         drop_path_rate: of the last block; it grows linearly from 0 at the first.
         layer_scale_init_value: first value of the residuals' scale; 0 means no scale.
-        out_indices: the stages whose outputs are given, each through a layer norm.
+        out_indices: the stages whose outputs are given, each through a layer norm: one
+            or several in rising order, -1 for the last. Stages after the last of these
+            are left out.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and n stages.
         with_cp: recompute each block in the backward pass to save memory.
         init_cfg: an mmengine init config. ``dict(type='Pretrained', checkpoint=...,
@@ -144,7 +79,7 @@ class ConvNeXtDCLS(BaseModule):
         sync_positions: bool = True,
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float = 1e-6,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_indices: Union[int, Sequence[int]] = (0, 1, 2, 3),
         frozen_stages: int = -1,
         with_cp: bool = False,
         init_cfg: Optional[Union[dict, list]] = None,
@@ -152,14 +87,13 @@ class ConvNeXtDCLS(BaseModule):
         super().__init__(init_cfg)
         depths, dims = _depths_and_dims(arch)
         in_channels = as_int('in_channels', in_channels, minimum=1)
-        if not 0 <= drop_path_rate < 1:
+        if as_float('drop_path_rate', drop_path_rate, minimum=0.0) >= 1:
             raise ValueError(f'drop_path_rate must be in [0, 1), got {drop_path_rate}')
-        if layer_scale_init_value < 0:
-            raise ValueError(
-                'layer_scale_init_value must be 0 (no scale) or positive, '
-                f'got {layer_scale_init_value}'
-            )
-        self.out_indices = _stage_indices(out_indices, len(depths))
+        # 0 means no scale.
+        as_float('layer_scale_init_value', layer_scale_init_value, minimum=0.0)
+        as_bool('with_cp', with_cp)
+        self.num_stages = len(depths)
+        self.out_indices = _stage_indices(out_indices, self.num_stages)
         self.frozen_stages = as_int('frozen_stages', frozen_stages, minimum=-1)
         if self.frozen_stages > len(depths):
             raise ValueError(
@@ -167,13 +101,14 @@ class ConvNeXtDCLS(BaseModule):
                 f'got {frozen_stages}'
             )
 
-        self.downsample_layers = nn.ModuleList([_stem(in_channels, dims[0])])
-        for before, after in zip(dims, dims[1:]):
-            self.downsample_layers.append(_downsampling(before, after))
+        built = self.out_indices[-1] + 1
+        self.downsample_layers = nn.ModuleList([stem(in_channels, dims[0])])
+        for before, after in zip(dims, dims[1:built]):
+            self.downsample_layers.append(downsampling(before, after))
         last_block = max(1, sum(depths) - 1)
         rates = (drop_path_rate * i / last_block for i in range(sum(depths)))
         self.stages = nn.ModuleList()
-        for depth, channels in zip(depths, dims):
+        for depth, channels in zip(depths[:built], dims):
             blocks = [
                 ConvNeXtBlock(
                     channels,
@@ -189,7 +124,7 @@ class ConvNeXtDCLS(BaseModule):
             self.add_module(f'norm{stage}', LayerNorm2d(dims[stage], eps=1e-6))
 
         self._reset_parameters()
-        if sync_positions:
+        if as_bool('sync_positions', sync_positions):
             self._share_positions()
         self._freeze_stages()
 
@@ -197,13 +132,19 @@ class ConvNeXtDCLS(BaseModule):
         """(batch, in_channels, H, W) -> one (batch, dim, H / 2^(2+i), ...) an output.
 
         Raises:
-            ValueError: the input has another rank or another number of channels.
+            ValueError: the input has another rank or another number of channels, or is
+                smaller than a pixel of the last stage.
         """
         in_channels = self.downsample_layers[0][0].in_channels
         if x.ndim != 4 or x.shape[1] != in_channels:
             raise ValueError(
                 f'the input must have the shape (batch, {in_channels}, height, width), '
                 f'got {tuple(x.shape)}'
+            )
+        if min(x.shape[2:]) < self.least_size:
+            raise ValueError(
+                f'the input must have at least {self.least_size} x {self.least_size} '
+                f'pixels, which make one of the last stage, got {tuple(x.shape)}'
             )
         if x.device.type == 'cpu':
             x = x.contiguous(memory_format=torch.channels_last)
@@ -217,14 +158,29 @@ class ConvNeXtDCLS(BaseModule):
                 outputs.append(getattr(self, f'norm{i}')(x).contiguous())
         return tuple(outputs)
 
+    @property
+    def least_size(self) -> int:
+        """Pixels of an image, along each axis, that make one of the last stage."""
+        return 2 ** (1 + len(self.stages))
+
     def init_weights(self) -> None:
-        """Apply ``init_cfg``; without one the constructor's random weights stand."""
-        cfg = self.init_cfg
-        if isinstance(cfg, dict) and cfg.get('type') == 'Pretrained':
-            load_pretrained(self, **{k: v for k, v in cfg.items() if k != 'type'})
-            self._is_init = True
-        else:
+        """Apply ``init_cfg``; without one the constructor's random weights stand.
+
+        A second call does nothing, as mmengine's, but for a warning.
+        """
+        cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
+        files = [cfg for cfg in cfgs if is_pretrained(cfg)]
+        if self.is_init or not files:
             super().init_weights()
+            return
+        others = [cfg for cfg in cfgs if cfg not in files]
+        if others:
+            given, self.init_cfg = self.init_cfg, others
+            super().init_weights()
+            self.init_cfg, self.is_init = given, False
+        for cfg in files:
+            load_pretrained(self, **{k: v for k, v in cfg.items() if k != 'type'})
+        self.is_init = True
 
     def train(self, mode: bool = True):
         """Set the mode; frozen stages stay in evaluation."""
@@ -251,9 +207,9 @@ class ConvNeXtDCLS(BaseModule):
 
         Layer 0 is the stem. 'stage_wise', stage i (from 0) is layer i + 1 and the
         downsampling layers are layer 0 too. 'layer_wise', the first two stages are
-        layers 1 and 2, the blocks of the third by threes layers 3 and on, the last
-        stage is layer ``num_layers``, each with the downsampling before it. The norms
-        of the outputs are ``num_layers + 1``, not decayed.
+        layers 1 and 2, the blocks of those between by threes layers 3 and on, the last
+        stage of ``arch`` is layer ``num_layers``, each with the downsampling before it.
+        The norms of the outputs are ``num_layers + 1``, not decayed.
 
         Args:
             name: of the parameter, inside the backbone.
@@ -268,7 +224,13 @@ class ConvNeXtDCLS(BaseModule):
             return 0
         if decay_type == 'stage_wise':
             return stage + 1
-        return {0: 1, 1: 2, 2: 3 + block // 3}.get(stage, num_layers)
+        if stage == self.num_stages - 1:
+            return num_layers
+        if stage < 2:
+            return stage + 1
+        # Of a fourth stage before the last one, the layers come after the third's.
+        before = sum(math.ceil(len(s) / 3) for s in self.stages[2:stage])
+        return 3 + before + (0 if part == 'downsample_layers' else block) // 3
 
     def _reset_parameters(self) -> None:
         """Weights of all convs and linear layers N(0, 0.02), as published; biases 0.
@@ -303,56 +265,6 @@ class ConvNeXtDCLS(BaseModule):
             module.eval().requires_grad_(False)
 
 
-def build_depthwise(cfg: dict, channels: int) -> nn.Module:
-    """A depthwise conv from a config, with the padding that keeps the size.
-
-    Raises:
-        ValueError: the config sets what is set here, names no extent, or an even one.
-    """
-    own = {'in_channels', 'out_channels', 'groups', 'stride', 'padding'} & set(cfg)
-    if own:
-        raise ValueError(
-            f'depthwise_cfg must leave out {sorted(own)}: the backbone sets them'
-        )
-    conv_type = cfg.get('type')
-    if not inspect.isclass(conv_type) and MODELS.get(str(conv_type)) is None:
-        raise ValueError(
-            "depthwise_cfg must name a registered conv as 'type', such as "
-            f"'DCLSConv2d' or 'Conv2d', got {conv_type!r}"
-        )
-    size_key = 'kernel_size' if 'kernel_size' in cfg else 'dilated_kernel_size'
-    if size_key not in cfg:
-        raise ValueError(
-            'depthwise_cfg must give kernel_size or dilated_kernel_size, '
-            f'got {dict(cfg)}'
-        )
-    size = as_tuple(f'depthwise_cfg.{size_key}', cfg[size_key], 2, minimum=1)
-    dilation = as_tuple('depthwise_cfg.dilation', cfg.get('dilation', 1), 2, minimum=1)
-    if size_key == 'dilated_kernel_size':
-        dilation = (1, 1)
-    extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, size))
-    if any(e % 2 == 0 for e in extent):
-        raise ValueError(
-            f'depthwise_cfg: the extent must be odd to keep the size, got {extent}'
-        )
-    padding = tuple(e // 2 for e in extent)
-    return build_conv_layer(cfg, channels, channels, padding=padding, groups=channels)
-
-
-def _stem(in_channels: int, channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, channels, kernel_size=4, stride=4),
-        LayerNorm2d(channels, eps=1e-6),
-    )
-
-
-def _downsampling(before: int, after: int) -> nn.Sequential:
-    return nn.Sequential(
-        LayerNorm2d(before, eps=1e-6),
-        nn.Conv2d(before, after, kernel_size=2, stride=2),
-    )
-
-
 def _depths_and_dims(arch: Union[str, dict]) -> tuple[tuple, tuple]:
     if isinstance(arch, str):
         if arch not in ARCHITECTURES:
@@ -363,6 +275,11 @@ def _depths_and_dims(arch: Union[str, dict]) -> tuple[tuple, tuple]:
         arch = ARCHITECTURES[arch]
     if not isinstance(arch, dict) or set(arch) != {'depths', 'dims'}:
         raise ValueError(f'arch must be a dict(depths=..., dims=...), got {arch!r}')
+    for name in ('depths', 'dims'):
+        if isinstance(arch[name], str) or not isinstance(arch[name], Iterable):
+            raise TypeError(
+                f'arch.{name} must be integers, one a stage, got {arch[name]!r}'
+            )
     depths, dims = tuple(arch['depths']), tuple(arch['dims'])
     if not depths or len(depths) != len(dims):
         raise ValueError(
@@ -375,10 +292,16 @@ def _depths_and_dims(arch: Union[str, dict]) -> tuple[tuple, tuple]:
     )
 
 
-def _stage_indices(out_indices: Sequence[int], stages: int) -> tuple[int, ...]:
-    indices = as_tuple('out_indices', out_indices, len(tuple(out_indices)), minimum=0)
-    if list(indices) != sorted(set(indices)) or not set(indices) <= set(range(stages)):
+def _stage_indices(
+    out_indices: Union[int, Sequence[int]], stages: int
+) -> tuple[int, ...]:
+    several = isinstance(out_indices, Iterable) and not isinstance(out_indices, str)
+    given = tuple(out_indices) if several else (out_indices,)
+    given = as_tuple('out_indices', given, len(given), minimum=-stages)
+    indices = tuple(i + stages if i < 0 else i for i in given)
+    if not indices or list(indices) != sorted(set(indices)) or indices[-1] >= stages:
         raise ValueError(
-            f'out_indices must rise and lie in 0..{stages - 1}, got {out_indices}'
+            f'out_indices must rise and lie in 0..{stages - 1} (-1 is the last), and '
+            f'be one at least, got {out_indices!r}'
         )
     return indices

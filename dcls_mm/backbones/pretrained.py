@@ -1,21 +1,33 @@
 """Loading the weights of a trained backbone, with nothing lost in silence."""
 
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Optional
 
 import torch
 from mmengine.logging import MMLogger
+from mmengine.model import PretrainedInit
 from torch import Tensor, nn
 
 from ..checkpoint import ANY_CONTAINER_KEYS, read_checkpoint, weights_of
-from ..conversion import from_published
+from ..conversion import from_published, without_extent
+from ..functional._arguments import as_bool
+from ..layers.noted import StateDictError
 
 # What a classifier's file has and a dense-prediction backbone has not, or the reverse:
 # its head and final norm, the norms of the stages' outputs.
 OPTIONAL_KEYS = re.compile(r'(head|norm\d*)\.')
 
+STAGE_KEYS = re.compile(r'(?:downsample_layers|stages)\.(\d+)\.')
+
 SHOWN_KEYS = 8
+
+
+def is_pretrained(cfg: Optional[dict]) -> bool:
+    """Whether an init config loads a file, by mmengine's name or class."""
+    kind = cfg.get('type') if isinstance(cfg, dict) else None
+    return kind == 'Pretrained' or kind is PretrainedInit
 
 
 def load_pretrained(
@@ -24,12 +36,14 @@ def load_pretrained(
     prefix: Optional[str] = None,
     map_location: str = 'cpu',
     version: Optional[str] = None,
+    any_extent: bool = False,
 ) -> None:
     """Load a checkpoint file into a ConvNeXt backbone.
 
     Takes plain state_dicts, mmengine's and the published ``{'model': ...}`` files. Only
-    a classifier's ``head`` and ``norm`` and the outputs' ``norm0`` to ``norm3`` may be
-    missing on either side, which is logged as a warning.
+    a classifier's ``head`` and ``norm``, the outputs' ``norm0`` to ``norm3`` and stages
+    that the backbone does without may be missing on either side, which is logged as a
+    warning.
 
     Args:
         backbone: the module to fill.
@@ -40,10 +54,13 @@ def load_pretrained(
         version: of the layers in a file of the published ConvNeXt-dcls code, whose
             positions are then put into the order of the axes here: 'gauss' for its
             gauss files. The others are 'v0', which has that order.
+        any_extent: take over layers of another extent than the backbone's, see
+            :func:`..conversion.without_extent`.
 
     Raises:
         ValueError: other keys are missing or left over, a shape differs, nothing has
-            the prefix, or the file's positions differ where the backbone shares them.
+            the prefix, the file's positions differ where the backbone shares them, or
+            they are of another extent, interpolation or order of axes, or may be.
         FileNotFoundError and others: the file can't be read.
     """
     logger = MMLogger.get_current_instance()
@@ -52,36 +69,48 @@ def load_pretrained(
     if version is not None:
         # The published backbones have square kernels, for which any extent will do.
         state_dict = from_published(state_dict, version=version, dilated_kernel_size=1)
+    if as_bool('init_cfg.any_extent', any_extent):
+        state_dict = without_extent(state_dict)
     skipped = match_keys(backbone, state_dict, source=checkpoint)
-    backbone.load_state_dict(state_dict, strict=False)
+    try:
+        backbone.load_state_dict(state_dict, strict=False)
+    except StateDictError as error:
+        raise ValueError(f'{checkpoint}: {error.reason}') from error
     if skipped:
         logger.warning(f'{checkpoint}: ' + '; '.join(skipped))
 
 
 def backbone_state_dict(
     checkpoint: Mapping, prefix: Optional[str] = None, source: str = 'checkpoint'
-) -> dict[str, Tensor]:
+) -> OrderedDict:
     """The weights in a loaded checkpoint, unwrapped and without ``prefix``.
+
+    Their metadata are kept, which say how the layers' parameters are to be read.
 
     Raises:
         ValueError: it holds no weights, or none with the prefix.
     """
     state_dict = weights_of(checkpoint, source, ANY_CONTAINER_KEYS)
     weights = {k: v for k, v in state_dict.items() if isinstance(v, Tensor)}
-    if not prefix:
-        return weights
-    stripped = {
-        key[len(prefix) :]: value
+    start = len(prefix or '')
+    inside = OrderedDict(
+        (key[start:], value)
         for key, value in weights.items()
-        if key.startswith(prefix)
-    }
-    if not stripped:
+        if key.startswith(prefix or '')
+    )
+    if not inside:
         found = sorted({key.split('.')[0] + '.' for key in weights})
         raise ValueError(
             f"{source} has no keys with init_cfg's prefix {prefix!r}; its keys start "
             f'with {_some(found)}'
         )
-    return stripped
+    metadata = getattr(state_dict, '_metadata', None) or {}
+    inside._metadata = OrderedDict(
+        (f'{name}.'[start:-1], of)
+        for name, of in metadata.items()
+        if f'{name}.'.startswith(prefix or '')
+    )
+    return inside
 
 
 def match_keys(
@@ -101,7 +130,7 @@ def match_keys(
     problems = [
         f'{what}: {_some(wrong)}'
         for what, keys in (('missing', missing), ('not in the model', left_over))
-        if (wrong := [key for key in keys if not OPTIONAL_KEYS.match(key)])
+        if (wrong := [key for key in keys if not _is_optional(key, backbone)])
     ]
     reshaped = [
         f'{key} {tuple(value.shape)} for {tuple(own[key].shape)}'
@@ -119,6 +148,14 @@ def match_keys(
     _check_shared(backbone, state_dict, source)
     listed = (('not in the file, left as they were', missing), ('not used', left_over))
     return [f'{what}: {_some(keys)}' for what, keys in listed if keys]
+
+
+def _is_optional(key: str, backbone: nn.Module) -> bool:
+    """Whether a key may be missing in the backbone, or in a file."""
+    stage = STAGE_KEYS.match(key)
+    if stage is None:
+        return OPTIONAL_KEYS.match(key) is not None
+    return len(backbone.stages) <= int(stage[1]) < backbone.num_stages
 
 
 def _check_shared(backbone, state_dict: Mapping[str, Tensor], source: str) -> None:

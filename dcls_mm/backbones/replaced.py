@@ -52,6 +52,12 @@ class ReplacedConvBackbone(BaseModule):
         init_cfg: None = None,
     ):
         super().__init__()
+        for key, cfg in (('backbone', backbone), ('layer', layer)):
+            if not isinstance(cfg, dict):
+                raise TypeError(
+                    f'{key} must be a config, a dict with a registered {key} as '
+                    f"'type', got {cfg!r}"
+                )
         if init_cfg is not None:
             raise ValueError(
                 'init_cfg must stand in the config of the replaced backbone, '
@@ -92,8 +98,12 @@ class ReplacedConvBackbone(BaseModule):
     def init_weights(self) -> None:
         """Initialize the backbone as it would be with plain convolutions, then replace.
 
-        So its ``init_cfg`` finds the convolutions that it was written for.
+        So its ``init_cfg`` finds the convolutions that it was written for. A second
+        call does nothing, as mmengine's, but for a warning.
         """
+        if self.is_init:
+            super().init_weights()
+            return
         plain = self._build_plain()
         plain.init_weights()
         self._replace(plain)

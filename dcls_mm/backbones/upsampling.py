@@ -7,6 +7,8 @@ from mmcv.cnn import ConvModule
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as run_checkpointed
 
+from ..functional._arguments import as_bool, as_int
+
 
 class DCLSDeconvModule(ConvModule):
     """Transposed DCLS convolution, norm and activation, as mmseg's DeconvModule.
@@ -24,7 +26,7 @@ class DCLSDeconvModule(ConvModule):
         options: keyword arguments of :class:`..layers.DCLSConvTranspose2d`.
 
     Raises:
-        ValueError: kernel size and scale factor don't fit.
+        ValueError, TypeError: an argument that doesn't fit, by its name.
     """
 
     def __init__(
@@ -39,6 +41,9 @@ class DCLSDeconvModule(ConvModule):
         scale_factor: int = 2,
         **options,
     ):
+        kernel_size = as_int('kernel_size', kernel_size, minimum=1)
+        scale_factor = as_int('scale_factor', scale_factor, minimum=1)
+        as_bool('with_cp', with_cp)
         excess = kernel_size - scale_factor
         if excess < 0 or excess % 2:
             raise ValueError(

@@ -6,6 +6,7 @@ from .convnext import (
     to_convnext,
     to_convnext_dcls,
 )
+from .extent import without_extent
 from .legacy import from_legacy, to_legacy
 from .openmmlab import from_mmdet2, from_mmseg0
 from .published import from_published, to_published
@@ -21,4 +22,5 @@ __all__ = [
     'to_convnext_dcls',
     'to_legacy',
     'to_published',
+    'without_extent',
 ]

@@ -72,7 +72,10 @@ def from_published(
         elif _is_too_wide(weight, name):
             sigma = sigma.abs() + EXTRA_WIDTH
         _store(converted, layer, positions, sigma)
-        note_position_axes(converted, layer, _spatial_axes(rows, weight))
+        axes = _spatial_axes(rows, weight)
+        note_position_axes(converted, layer, axes)
+        if axes is not None:
+            converted._metadata[layer[:-1]]['interpolation'] = name
     return converted
 
 

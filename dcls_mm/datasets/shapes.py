@@ -185,11 +185,15 @@ def write_scenes(
         How many scenes are done, so that a caller can show progress.
 
     Raises:
-        ValueError: If ``count`` or ``size`` is too small.
+        ValueError: If ``count``, ``seed`` or ``size`` is too small, ``split`` a path.
         FileExistsError: If scenes were written there before.
     """
     if count < 1:
         raise ValueError(f'count must be at least 1, got {count}')
+    if seed < 0:
+        raise ValueError(f'seed must be at least 0, got {seed}')
+    if not split or Path(split).name != split:
+        raise ValueError(f'split must be the name of a folder, got {split!r}')
     if _annotation_file(root, split).exists():
         raise FileExistsError(
             f'{root} has scenes of {split} already: remove it to draw others'

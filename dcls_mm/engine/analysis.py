@@ -13,6 +13,9 @@ from .models import load_trained, read_checkpoint
 from .outputs import check_folder, check_picture, label, write_file, write_picture
 from .resume import TEMPLATES
 
+# Of panels, side by side; matplotlib takes minutes to lay out some hundred.
+MOST_COLUMNS = 32
+
 
 def plot_kernels(
     config: str,
@@ -37,7 +40,7 @@ def plot_kernels(
         ConfigError: the config or an option can't be used, or there is nothing to draw.
         CheckpointError: the checkpoint can't be read, or is of another model.
     """
-    check_positive(columns=columns)
+    _check_columns(columns)
     check_picture(out)
     model = load_trained(config, checkpoint, cfg_options).model
     with errors_about(checkpoint):
@@ -81,7 +84,7 @@ def plot_movement(
         ConfigError: see ``plot_kernels``; or there are not two checkpoints.
         CheckpointError: one can't be read, or is of another model.
     """
-    check_positive(columns=columns)
+    _check_columns(columns)
     folder = check_folder(out)
     unit, files = _training_checkpoints(work_dir)
     steps = list(files)
@@ -140,6 +143,12 @@ def report_tuning(
         write_file(folder / 'report.md', page.encode())
     form = tuning.as_json if json else tuning.as_text
     return form(statistics, advice)
+
+
+def _check_columns(columns: int) -> None:
+    check_positive(columns=columns)
+    if columns > MOST_COLUMNS:
+        raise ConfigError(f'--columns must be at most {MOST_COLUMNS}, got {columns}')
 
 
 def _elements(model: nn.Module, checkpoint: str) -> dict[str, tuning.LayerElements]:

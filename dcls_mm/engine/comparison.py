@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from .. import visualization
 from .config_checks import ConfigError, check_data, check_positive, errors_about
-from .inference import build_inferencer, list_images
+from .config_tree import innermost_datasets, type_name
+from .inference import check_all_read, check_score, list_images, predictions
+from .inferencers import build_inferencer
 from .launch import load_config
-from .models import load_trained
+from .models import image_channels, load_trained
 from .outputs import check_folder, check_picture, label, write_picture
-from .scopes import innermost_dataset
 
 # What reads an image and its truth, and what packs them; the rest changes the image.
 _TRUTH_STEPS = re.compile(r'Load\w*|Pack\w*')
@@ -70,12 +71,13 @@ def plot_receptive_field(
     files = None if images is None else list_images(images)[:count]
     fields = {}
     for name, (one, weights) in _models(config, checkpoint, against, names).items():
-        model = load_trained(one, weights, cfg_options).model
+        model, cfg, _ = load_trained(one, weights, cfg_options)
         backbone = getattr(model, 'backbone', model)
         if files is None:
-            prepared = visualization.noise_images(count, tuple(shape))
+            channels = image_channels(cfg)
+            prepared = visualization.noise_images(count, tuple(shape), channels)
         else:
-            prepared = _prepared(model, files, shape)
+            prepared = _prepared(model, files, shape, image_channels(cfg))
         with errors_about(weights):
             fields[name] = visualization.receptive_field(backbone, prepared, level)
     picture = visualization.draw_receptive_fields(fields, shares)
@@ -111,10 +113,11 @@ def plot_predictions(
 
     Raises:
         ConfigError: a config or an option can't be used; or one model detects, the
-            other segments.
+            other segments; or, once the others are done, some images could not be read.
         CheckpointError: see ``plot_receptive_field``.
     """
     check_positive(count=count)
+    check_score(score_threshold)
     folder = check_folder(out)
     inferencers = {
         name: build_inferencer(one, weights, device, cfg_options)
@@ -129,16 +132,15 @@ def plot_predictions(
         pairs = list(_with_truth(cfg, first.visualizer, count))
     else:
         pairs = [(file, {}) for file in list_images(images)[:count]]
-    options = {'return_vis': True}
-    if scopes == {'mmdet'}:
-        options['pred_score_thr'] = score_threshold
+    unread: dict[str, str] = {}
     for number, (file, pictures) in enumerate(track_iter_progress(pairs)):
         for name, inferencer in inferencers.items():
-            drawn = inferencer(file, **options)['visualization']
-            # mmseg gives the picture, mmdet a list of one.
-            pictures[name] = drawn[0] if isinstance(drawn, list) else drawn
-        picture = visualization.draw_side_by_side(pictures, Path(file).name)
-        write_picture(folder / f'{number:04d}_{Path(file).stem}.png', picture)
+            for result in predictions(inferencer, [file], score_threshold, unread):
+                pictures[name] = result.picture
+        if file not in unread:
+            picture = visualization.draw_side_by_side(pictures, Path(file).name)
+            write_picture(folder / f'{number:04d}_{Path(file).stem}.png', picture)
+    check_all_read(unread, len(pairs))
     return f'{folder}: {len(pairs)} pictures'
 
 
@@ -163,7 +165,7 @@ def _models(
 
 
 def _prepared(
-    model: nn.Module, files: Sequence[str], shape: Sequence[int]
+    model: nn.Module, files: Sequence[str], shape: Sequence[int], channels: int
 ) -> Iterator[Tensor]:
     """Images resized, and normalised as the model does."""
     if not hasattr(model, 'data_preprocessor'):
@@ -171,8 +173,17 @@ def _prepared(
             f'--images: a {type(model).__name__} has no data_preprocessor to prepare '
             'them; leave --images out, for noise'
         )
+    flag = {1: 'grayscale', 3: 'color'}.get(channels, 'unchanged')
     for file in files:
-        image = mmcv.imresize(mmcv.imread(file), tuple(shape)[::-1])
+        image = mmcv.imread(file, flag)
+        if image is None:
+            raise ConfigError(f'--images: {file} is no image that OpenCV can read')
+        image = np.atleast_3d(mmcv.imresize(image, tuple(shape)[::-1]))
+        if image.shape[2] != channels:
+            raise ConfigError(
+                f'--images: the model takes {channels} channels, and {file} has '
+                f'{image.shape[2]}; leave --images out, for noise'
+            )
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         batch = {'inputs': [tensor], 'data_samples': None}
         yield model.data_preprocessor(batch, False)['inputs'][0]
@@ -196,11 +207,22 @@ def _with_truth(
     if not cfg.get('test_dataloader'):
         raise ConfigError('the config has no test_dataloader; name images by --images')
     check_data(cfg, ['test'])
-    settings = innermost_dataset(cfg.test_dataloader.dataset)
-    settings.pipeline = [
-        step for step in settings.pipeline if _TRUTH_STEPS.fullmatch(step['type'])
+    for settings in innermost_datasets(cfg.test_dataloader.dataset).values():
+        for sample in _samples_with_truth(settings, visualizer, count):
+            yield sample
+            count -= 1
+        if not count:
+            return
+
+
+def _samples_with_truth(
+    settings: dict, visualizer: Any, count: int
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """The same of one data set."""
+    settings['pipeline'] = [
+        step for step in settings['pipeline'] if _TRUTH_STEPS.fullmatch(type_name(step))
     ]
-    has_truth = any('Annotations' in step['type'] for step in settings.pipeline)
+    has_truth = any('Annotations' in type_name(step) for step in settings['pipeline'])
     dataset = DATASETS.build(settings)
     for index in range(min(count, len(dataset))):
         sample = dataset[index]['data_samples']

@@ -10,6 +10,8 @@ from typing import Any, Optional
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from .config_tree import items
+
 # What a config may hold at the top: what Runner takes, and what mmengine and
 # the tools look up by name.
 _TOP_LEVEL = {
@@ -23,6 +25,13 @@ _TOP_LEVEL = {
     'sync_bn',
     'tta_model',
     'tta_pipeline',
+}
+
+# What each kind of run needs; mmengine takes all of a line, or none.
+_SECTIONS = {
+    'train': ('optim_wrapper', 'train_dataloader', 'train_cfg'),
+    'val': ('val_dataloader', 'val_evaluator', 'val_cfg'),
+    'test': ('test_dataloader', 'test_evaluator', 'test_cfg'),
 }
 
 # The parts of a config that name data, by what is about to run.
@@ -85,15 +94,18 @@ def _override_problem(cfg: Config, key: str) -> Optional[str]:
             f'{first} is a variable of the config file, whose value has been used by '
             f'now; set {copies}'
         )
-    if first not in cfg:
-        return None
-    section = cfg[first]
+    section = cfg.get(first, {})
     for depth, part in enumerate(rest, 1):
         where = '.'.join(parts[:depth])
         if isinstance(section, (list, tuple)):
             if not part.isdigit() or int(part) >= len(section):
                 return f'{where} is a list of {len(section)}, without a {part}'
             section = section[int(part)]
+        elif part.isdigit() and section == {}:
+            return (
+                f'the config has no {where}, so there is no {part} in it; write the '
+                'list into a config whose _base_ is this one'
+            )
         elif not isinstance(section, dict):
             return f'{where} is {section!r}, and has no {part} to set'
         elif part in section:
@@ -103,13 +115,33 @@ def _override_problem(cfg: Config, key: str) -> Optional[str]:
             is_section = depth < len(rest)
             if is_section and suggestion:
                 return f'{where} has no {part}{suggestion}'
-            return None
+            section = {}
     return None
 
 
+def nearest(name: str, known: Iterable[str], cutoff: float) -> Optional[str]:
+    """The known name that is most like one that is not known, in any case of letters.
+
+    Args:
+        name: What is not known.
+        known: The names that are.
+        cutoff: How alike they must be, from 0 to 1.
+    """
+    folded = {other.casefold(): other for other in known}
+    similar = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=cutoff)
+    return folded[similar[0]] if similar else None
+
+
 def _suggestion(name: str, known: Iterable[str], cutoff: float) -> str:
-    similar = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
-    return f'; did you mean {similar[0]}?' if similar else ''
+    similar = nearest(name, known, cutoff)
+    return f'; did you mean {similar}?' if similar else ''
+
+
+def listing(names: Sequence[str], most: int = 10) -> str:
+    """Many names as one text: the first ones, and how many there are."""
+    if len(names) <= most:
+        return ', '.join(names)
+    return f'{", ".join(names[:most])}, ... ({len(names)} in all)'
 
 
 def _copies(cfg: Config, variable: str) -> list[str]:
@@ -120,22 +152,62 @@ def _copies(cfg: Config, variable: str) -> list[str]:
         key
         for section in cfg
         if section in _TOP_LEVEL
-        for key, item in _items(cfg[section], section)
+        for key, item in items(cfg[section], section)
         if key.endswith(f'.{variable}') or (comparable and item == value)
     ]
 
 
-def _items(section: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Everything in a section, each with its dotted key."""
-    if isinstance(section, dict):
-        parts = section.items()
-    elif isinstance(section, (list, tuple)):
-        parts = enumerate(section)
-    else:
-        return
-    for name, item in parts:
-        yield f'{key}.{name}', item
-        yield from _items(item, f'{key}.{name}')
+def check_sections(cfg: Config, kind: str) -> None:
+    """Checks that a config has what a run needs.
+
+    Args:
+        cfg: The config.
+        kind: 'train' or 'test'.
+
+    Raises:
+        ConfigError: it lacks a section, or has only some of those that belong together.
+    """
+    for key in ('model', *_SECTIONS[kind]):
+        if cfg.get(key) is None:
+            raise ConfigError(f'the config has no {key}, it is not for {kind}ing')
+    for keys in _SECTIONS.values():
+        absent = [key for key in keys if cfg.get(key) is None]
+        if 0 < len(absent) < len(keys):
+            raise ConfigError(
+                f'the config has no {" and no ".join(absent)}; it needs all of '
+                f'{", ".join(keys)}, or none of them'
+            )
+
+
+def check_workers(cfg: Config, stages: Sequence[str]) -> list[str]:
+    """Takes out what a dataloader can't have without worker processes.
+
+    Args:
+        cfg: The config.
+        stages: What is about to run: 'train', 'val' and 'test' in any number.
+
+    Returns:
+        What to log about it.
+
+    Raises:
+        ConfigError: the number of workers is no number.
+    """
+    notices = []
+    for key in (f'{stage}_dataloader' for stage in stages):
+        dataloader = cfg.get(key) or {}
+        workers = dataloader.get('num_workers', 0)
+        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+            raise ConfigError(
+                f'{key}.num_workers must be a number, 0 or more, got {workers!r}'
+            )
+        for option in ('persistent_workers', 'prefetch_factor'):
+            if not workers and dataloader.get(option):
+                del dataloader[option]
+                notices.append(
+                    f'{key}.{option} is left out, as num_workers is 0: there are no '
+                    'processes besides this one'
+                )
+    return notices
 
 
 def check_data(cfg: Config, stages: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .config_checks import ConfigError
 from .launch import load_config
+from .models import image_channels
 
 # Height and width for which figures are usually published.
 PUBLISHED_SHAPES = {'mmdet': (800, 1280), 'mmseg': (512, 2048)}
@@ -51,7 +52,7 @@ def count_config(
     height_width = _height_width(shape, PUBLISHED_SHAPES[cfg.default_scope])
     model = _build(cfg, config)
     try:
-        return count_model(model, height_width)
+        return count_model(model, height_width, image_channels(cfg))
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         size = '{}x{}'.format(*height_width)
         raise ConfigError(
@@ -60,7 +61,9 @@ def count_config(
         ) from error
 
 
-def count_model(model: nn.Module, shape: tuple[int, int]) -> Complexity:
+def count_model(
+    model: nn.Module, shape: tuple[int, int], channels: int = 3
+) -> Complexity:
     """Parameters and FLOPs by mmengine's counter, of a detector or segmentor.
 
     As in published figures a FLOP is one multiplication with its addition, and
@@ -72,9 +75,10 @@ def count_model(model: nn.Module, shape: tuple[int, int]) -> Complexity:
     Args:
         model: an mmdet or mmseg model; it is run once, in evaluation.
         shape: (height, width) of the image in pixels.
+        channels: of the image.
     """
     parameters = sum(p.numel() for p in model.parameters())
-    images = torch.zeros(1, 3, *shape)
+    images = torch.zeros(1, channels, *shape)
     counter = FlopAnalyzer(_Forward(model).eval(), (images,))
     counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     counter.tracer_warnings('none')
@@ -83,7 +87,7 @@ def count_model(model: nn.Module, shape: tuple[int, int]) -> Complexity:
 
 
 class _Forward(nn.Module):
-    """What of a model counts, from images (1, 3, height, width) to predictions."""
+    """What of a model counts, from an image to predictions."""
 
     def __init__(self, model: nn.Module):
         super().__init__()

@@ -10,7 +10,6 @@ from argparse import ArgumentParser, ArgumentTypeError
 from importlib.util import find_spec
 from typing import Any, Callable, Optional
 
-import torch.distributed
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
@@ -18,11 +17,23 @@ from mmengine.runner import Runner
 
 from .checkpoint import CheckpointError, MissingCheckpointError, as_data
 from .checkpoint_hooks import CheckpointMatchHook
-from .config_checks import ConfigError, apply_overrides, check_data
+from .class_checks import check_classes, foresee_test
+from .config_checks import (
+    ConfigError,
+    apply_overrides,
+    check_data,
+    check_sections,
+    check_workers,
+)
+from .config_tree import find_scope, type_name
+from .dataset_checks import check_datasets
 from .finite_loss_hook import NonFiniteLossError
+from .launchers import join_processes
+from .load_from_hook import LoadFromHook
 from .optim_checks import guard_training
 from .resume import TEMPLATES, check_resumable, find_resumable
 from .scopes import SCOPES, use_tta, use_visualization
+from .unused_outputs import check_outputs
 
 
 def add_override_argument(parser: ArgumentParser) -> None:
@@ -79,19 +90,25 @@ def load_config(
         raise ConfigError(f'config {config} does not exist (looked in {os.getcwd()})')
     try:
         cfg = Config.fromfile(config)
-    except FileNotFoundError as error:  # a _base_
-        raise ConfigError(f'{config}: {error}') from error
+        scope = cfg.get('default_scope') or find_scope(cfg, SCOPES)
+    except (OSError, ImportError, SyntaxError, NameError, KeyError) as error:
+        raise ConfigError(
+            f'{config}: cannot be read, {type(error).__name__}: {error}'
+        ) from error
     apply_overrides(cfg, cfg_options or {})
-    scope = cfg.get('default_scope')
+    for key in [key for key in cfg if cfg[key] is None]:
+        cfg.pop(key)  # None means left out; mmengine reads some keys so, not all
     if scope not in SCOPES:
         raise ConfigError(
             f'{config}: default_scope must be one of {", ".join(SCOPES)}, is {scope!r}'
+            + ('' if scope else ', and no type in the config is a class of theirs')
         )
     if find_spec(scope) is None:
         raise ConfigError(
             f'{config}: default_scope is {scope!r}, which is not installed; '
             f'pip install {SCOPES[scope].package}'
         )
+    cfg.default_scope = scope
     cfg.launcher = launcher
     if work_dir is not None:
         cfg.work_dir = str(work_dir)
@@ -127,15 +144,19 @@ def prepare_train(
         CheckpointError: the checkpoint can't be resumed from.
     """
     cfg = load_config(config, work_dir, cfg_options, launcher)
-    notices = _set_precision(cfg, amp)
+    check_sections(cfg, 'train')
+    stages = ['train', 'val'] if 'val_cfg' in cfg else ['train']
+    notices = check_workers(cfg, stages) + _set_precision(cfg, amp)
     if auto_scale_lr:
-        if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
+        if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
             raise ConfigError(
                 '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size, '
                 'the batch size for which its learning rate was chosen'
             )
         cfg.auto_scale_lr.enable = True
-    check_data(cfg, ['train', 'val'] if cfg.get('val_cfg') else ['train'])
+    check_data(cfg, stages)
+    notices += check_classes(cfg, stages) + foresee_test(cfg)
+    notices += check_outputs(cfg)
     return cfg, notices + _set_resume(cfg, resume)
 
 
@@ -145,12 +166,9 @@ def _set_precision(cfg: Config, amp: bool) -> list[str]:
     mmengine's wrapper demands a GPU. Autocasting to bfloat16 without it would
     not help detectors: mmcv's nms and RoIAlign take no bfloat16 on a CPU.
     """
-    wrapper = cfg.get('optim_wrapper')
-    if not wrapper:
-        raise ConfigError('the config has no optim_wrapper, it is not for training')
+    wrapper = cfg.optim_wrapper
     on_gpu = get_device() not in ('cpu', 'mps')
-    kind = wrapper.get('type', 'OptimWrapper')
-    kind = kind if isinstance(kind, str) else kind.__name__
+    kind = type_name(wrapper) or 'OptimWrapper'
     if amp:
         if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
             raise ConfigError(
@@ -179,7 +197,7 @@ def _set_resume(cfg: Config, resume: Optional[str]) -> list[str]:
         check_resumable(resume)
         notices = []
     else:
-        hook = cfg.get('default_hooks', {}).get('checkpoint') or {}
+        hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
         template = hook.get('filename_tmpl')
         resume, skipped = find_resumable(
             cfg.work_dir, [template] if template else TEMPLATES
@@ -229,17 +247,16 @@ def prepare_test(
             f'checkpoint {checkpoint} does not exist (looked in {os.getcwd()})'
         )
     cfg = load_config(config, work_dir, cfg_options, launcher)
-    for key in ('test_dataloader', 'test_evaluator', 'test_cfg'):
-        if cfg.get(key) is None:
-            raise ConfigError(f'the config has no {key}, it is not for testing')
+    check_sections(cfg, 'test')
     cfg.load_from = checkpoint
     cfg.resume = False
     check_data(cfg, ['test'])
+    notices = check_workers(cfg, ['test']) + check_classes(cfg, ['test'])
     if show or show_dir:
         use_visualization(cfg, show, show_dir, wait_time)
     if out:
         SCOPES[cfg.default_scope].save_predictions(cfg, out)
-    return cfg, use_tta(cfg) if tta else []
+    return cfg, notices + (use_tta(cfg) if tta else [])
 
 
 @as_data()
@@ -250,6 +267,8 @@ def train(**options: Any) -> None:
     guard_training(runner)
     if cfg.get('resume'):
         runner.register_hook(CheckpointMatchHook(cfg.load_from))
+    elif cfg.get('load_from'):
+        runner.register_hook(LoadFromHook(cfg.load_from))
     runner.train()
 
 
@@ -264,55 +283,12 @@ def test(**options: Any) -> None:
 
 def build_runner(cfg: Config, notices: list[str]) -> Runner:
     """Builds what runs a prepared config, and logs the notices about it."""
-    if cfg.launcher != 'none' and get_device() == 'cpu':
-        notices = notices + _init_cpu_group(cfg)
+    notices = notices + join_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    check_datasets(runner, cfg)
     for notice in notices:
         runner.logger.warning(notice)
     return runner
-
-
-def _init_cpu_group(cfg: Config) -> list[str]:
-    """Joins the processes of torchrun on a machine without a GPU.
-
-    mmengine's ``init_dist`` sets a GPU in any case, and its wrapper for
-    distributed models names one; both let be what they find done.
-    """
-    if cfg.launcher != 'pytorch':
-        raise ConfigError(f'--launcher {cfg.launcher}: needs a GPU, and none is found')
-    if cfg.get('strategy') or cfg.get('runner_type') == 'FlexibleRunner':
-        key = 'strategy' if cfg.get('strategy') else 'runner_type'
-        raise ConfigError(
-            f'{key}: the FlexibleRunner needs a GPU for several processes, and none is '
-            'found; without runner_type and strategy they train by DDP'
-        )
-    torch.distributed.init_process_group('gloo')
-    cfg.model_wrapper_cfg = {
-        'type': 'MMDistributedDataParallel',
-        'broadcast_buffers': False,
-        'find_unused_parameters': cfg.get('find_unused_parameters', False),
-        **cfg.get('model_wrapper_cfg', {}),
-        'device_ids': None,
-    }
-    notices = ['--launcher pytorch: no GPU, the processes are joined by gloo']
-    if replace_sync_bn(cfg.model) or cfg.pop('sync_bn', None):
-        notices.append(
-            'SyncBN needs a GPU: BN takes its place, and each process normalises by '
-            'its own part of the batch'
-        )
-    return notices
-
-
-def replace_sync_bn(node: Any) -> int:
-    """Makes every ``type='SyncBN'`` of a config 'BN'; returns how many there were."""
-    if isinstance(node, dict):
-        here = node.get('type') == 'SyncBN'
-        if here:
-            node['type'] = 'BN'
-        return here + sum(replace_sync_bn(value) for value in node.values())
-    if isinstance(node, (list, tuple)):
-        return sum(replace_sync_bn(value) for value in node)
-    return 0
 
 
 def run(function: Callable[..., None], options: dict[str, Any]) -> None:

@@ -1,12 +1,11 @@
 """The files that a command writes to ``--out``: checked before, and written whole."""
 
-import io
 import os
 from pathlib import Path
 from typing import Union
 
+import cv2
 import numpy as np
-from PIL import Image
 
 from .checkpoint_hooks import AtomicLocalBackend
 from .config_checks import ConfigError
@@ -46,10 +45,10 @@ def check_folder(out: str) -> Path:
 
 
 def write_picture(out: Union[str, Path], picture: np.ndarray) -> str:
-    """Writes an RGB array as a PNG file; see ``write_file``."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, 'PNG')
-    return write_file(out, buffer.getvalue())
+    """Writes an RGB or grey array in the format of the suffix; see ``write_file``."""
+    bgr = picture[..., ::-1] if picture.ndim == 3 else picture
+    _, content = cv2.imencode(Path(out).suffix, bgr)
+    return write_file(out, content.tobytes())
 
 
 def write_file(out: Union[str, Path], content: bytes) -> str:

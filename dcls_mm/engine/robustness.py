@@ -8,7 +8,9 @@ the same relative to the performance on the images as they are (rPC).
 
 import copy
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from statistics import mean
 from typing import Any, Optional
@@ -19,8 +21,10 @@ from mmengine.fileio import dump
 from .checkpoint import as_data
 from .checkpoint_hooks import CheckpointMatchHook
 from .config_checks import ConfigError
+from .config_tree import innermost_datasets, type_name
 from .launch import build_runner, prepare_test
-from .scopes import innermost_dataset
+from .models import image_channels
+from .outputs import write_file
 
 SEVERITIES = (1, 2, 3, 4, 5)
 GROUPS = ('common', 'all', 'noise', 'blur', 'weather', 'digital', 'validation')
@@ -66,18 +70,16 @@ def corrupt_images(dataset: ConfigDict, corruption: str, severity: int) -> None:
     Raises:
         ConfigError: its pipeline loads no images.
     """
-    pipeline = innermost_dataset(dataset).pipeline
-    for position, step in enumerate(pipeline, 1):
-        kind = step['type']
-        name = kind if isinstance(kind, str) else kind.__name__
-        if name.rpartition('.')[2] == 'LoadImageFromFile':
-            corrupt = {'type': 'CorruptImage', 'corruption': corruption}
-            pipeline.insert(position, ConfigDict(corrupt, severity=severity))
-            return
-    raise ConfigError(
-        'test_dataloader.dataset.pipeline: has no LoadImageFromFile, after which '
-        'images could be corrupted'
-    )
+    corrupt = {'type': 'CorruptImage', 'corruption': corruption, 'severity': severity}
+    for key, one in innermost_datasets(dataset, 'test_dataloader.dataset').items():
+        names = [type_name(step) for step in one['pipeline']]
+        if 'LoadImageFromFile' not in names:
+            raise ConfigError(
+                f'{key}.pipeline: has no LoadImageFromFile, after which images could '
+                'be corrupted'
+            )
+        position = names.index('LoadImageFromFile') + 1
+        one['pipeline'].insert(position, ConfigDict(corrupt))
 
 
 @as_data()
@@ -117,6 +119,12 @@ def evaluate_corrupted(
         if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
             raise ConfigError(f'--out {out}: {folder} is no folder to write to')
     cfg, notices = prepare_test(config, checkpoint, **options)
+    channels = image_channels(cfg)
+    if channels not in (1, 3):
+        raise ConfigError(
+            '--corruptions: the corruptions are defined for 1 or 3 channels, the model '
+            f'takes {channels}'
+        )
     dataloaders = {
         (name, severity): _corrupted(cfg, name, severity)
         for name in names
@@ -129,11 +137,25 @@ def evaluate_corrupted(
     for (name, severity), dataloader in dataloaders.items():
         runner.logger.info(f'corruption: {name}, severity {severity}')
         loop = {'type': 'TestLoop', **cfg.test_cfg, 'dataloader': dataloader}
-        metrics = runner.build_test_loop(loop).run()
+        with _sentences_of_corrupt_image():
+            metrics = runner.build_test_loop(loop).run()
         results['corrupted'][name][str(severity)] = metrics
         if out:
             _write(out, results)
     return results
+
+
+@contextmanager
+def _sentences_of_corrupt_image() -> Iterator[None]:
+    """Makes a refusal of ``CorruptImage`` a ConfigError, also one from a dataloader's
+    process, whose traceback it then holds."""
+    try:
+        yield
+    except ValueError as error:
+        sentence = re.search('CorruptImage: (.*)', str(error))
+        if not sentence:
+            raise
+        raise ConfigError(f'--corruptions: {sentence[1]}') from error
 
 
 def _corrupted(cfg: Config, name: str, severity: int) -> ConfigDict:
@@ -143,8 +165,8 @@ def _corrupted(cfg: Config, name: str, severity: int) -> ConfigDict:
 
 
 def _write(out: str, results: dict[str, Any]) -> None:
-    dump(results, f'{out}.tmp', file_format='json', indent=1)  # numpy's numbers too
-    os.replace(f'{out}.tmp', out)
+    text = dump(results, file_format='json', indent=1)  # numpy's numbers too
+    write_file(out, text.encode())
 
 
 def summarize(results: dict[str, Any], metric: str) -> dict[str, Any]:
@@ -182,6 +204,15 @@ def summarize(results: dict[str, Any], metric: str) -> dict[str, Any]:
 
 
 def usual_metrics(results: dict[str, Any]) -> list[str]:
-    """The metrics that papers report, or all where there is none of those."""
+    """The metrics that papers report, or all where there is none of those.
+
+    Raises:
+        ConfigError: there are no metrics at all.
+    """
+    if not results['clean']:
+        raise ConfigError(
+            'the evaluation gave no metrics, as mmdet does where nothing at all is '
+            'detected: there is nothing to compare with'
+        )
     found = [metric for metric in _USUAL_METRICS if metric in results['clean']]
     return found or list(results['clean'])

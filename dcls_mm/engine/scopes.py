@@ -5,13 +5,14 @@ Each has a test script of its own, with options of the same names; the table
 """
 
 import os
-from copy import deepcopy
+from copy import copy, deepcopy
 from typing import Callable, NamedTuple
 
 import matplotlib
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 from .config_checks import ConfigError
+from .config_tree import innermost_datasets
 
 # mmdet's configs come without test-time augmentation. This is a plain one: the
 # image and its mirror image.
@@ -34,13 +35,6 @@ _BOX_TTA_META = (
 )
 
 
-def innermost_dataset(dataset: ConfigDict) -> ConfigDict:
-    """Returns the dataset inside all wrappers, such as RepeatDataset."""
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
-
-
 def _default_box_tta(cfg: Config) -> list[str]:
     heads = {
         'model.mask_head': cfg.model.get('mask_head'),
@@ -58,12 +52,11 @@ def _default_box_tta(cfg: Config) -> list[str]:
         cfg.tta_model = _BOX_TTA_MODEL
         notices.append(f'--tta: the config has no tta_model; takes {_BOX_TTA_MODEL}')
     if 'tta_pipeline' not in cfg:
-        *transforms, pack = deepcopy(
-            innermost_dataset(cfg.test_dataloader.dataset).pipeline
-        )
-        pack.meta_keys = _BOX_TTA_META
-        flips = {'type': 'TestTimeAug', 'transforms': [_BOX_TTA_FLIPS, [pack]]}
-        cfg.tta_pipeline = [*transforms, flips]
+        for dataset in innermost_datasets(cfg.test_dataloader.dataset).values():
+            *transforms, pack = deepcopy(dataset['pipeline'])
+            pack['meta_keys'] = _BOX_TTA_META
+            flips = {'type': 'TestTimeAug', 'transforms': [_BOX_TTA_FLIPS, [pack]]}
+            dataset['pipeline'] = [*transforms, flips]
         notices.append(
             '--tta: the config has no tta_pipeline; adds the mirror image of each'
         )
@@ -139,14 +132,18 @@ SCOPES: dict[str, Scope] = {
 def use_tta(cfg: Config) -> list[str]:
     """Makes ``cfg`` test with augmentation, and returns what to log about it."""
     notices = SCOPES[cfg.default_scope].default_tta(cfg)
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    innermost_dataset(cfg.test_dataloader.dataset).pipeline = cfg.tta_pipeline
+    model = copy(cfg.tta_model)  # unlike ** it leaves classes to be written by name
+    model['module'] = cfg.model
+    cfg.model = model
+    if 'tta_pipeline' in cfg:
+        for dataset in innermost_datasets(cfg.test_dataloader.dataset).values():
+            dataset['pipeline'] = cfg.tta_pipeline
     return notices
 
 
 def use_visualization(cfg: Config, show: bool, show_dir: str, wait_time: float) -> None:
     """Makes ``cfg`` draw the predictions, in windows or into ``show_dir``."""
-    hook = cfg.get('default_hooks', {}).get('visualization')
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
     if not hook:
         raise ConfigError(
             '--show and --show-dir need a default_hooks.visualization in the config, '

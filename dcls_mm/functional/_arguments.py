@@ -3,7 +3,7 @@
 import math
 import numbers
 import operator
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Union
 
 IntOrTuple = Union[int, tuple[int, ...]]
@@ -54,6 +54,12 @@ def as_float(
     if not math.isfinite(value) or not minimum <= value <= maximum:
         raise ValueError(f'{name} must be {_range(minimum, maximum)}, got {value!r}')
     return float(value)
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raise a ValueError unless ``value`` is one of some names."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f'{name} must be one of {list(choices)}, got {value!r}')
 
 
 def _range(minimum: float, maximum: float) -> str:

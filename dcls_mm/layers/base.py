@@ -6,8 +6,14 @@ from typing import Optional, Union
 import torch
 from torch import Tensor, nn
 
-from ..functional._arguments import IntOrTuple, as_int, as_tuple
-from ..functional._torch import is_compiling
+from ..functional._arguments import (
+    IntOrTuple,
+    as_bool,
+    as_int,
+    as_tuple,
+    check_choice,
+)
+from ..functional._torch import is_compiling, transforms_active
 from ..functional.backends import BACKENDS
 from ..functional.convolution import (
     check_input,
@@ -15,18 +21,20 @@ from ..functional.convolution import (
     convolve_checked,
     padding_sides,
 )
+from .noted import NotedState
 from .shared import SharedParameters
 
 
-class ConstructedConvNd(SharedParameters):
+class ConstructedConvNd(SharedParameters, NotedState):
     """A convolution whose kernel a subclass makes from its parameters.
 
     Subclasses set ``ndim``, make their parameters, then the bias by
     :meth:`register_bias`, and give :meth:`kernel`.
-    In evaluation without gradients the kernel is made once and kept until a parameter
-    is replaced or written in place, or the module is moved, converted or switched by
-    ``train()`` or ``eval()``. (A write through ``parameter.data`` leaves no trace that
-    torch tells of: call ``eval()`` again after one.)
+    In evaluation without gradients the kernel is made once and kept until an attribute,
+    a parameter or a buffer of the layer, or of a module inside it, is replaced or
+    written in place, or the module is moved, converted or switched by ``train()`` or
+    ``eval()``. (A write in place through ``parameter.data`` leaves no trace that torch
+    tells of: call ``eval()`` again after one.)
 
     Args:
         extent: taps of the kernel an axis, (ndim,).
@@ -80,10 +88,8 @@ class ConstructedConvNd(SharedParameters):
         )
         check_padding_mode(padding_mode)
         self.padding_mode = padding_mode
-        if backend is not None and backend not in BACKENDS:
-            raise ValueError(
-                f'backend must be None or one of {list(BACKENDS)}, got {backend!r}'
-            )
+        if backend is not None:
+            check_choice('backend', backend, BACKENDS)
         self.backend = backend
         self._kept_kernel = None
 
@@ -94,7 +100,7 @@ class ConstructedConvNd(SharedParameters):
         parameters by their order.
         """
         parameter = None
-        if bias:
+        if as_bool('bias', bias):
             parameter = nn.Parameter(
                 torch.empty(self.out_channels, device=device, dtype=dtype)
             )
@@ -146,13 +152,26 @@ class ConstructedConvNd(SharedParameters):
         # A compiled graph would not see that a parameter has changed.
         if self.training or torch.is_grad_enabled() or is_compiling():
             return self.kernel()
-        parameters = list(self.parameters())
-        # Inference tensors count no writes; they can't be trained either.
-        state = [(id(p), p.is_inference() or p._version) for p in parameters]
-        if self._kept_kernel is None or self._kept_kernel[0] != state:
-            # The parameters are kept too, lest a new one takes an old one's id.
-            self._kept_kernel = state, self.kernel().contiguous(), parameters
+        made_from = self._made_from()
+        tensors = [thing for thing in made_from if isinstance(thing, Tensor)]
+        if not all(map(_tells_of_writes, tensors)) or transforms_active(*tensors):
+            return self.kernel()
+        if self._kept_kernel is None or self._kept_kernel[0] != _state(made_from):
+            kernel = self.kernel().contiguous()
+            made_from = self._made_from()
+            # What it is made from is kept too, lest a new thing takes an old one's id.
+            self._kept_kernel = _state(made_from), kernel, made_from
         return self._kept_kernel[1]
+
+    def _made_from(self) -> list:
+        """The attributes, parameters and buffers of this module and those inside it."""
+        things = []
+        for module in self.modules():
+            attributes = vars(module)
+            things += (v for k, v in attributes.items() if k != '_kept_kernel')
+            things += attributes['_parameters'].values()
+            things += attributes['_buffers'].values()
+        return things
 
     def train(self, mode: bool = True):
         self._kept_kernel = None
@@ -163,7 +182,7 @@ class ConstructedConvNd(SharedParameters):
         return super()._apply(*args, **kwargs)
 
     def __getstate__(self) -> dict:
-        return {**super().__getstate__(), '_kept_kernel': None}
+        return {**vars(self), '_kept_kernel': None}
 
     def extra_repr(self) -> str:
         parts = [
@@ -181,3 +200,21 @@ class ConstructedConvNd(SharedParameters):
         ]
         parts += [f'{k}={v!r}' for k, v, default in optional if v != default]
         return ', '.join(parts)
+
+
+def _state(things: list) -> list:
+    """What differs once one of ``things`` is another, or a tensor is written to."""
+    return [
+        (id(thing), thing._version, thing.data_ptr())
+        if isinstance(thing, Tensor)
+        else id(thing)
+        for thing in things
+    ]
+
+
+def _tells_of_writes(tensor: Tensor) -> bool:
+    """Whether torch counts the writes to a tensor, and has it in a memory of its own.
+
+    Not so for inference tensors, and for what stands in for a tensor.
+    """
+    return type(tensor) in (Tensor, nn.Parameter) and not tensor.is_inference()

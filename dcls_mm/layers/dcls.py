@@ -7,7 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from ..functional import INTERPOLATIONS, construct_kernel, sampled_convolution
-from ..functional._arguments import IntOrTuple, as_int
+from ..functional._arguments import (
+    IntOrTuple,
+    as_bool,
+    as_float,
+    as_int,
+    check_choice,
+)
 from ..functional.interpolation import NORMALIZATION_EPS, interpolation_name
 from .base import ConstructedConvNd
 from .geometry import grown_padding, layer_geometry
@@ -39,6 +45,7 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         interpolation: 'bilinear' ('v0'), 'triangle' ('v1'), 'max' or 'gauss'.
         position_axes: the spatial axis that each row of P stands for; by default all
             axes in order. ``(1,)`` learns columns only, ``(1, 0)`` puts columns first.
+            Giving it also tells what P's rows are in a state_dict without metadata.
         per_output_positions: False shares the positions among the output channels.
         formulation: 'construct' builds the kernel and convolves with it; 'sample'
             samples the input at the positions (bilinear only), with memory that does
@@ -121,16 +128,23 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
             backend=backend,
         )
         self.position_axes = geometry.position_axes
+        self.axes_given = position_axes is not None
         self.dense_axes = geometry.dense_axes
         if kernel_count is None:
             kernel_count = math.prod(self.kernel_size[i] for i in self.position_axes)
         self.kernel_count = as_int('kernel_count', kernel_count, minimum=1)
         self.interpolation = interpolation_name(interpolation)
-        self.per_output_positions = per_output_positions
+        self.per_output_positions = as_bool(
+            'per_output_positions', per_output_positions
+        )
         self.formulation = formulation
-        self.integer_positions = integer_positions
+        self.integer_positions = as_bool('integer_positions', integer_positions)
         self.initial_positions = initial_positions
         self.initial_sigma = initial_sigma
+        if initial_sigma is not None:
+            as_float('initial_sigma', initial_sigma)
+        as_bool('learn_positions', learn_positions)
+        as_bool('learn_sigma', learn_sigma)
         self._check_choices(learn_sigma)
 
         shape = self.element_shape
@@ -282,14 +296,8 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         return weight.flatten(2), positions
 
     def _check_choices(self, learn_sigma: bool) -> None:
-        for name, table in (
-            ('formulation', FORMULATIONS),
-            ('initial_positions', INITIAL_POSITIONS),
-        ):
-            if getattr(self, name) not in table:
-                raise ValueError(
-                    f'{name} must be one of {list(table)}, got {getattr(self, name)!r}'
-                )
+        check_choice('formulation', self.formulation, FORMULATIONS)
+        check_choice('initial_positions', self.initial_positions, INITIAL_POSITIONS)
         has_sigma = INTERPOLATIONS[self.interpolation].has_sigma
         if not has_sigma and (self.initial_sigma is not None or not learn_sigma):
             raise ValueError(

@@ -1,13 +1,13 @@
 """Convolutions whose kernel is a network of the coordinates, with a learned size."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor, nn
 
-from ..functional._arguments import IntOrTuple, as_int
+from ..functional._arguments import IntOrTuple, as_bool, as_float
 from ..functional._torch import is_compiling, transforms_active, without_autocast
 from ..functional.continuous import (
     gaussian_profile,
@@ -16,16 +16,25 @@ from ..functional.continuous import (
     taps_within,
 )
 from .base import ConstructedConvNd
+from .flex_arguments import (
+    check_odd,
+    checked_threshold,
+    checked_width,
+    flex_extent,
+)
 from .geometry import grown_padding, layer_geometry
 from .kernel_nets import MAGNet, build_kernel_net
+from .noted import other_extent
 
 # The published initial width of the mask, and how much wider the centres of the
 # network's filters are spread.
 MASK_WIDTH = 0.075
 SPREAD = 1.667
 
-# Extents by name, from the length of the input.
-EXTENTS = {'full': lambda size: 2 * size - 1, 'same': lambda size: size}
+# Of a kernel, at which its network is evaluated at once: 4096 x 4096.
+MAX_TAPS = 2**24
+
+_CAUSAL = {True: "with padding 'causal'", False: "without padding 'causal'"}
 
 
 class FlexConvNd(ConstructedConvNd):
@@ -101,7 +110,7 @@ class FlexConvNd(ConstructedConvNd):
                 "padding 'causal' needs 1 axis and padding_mode 'zeros', got "
                 f'{self.ndim} and {padding_mode!r}'
             )
-        extent = _extent(dilated_kernel_size, input_size, causal)
+        extent = flex_extent(dilated_kernel_size, input_size, causal)
         if kernel_size is None and extent is None:
             raise ValueError(
                 'kernel_size may be left out only where dilated_kernel_size is given'
@@ -115,7 +124,7 @@ class FlexConvNd(ConstructedConvNd):
             None,
         )
         if not causal:
-            _check_odd(geometry.extent)
+            check_odd(geometry.extent)
             padding = grown_padding(padding, geometry)
         super().__init__(
             in_channels,
@@ -132,9 +141,10 @@ class FlexConvNd(ConstructedConvNd):
         self.causal = causal
         self.trained_extent = self.extent
         self.trained_padding = 'causal' if causal else self.padding
-        self.crop_threshold = _checked_threshold(crop_threshold)
-        self.initial_width = _checked_width(mask_width, self.ndim)
+        self.crop_threshold = checked_threshold(crop_threshold)
+        self.initial_width = checked_width(mask_width, self.ndim)
         self.initial_mean = 1.0 if self.causal else 0.0
+        as_bool('learn_mask', learn_mask)
         if self.initial_width is None:
             if not learn_mask:
                 raise ValueError(
@@ -176,14 +186,21 @@ class FlexConvNd(ConstructedConvNd):
         Extent and padding change along.
 
         Raises:
-            ValueError: it is not positive, or padding can't change along.
+            ValueError, TypeError: it is no positive number, makes more than 2^24 taps,
+                or padding can't change along.
         """
-        if not 0 < resolution < math.inf:
+        if as_float('resolution', resolution) <= 0:
             raise ValueError(f'resolution must be a positive number, got {resolution}')
         extent = tuple(
             taps_within(2.0, size, resolution, self.causal)
             for size in self.trained_extent
         )
+        if math.prod(extent) > MAX_TAPS:
+            raise ValueError(
+                f'resolution {resolution} and dilated_kernel_size '
+                f'{self.trained_extent} make a kernel of {extent}, more than '
+                f'{MAX_TAPS} taps'
+            )
         padding = self.trained_padding
         if not isinstance(padding, str):
             padding = tuple(
@@ -196,7 +213,6 @@ class FlexConvNd(ConstructedConvNd):
                     f'the padding {self.trained_padding} to shrink along'
                 )
         self.resolution, self.extent, self.padding = resolution, extent, padding
-        self._kept_kernel = None
 
     def kernel(self) -> Tensor:
         """The kernel, (*kernel_channels, *taps), without what the mask crops.
@@ -221,6 +237,23 @@ class FlexConvNd(ConstructedConvNd):
             if self.mask_width is not None:
                 kernel = kernel * self._mask(axes, zero_cropped=fixed)
             return kernel.to(weight.dtype)
+
+    def notes(self) -> dict[str, Any]:
+        """The extent over which the kernel is stretched, and from where."""
+        return {'extent': self.trained_extent, 'causal': self.causal}
+
+    def misreading(
+        self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]
+    ) -> Optional[str]:
+        """See the base."""
+        key = f'{prefix}net.output.weight'
+        causal = notes.get('causal', self.causal)
+        if causal is not self.causal:
+            return (
+                f'{key}: the state_dict is of a layer {_CAUSAL[causal is True]}, this '
+                f'one is built {_CAUSAL[self.causal]}'
+            )
+        return other_extent(key, notes.get('extent'), self.trained_extent)
 
     def padding_sides(self, kernel: Tensor) -> list[tuple[int, int]]:
         """See the base; a causal kernel has all of its padding before."""
@@ -330,58 +363,3 @@ class FlexConv2d(FlexConvNd):
     """:class:`FlexConvNd` over (batch, channels, height, width)."""
 
     ndim = 2
-
-
-def _extent(
-    size: Optional[Union[IntOrTuple, str]], input_size: Optional[int], causal: bool
-) -> Optional[IntOrTuple]:
-    """The argument dilated_kernel_size in taps."""
-    if not isinstance(size, str):
-        if input_size is not None:
-            raise ValueError(
-                "input_size is for dilated_kernel_size 'full' or 'same', got "
-                f'{input_size} with {size!r}'
-            )
-        return size
-    if size not in EXTENTS:
-        raise ValueError(
-            f'dilated_kernel_size must be numbers of taps or one of {list(EXTENTS)}, '
-            f'got {size!r}'
-        )
-    if input_size is None:
-        raise ValueError(f'dilated_kernel_size {size!r} needs input_size, in pixels')
-    if causal and size == 'full':
-        raise ValueError(
-            "padding 'causal' reads no more than the input before a sample: take "
-            "dilated_kernel_size 'same'"
-        )
-    return EXTENTS[size](as_int('input_size', input_size, minimum=1))
-
-
-def _check_odd(extent: tuple[int, ...]) -> None:
-    if any(size % 2 == 0 for size in extent):
-        raise ValueError(
-            'dilated_kernel_size (or dilation * (kernel_size - 1) + 1, or input_size '
-            "for 'same') must be odd, for a middle tap at 0, or padding 'causal', got "
-            f'{extent}'
-        )
-
-
-def _checked_threshold(value: Optional[float]) -> Optional[float]:
-    if value is not None and not 0 < value < 1:
-        raise ValueError(f'crop_threshold must be in (0, 1), or None, got {value}')
-    return value
-
-
-def _checked_width(
-    value: Optional[Union[float, tuple[float, ...]]], ndim: int
-) -> Optional[tuple[float, ...]]:
-    if value is None:
-        return None
-    widths = tuple(value) if isinstance(value, Iterable) else (value,) * ndim
-    if len(widths) != ndim or not all(0 < width < math.inf for width in widths):
-        raise ValueError(
-            f'mask_width must be one positive number or {ndim} of them, or None for no '
-            f'mask, got {value}'
-        )
-    return widths

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..functional._arguments import as_int
+from ..functional._arguments import as_bool, as_float, as_int
 from .shared import SharedParameters
 
 
@@ -186,11 +186,11 @@ class MAGNet(KernelNet):
         rotated: bool = False,
     ):
         super().__init__(axes, out_features, hidden_channels, num_layers)
-        if input_scale <= 0:
+        if as_float('kernel_net.input_scale', input_scale) <= 0:
             raise ValueError(
                 f'kernel_net.input_scale must be positive, got {input_scale}'
             )
-        if rotated and axes != 2:
+        if as_bool('kernel_net.rotated', rotated) and axes != 2:
             raise ValueError(
                 f'kernel_net.rotated needs 2 axes to turn, the layer has {axes}'
             )
@@ -250,7 +250,7 @@ class SIREN(KernelNet):
         omega_0: float = 30.0,
     ):
         super().__init__(axes, out_features, hidden_channels, num_layers)
-        if omega_0 <= 0:
+        if as_float('kernel_net.omega_0', omega_0) <= 0:
             raise ValueError(f'kernel_net.omega_0 must be positive, got {omega_0}')
         self.omega_0 = omega_0
         bound = math.sqrt(6 / hidden_channels) / omega_0
@@ -310,9 +310,9 @@ def build_kernel_net(
     Raises:
         ValueError, TypeError: no such network, or arguments that it doesn't take.
     """
-    options = {'type': cfg} if isinstance(cfg, str) else dict(cfg)
+    options = dict(cfg) if isinstance(cfg, dict) else {'type': cfg}
     name = options.pop('type', None)
-    if name not in KERNEL_NETS:
+    if not isinstance(name, str) or name not in KERNEL_NETS:
         raise ValueError(
             f'kernel_net must name one of {list(KERNEL_NETS)}, or be a dict with one '
             f'as type, got {cfg!r}'

@@ -1,24 +1,31 @@
 """The positions and sigmas of a layer: how they start, move, freeze and load."""
 
-from typing import Optional
+from collections.abc import Mapping
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 
 from ..functional import INTERPOLATIONS
+from ..functional._arguments import as_float
+from ..functional.interpolation import ALIASES
 from .geometry import published_axes
+from .noted import NotedState, as_noted, other_extent
 
 # Standard deviation of the published initial positions, in pixels.
 POSITION_STD = 0.5
 
 
-class LearnedPositions(nn.Module):
+class LearnedPositions(NotedState):
     """What layers with positions share.
 
     A subclass has the attributes ``ndim``, ``extent``, ``kernel_size``, ``dilation``,
     ``kernel_count``, ``interpolation`` and ``position_axes``, the spatial axis of each
-    row of its parameters ``P`` and ``SIG`` (None without sigma).
+    row of its parameters ``P`` and ``SIG`` (None without sigma); ``axes_given`` says
+    whether somebody has named these axes.
     """
+
+    axes_given = False
 
     P: nn.Parameter
     SIG: Optional[nn.Parameter]
@@ -47,22 +54,29 @@ class LearnedPositions(nn.Module):
         """Learn sigma no further; set it to ``value``, in pixels, if one is given.
 
         Raises:
-            ValueError: the interpolation has no sigma.
+            ValueError, TypeError: the interpolation has no sigma, or ``value`` is not
+                a finite number.
         """
         if self.SIG is None:
             raise ValueError(
                 f'interpolation {self.interpolation!r} has no sigma to fix'
             )
-        _freeze(self.SIG)
         if value is not None:
-            nn.init.constant_(self.SIG, value)
+            nn.init.constant_(self.SIG, as_float('value', value))
+        _freeze(self.SIG)
 
     def share_positions(self, other: 'LearnedPositions') -> None:
         """Use the position (and sigma) parameters of another layer as one's own.
 
         Raises:
+            TypeError: ``other`` is no layer with positions.
             ValueError: the layers' positions are of different shape or meaning.
         """
+        if not isinstance(other, LearnedPositions):
+            raise TypeError(
+                'positions can be shared with a layer that has some, such as '
+                f'DCLSConv2d, got {type(other).__name__}'
+            )
         for name in ('extent', 'interpolation', 'position_axes'):
             if getattr(self, name) != getattr(other, name):
                 raise ValueError(
@@ -81,41 +95,105 @@ class LearnedPositions(nn.Module):
         order = sorted(range(len(rows)), key=self.position_axes.__getitem__)
         return rows if order == list(range(len(rows))) else rows[order]
 
-    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        metadata = getattr(destination, '_metadata', {}).get(prefix[:-1])
-        if metadata is not None:
-            metadata['position_axes'] = self.position_axes
+    def notes(self) -> dict[str, Any]:
+        """Without these P can't be read."""
+        return {
+            'position_axes': self.position_axes,
+            'extent': self.extent,
+            'interpolation': self.interpolation,
+        }
 
-    def _load_from_state_dict(
-        self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors
-    ) -> None:
+    def misreading(
+        self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]
+    ) -> Optional[str]:
+        """See the base.
+
+        A state_dict that notes nothing, as of a plain dict or safetensors, could be of
+        the published package. Where that has P's rows in another order, only a layer
+        whose ``position_axes`` were given takes it.
+        """
         if self.SIG is None and f'{prefix}SIG' in state_dict:
-            errors.append(
+            return (
                 f'{prefix}SIG: the state_dict is of a layer with sigma (interpolation '
                 f"'max' or 'gauss'), this one is {self.interpolation!r}"
             )
-        saved = self._saved_axes(local_metadata)
-        if f'{prefix}P' in state_dict and saved not in (None, self.position_axes):
-            errors.append(
-                f'{prefix}P: in the state_dict its rows stand for the spatial axes '
-                f'{saved}, here for {self.position_axes}; if it is of the published '
-                'package, convert it with dcls_mm.conversion.from_published'
-            )
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing, unexpected, errors
+        if f'{prefix}P' not in state_dict:
+            return None
+        return (
+            self._other_axes(f'{prefix}P', notes)
+            or self._other_interpolation(f'{prefix}P', notes.get('interpolation'))
+            or other_extent(f'{prefix}P', notes.get('extent'), self.extent)
         )
 
-    def _saved_axes(self, metadata: dict) -> Optional[tuple[int, ...]]:
-        """The axes of a state_dict's P, None where its metadata don't tell.
+    def _load_from_state_dict(self, *arguments) -> None:
+        before = {name: getattr(self, name) for name in ('P', 'SIG')}
+        super()._load_from_state_dict(*arguments)
+        for name, old in before.items():
+            if getattr(self, name) is not old:
+                setattr(self, name, _assigned(old, getattr(self, name)))
 
-        The published package's layers save torch's default version, 1, and no axes.
-        """
-        if 'position_axes' in metadata:
-            return tuple(metadata['position_axes'])
-        if metadata.get('version') == 1 and len(self.position_axes) == self.ndim:
-            return published_axes(self.interpolation, self.ndim)
-        return None
+    def _other_axes(self, key: str, notes: Mapping[str, Any]) -> Optional[str]:
+        published = self.position_axes
+        if len(published) == self.ndim:
+            published = published_axes(self.interpolation, self.ndim)
+        saved = as_noted(notes.get('position_axes'))
+        if saved is None and notes.get('version') == 1:
+            # The published package's layers save torch's default version and no axes.
+            saved = published
+        if saved == self.position_axes:
+            return None
+        convert = 'convert it with dcls_mm.conversion.from_published (in a Pretrained '
+        convert += f'init_cfg: version={_version(self.interpolation)!r})'
+        if saved is not None:
+            return (
+                f'{key}: in the state_dict its rows stand for the spatial axes {saved},'
+                f' here for {self.position_axes}; if it is of the published package, '
+                + convert
+            )
+        if self.axes_given or published == self.position_axes:
+            return None
+        return (
+            f'{key}: the state_dict has no metadata (a plain dict keeps none), which '
+            f'tell the spatial axes of its rows: {self.position_axes}, as in dcls_mm, '
+            f'or {published}, as in the published package. If it is of dcls_mm, build '
+            f'the layer with position_axes={self.position_axes}, which says so; if it '
+            f'is published, {convert}'
+        )
+
+    def _other_interpolation(self, key: str, saved: Any) -> Optional[str]:
+        own = INTERPOLATIONS[self.interpolation]
+        if saved in (None, self.interpolation):
+            return None
+        if own.two_taps and saved in INTERPOLATIONS and INTERPOLATIONS[saved].two_taps:
+            return None
+        return (
+            f'{key}: the state_dict is of interpolation {saved!r}, the layer of '
+            f'{self.interpolation!r}: build it with interpolation={saved!r}'
+        )
+
+
+@torch.no_grad()
+def _assigned(old: nn.Parameter, new: nn.Parameter) -> nn.Parameter:
+    """The parameter for a layer where load_state_dict(assign=True) has set ``new``.
+
+    It sets one of its own in each layer that shared ``old``; and those of a state_dict
+    in which layers share theirs lie in one memory, also where they are not to be shared
+    here. So the first becomes a copy, and the others the same.
+    """
+    shared = getattr(old, '_assigned', None)
+    if shared is None or shared.device != new.device or not _equal(shared, new):
+        shared = old._assigned = nn.Parameter(new.clone(), new.requires_grad)
+    return shared
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.is_meta or torch.equal(one, other)
+
+
+def _version(interpolation: str) -> str:
+    """The published package's name for an interpolation."""
+    names = {name: alias for alias, name in ALIASES.items()}
+    return names.get(interpolation, interpolation)
 
 
 def _freeze(parameter: nn.Parameter) -> None:

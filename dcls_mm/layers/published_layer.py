@@ -1,6 +1,7 @@
 """What the layers of the published `dcls` package share, under its names."""
 
-from typing import Optional, Union
+from collections.abc import Mapping
+from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -244,24 +245,23 @@ class PublishedLayer(DCLSConvNd):
     def _computes_as_published(self) -> bool:
         return not any(published_shifts(self.interpolation, self.dilated_kernel_size))
 
-    def _load_from_state_dict(
-        self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors
-    ) -> None:
+    def misreading(
+        self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]
+    ) -> Optional[str]:
+        """See the base; also what the published layer computes otherwise."""
         published = (
             f'{prefix}P' in state_dict
-            and local_metadata.get('version') == 1
-            and 'position_axes' not in local_metadata
+            and notes.get('version') == 1
+            and 'position_axes' not in notes
         )
         if published and not self._computes_as_published():
-            errors.append(
+            return (
                 f'{prefix}P: the state_dict is of the published package, whose '
                 f'{type(self).__name__} of version {self.version!r} and extent '
                 f'{self.extent} computes something else with it; convert it with '
                 f'dcls_mm.conversion.from_published for a DCLSConv{self.ndim}d'
             )
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing, unexpected, errors
-        )
+        return super().misreading(state_dict, prefix, notes)
 
 
 def _can_be_compared(value: Tensor) -> bool:

@@ -47,6 +47,7 @@ def draw_kernels(kernels: Mapping[str, torch.Tensor], columns: int = 8) -> np.nd
                 f'kernels[{name!r}] must have shape (channels, 1, height, width), '
                 f'got {tuple(kernel.shape)}'
             )
+    columns = min(columns, max(map(len, kernels.values())))
     figure = new_figure(max(1.2 * columns + 1.4, 6), max(1.35 * len(kernels) + 0.6, 3))
     axes = figure.subplots(len(kernels), columns, squeeze=False)
     for row, (name, kernel) in zip(axes, kernels.items()):

@@ -107,6 +107,7 @@ def draw_movement(
     """
     _check_tracks(tracks, steps)
     last = _planar(tracks[-1])
+    columns = min(columns, max(len(layer.positions) for layer in last.values()))
     figure = new_figure(max(2.1 * columns + 0.6, 6), 2.2 * len(last) + 0.9)
     axes = figure.subplots(len(last), columns, squeeze=False)
     for row, (name, layer) in zip(axes, last.items()):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import assert_close
 from mmengine.registry import MODELS, DefaultScope
-from torch import nn
+from torch import distributed, nn
 
 import dcls_mm  # noqa: F401
 from dcls_mm.backbones import ConvNeXtDCLS
@@ -152,6 +152,76 @@ def test_outputs_and_norms_follow_out_indices():
     outputs = backbone(torch.randn(1, 3, 32, 32))
     assert [y.shape[1] for y in outputs] == [12, 24]
     assert not hasattr(backbone, 'norm0')
+
+
+@pytest.mark.parametrize(
+    ('out_indices', 'stages'),
+    [(-1, (3,)), (2, (2,)), ([0, -2], (0, 2)), ((0, 1, 2), (0, 1, 2)), (0, (0,))],
+)
+def test_stages_that_give_nothing_are_not_built(out_indices, stages):
+    """Under DDP their parameters would get no gradient, which is an error."""
+    backbone = small(out_indices=out_indices)
+    assert backbone.out_indices == stages
+    outputs = backbone(torch.randn(1, 3, 32, 32))
+    assert [y.shape[1] for y in outputs] == [SMALL['dims'][stage] for stage in stages]
+    torch.autograd.backward(outputs, [torch.randn_like(y) for y in outputs])
+    assert all(p.grad is not None for p in backbone.parameters())
+    # What there is has the keys and values of the whole backbone.
+    whole = small(out_indices=stages if stages[-1] == 3 else (*stages, 3))
+    whole.load_state_dict(backbone.state_dict(), strict=False)
+    expected = whole(torch.ones(1, 3, 32, 32))
+    for output, other in zip(backbone(torch.ones(1, 3, 32, 32)), expected):
+        assert_close(output, other)
+
+
+def test_ddp_trains_on_some_outputs():
+    """What gives no output has no parameters that DDP could wait for."""
+    distributed.init_process_group(
+        'gloo', store=distributed.HashStore(), rank=0, world_size=1
+    )
+    try:
+        backbone = nn.parallel.DistributedDataParallel(small(out_indices=(0, 1, 2)))
+        for _ in range(3):  # the second step would be an error
+            sum(y.sum() for y in backbone(torch.randn(1, 3, 32, 32))).backward()
+    finally:
+        distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ('depths', 'out_indices', 'layers'),
+    [
+        # By threes: two layers of the third stage, the last one has layer 6.
+        ([1, 1, 6, 1], -1, {(0, 0): 1, (1, 0): 2, (2, 2): 3, (2, 3): 4, (3, 0): 6}),
+        ([1, 1, 6, 1], (0, 1, 2), {(1, 0): 2, (2, 2): 3, (2, 5): 4}),
+        ([1, 1, 6], -1, {(0, 0): 1, (1, 0): 2, (2, 0): 6, (2, 5): 6}),
+        ([2, 2], -1, {(0, 1): 1, (1, 1): 6}),
+        ([2], -1, {(0, 0): 6}),
+        ([1, 1, 4, 4, 1], -1, {(2, 3): 4, (3, 0): 5, (3, 3): 6, (4, 0): 6}),
+    ],
+)
+def test_depth_of_parameters(depths, out_indices, layers):
+    dims = [4] * len(depths)
+    backbone = small(arch=dict(depths=depths, dims=dims), out_indices=out_indices)
+    for (stage, block), layer in layers.items():
+        name = f'stages.{stage}.{block}.norm.weight'
+        assert backbone.layer_id(name, 6, 'layer_wise') == layer
+        assert backbone.layer_id(name, 6, 'stage_wise') == stage + 1
+        before = backbone.layer_id(f'downsample_layers.{stage}.1.bias', 6, 'layer_wise')
+        first = backbone.layer_id(f'stages.{stage}.0.gamma', 6, 'layer_wise')
+        assert before == (0 if stage == 0 else first)
+    assert backbone.layer_id('norm0.weight', 6, 'layer_wise') == 7
+
+
+@pytest.mark.parametrize('out_indices', [0, 2, (1, 3)])
+def test_least_size(out_indices):
+    """A pixel of the last stage needs so many, no more and no less."""
+    backbone = small(out_indices=out_indices)
+    least = backbone.least_size
+    assert least == 4 * 2 ** backbone.out_indices[-1]
+    assert backbone(torch.randn(1, 3, least, least + 3))[-1].shape[2:] == (1, 1)
+    for size in ((least - 1, 64), (64, least - 1), (0, 64)):
+        with pytest.raises(ValueError, match=f'at least {least} x {least} pixels, .*3'):
+            backbone(torch.randn(1, 3, *size))
 
 
 def test_frozen_stages_stay_frozen():

@@ -1,12 +1,18 @@
 """Loading weights into the backbone: the forms of files, and what doesn't fit."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from conftest import assert_close
+from mmengine.runner import load_checkpoint
 
 import dcls_mm  # noqa: F401
-from dcls_mm.backbones import ConvNeXtDCLS
+from dcls_mm.backbones import ConvNeXtDCLS, ReplacedConvBackbone
 from dcls_mm.conversion import to_published
+from dcls_mm.engine.checkpoint import CheckpointError
+from dcls_mm.engine.checkpoint_hooks import load_matching
+from dcls_mm.engine.models import read_checkpoint
 
 SMALL = dict(depths=[1, 2], dims=[8, 12])
 
@@ -119,28 +125,201 @@ def test_unshared_positions_load_where_they_are_not_shared(tmp_path):
     assert_close(loaded['stages.1.1.dwconv.P'], source['stages.1.1.dwconv.P'])
 
 
+@pytest.mark.parametrize('as_list', [False, True])
+def test_a_second_call_keeps_what_was_trained(tmp_path, source, as_list, monkeypatch):
+    """mmengine's habit: it warns, and does nothing."""
+    torch.save(source, tmp_path / 'weights.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'))
+    backbone = build(init_cfg=[init_cfg] if as_list else init_cfg)
+    backbone.init_weights()
+    key = 'stages.0.0.norm.weight'
+    torch.nn.init.constant_(backbone.stages[0][0].norm.weight, 7.0)
+    backbone.init_weights()
+    assert backbone.state_dict()[key].unique().tolist() == [7.0]
+    assert_close(backbone.norm0.weight, source['norm0.weight'])
+
+
+def test_a_second_call_of_a_replaced_backbone(tmp_path, source):
+    torch.save(source, tmp_path / 'weights.pth')
+    cfg = dict(type='DCLSConv2d', kernel_count=34, dilated_kernel_size=17)
+    backbone = replaced(depthwise_cfg=cfg, checkpoint=str(tmp_path / 'weights.pth'))
+    backbone.init_weights()
+    torch.nn.init.constant_(backbone.backbone.norm0.weight, 7.0)
+    backbone.init_weights()
+    assert backbone.backbone.norm0.weight.unique().tolist() == [7.0]
+
+
+def test_what_failed_to_load_is_tried_again(tmp_path, source):
+    file = tmp_path / 'weights.pth'
+    backbone = build(init_cfg=dict(type='Pretrained', checkpoint=str(file)))
+    with pytest.raises(FileNotFoundError):
+        backbone.init_weights()
+    torch.save(source, file)
+    backbone.init_weights()
+    assert_close(backbone.state_dict()['stages.0.0.dwconv.P'], next(positions(source)))
+
+
+def positions(state_dict):
+    return (value for key, value in state_dict.items() if key.endswith('.P'))
+
+
+def test_init_cfg_of_several(tmp_path, source):
+    """The file comes last, whatever its place in the list."""
+    torch.save(source, tmp_path / 'weights.pth')
+    backbone = build(
+        init_cfg=[
+            dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth')),
+            dict(type='Constant', layer='Linear', val=3.0),
+        ]
+    )
+    backbone.init_weights()
+    for key, value in backbone.state_dict().items():
+        assert_close(value, source[key])
+
+
+def test_stages_that_are_not_built_are_listed(tmp_path, source, monkeypatch):
+    from mmengine.logging import MMLogger
+
+    warnings = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text: warnings.append(text))
+    torch.save(source, tmp_path / 'weights.pth')
+    backbone = build_from(tmp_path / 'weights.pth', out_indices=0)
+    assert len(backbone.stages) == 1
+    assert 'not used: downsample_layers.1.0.weight' in warnings[0]
+    third = {**source, 'stages.2.0.gamma': torch.ones(1)}
+    torch.save(third, tmp_path / 'weights.pth')
+    with pytest.raises(ValueError, match=r'not in the model: stages\.2\.0\.gamma'):
+        build_from(tmp_path / 'weights.pth', out_indices=0)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match='nothing.pth'):
         build_from(tmp_path / 'nothing.pth')
 
 
-def test_published_gauss_weights(tmp_path):
-    """Their positions have the columns first: 'version' tells."""
-    gauss = dict(
-        type='DCLSConv2d',
-        kernel_count=5,
-        dilated_kernel_size=7,
-        interpolation='gauss',
-    )
-    source = build(depthwise_cfg=gauss)
-    published = to_published(
-        source.state_dict(), version='gauss', dilated_kernel_size=7
-    )
-    torch.save({'model': dict(published)}, tmp_path / 'weights.pth')
+GAUSS = dict(
+    type='DCLSConv2d', kernel_count=5, dilated_kernel_size=7, interpolation='gauss'
+)
+
+
+def published_gauss(source) -> OrderedDict:
+    return to_published(source.state_dict(), version='gauss', dilated_kernel_size=7)
+
+
+def backbone_of(state_dict) -> OrderedDict:
+    """A detector's state_dict, with the metadata that torch keeps for it."""
+    prefixed = OrderedDict((f'backbone.{k}', v) for k, v in state_dict.items())
+    prefixed._metadata = OrderedDict({'': {'version': 1}})
+    for name, notes in state_dict._metadata.items():
+        prefixed._metadata[f'backbone.{name}'.rstrip('.')] = notes
+    return prefixed
+
+
+# The forms of a file, with or without the metadata of its state_dict.
+FORMS = {
+    'model': lambda weights: {'model': weights},
+    'weights': lambda weights: weights,
+    'detector': lambda weights: {'state_dict': backbone_of(weights)},
+    'no metadata': lambda weights: {'model': dict(weights)},
+    'detector, no metadata': lambda weights: {'state_dict': dict(backbone_of(weights))},
+}
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_published_gauss_weights(tmp_path, form):
+    """Their positions have the columns first: read so, or refused, never otherwise."""
+    source = build(depthwise_cfg=GAUSS)
+    torch.save(FORMS[form](published_gauss(source)), tmp_path / 'weights.pth')
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'))
+    if 'detector' in form:
+        init_cfg['prefix'] = 'backbone.'
+    loaded = build(depthwise_cfg=GAUSS, init_cfg={**init_cfg, 'version': 'gauss'})
+    loaded.init_weights()
     x = torch.randn(1, 3, 32, 32)
-    for version, same in (('gauss', True), (None, False)):
-        loaded = build(depthwise_cfg=gauss, init_cfg={**init_cfg, 'version': version})
-        loaded.init_weights()
-        equal = [torch.equal(y, own) for y, own in zip(loaded(x), source(x))]
-        assert all(equal) is same
+    assert all(torch.equal(y, own) for y, own in zip(loaded(x), source(x)))
+    with pytest.raises(
+        ValueError, match=r"weights.pth: stages.0.0.dwconv.P: .*version='gauss'"
+    ):
+        build(depthwise_cfg=GAUSS, init_cfg=init_cfg).init_weights()
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_own_gauss_weights(tmp_path, form):
+    """They tell their order; where they can't any more, the config may."""
+    source = build(depthwise_cfg=GAUSS)
+    torch.save(FORMS[form](source.state_dict()), tmp_path / 'weights.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'))
+    if 'detector' in form:
+        init_cfg['prefix'] = 'backbone.'
+    cfg = GAUSS
+    if 'no metadata' in form:
+        with pytest.raises(ValueError, match=r'build .* with position_axes=\(0, 1\)'):
+            build(depthwise_cfg=GAUSS, init_cfg=init_cfg).init_weights()
+        cfg = dict(GAUSS, position_axes=(0, 1))
+    else:
+        with pytest.raises(ValueError, match='is of a layer of dcls_mm already'):
+            build(
+                depthwise_cfg=cfg, init_cfg={**init_cfg, 'version': 'gauss'}
+            ).init_weights()
+    loaded = build(depthwise_cfg=cfg, init_cfg=init_cfg)
+    loaded.init_weights()
+    x = torch.randn(1, 3, 32, 32)
+    assert all(torch.equal(y, own) for y, own in zip(loaded(x), source(x)))
+
+
+def replaced(depthwise_cfg=GAUSS, **init_cfg) -> ReplacedConvBackbone:
+    """A replaced backbone inside, as a config builds it."""
+    inner = dict(
+        type='ConvNeXtDCLS',
+        arch=SMALL,
+        out_indices=(0, 1),
+        depthwise_cfg=depthwise_cfg,
+        init_cfg=dict(type='Pretrained', **init_cfg),
+    )
+    layer = dict(type='DCLSConv2d', dilated_kernel_size=4)
+    return ReplacedConvBackbone(inner, layer, name='downsample_layers.1')
+
+
+def load_by_mmengine(path):
+    return load_checkpoint(build(depthwise_cfg=GAUSS), path)
+
+
+def load_by_tools(path):
+    return load_matching(build(depthwise_cfg=GAUSS), read_checkpoint(path), path)
+
+
+@pytest.mark.parametrize('form', ['weights', 'no metadata'])
+@pytest.mark.parametrize(
+    ('load', 'error'),
+    [
+        (load_by_mmengine, RuntimeError),
+        (load_by_tools, CheckpointError),
+        (lambda path: replaced(checkpoint=path).init_weights(), ValueError),
+    ],
+)
+def test_every_way_refuses_published_gauss_weights(tmp_path, load, error, form):
+    """mmengine loads and logs what a layer lists as errors: the layers raise theirs."""
+    source = build(depthwise_cfg=GAUSS)
+    weights = FORMS[form](published_gauss(source))
+    if form == 'no metadata':
+        weights = weights['model']
+    torch.save(weights, tmp_path / 'weights.pth')
+    with pytest.raises(error, match=r'stages\.0\.0\.dwconv\.P.*from_published'):
+        load(str(tmp_path / 'weights.pth'))
+
+
+def test_another_extent_only_on_purpose(tmp_path):
+    """Positions count from the centre: in a larger kernel they are the same ones."""
+    cfg = dict(type='DCLSConv2d', kernel_count=5, dilated_kernel_size=7)
+    source = build(depthwise_cfg=cfg)
+    torch.save(source.state_dict(), tmp_path / 'weights.pth')
+    larger = dict(cfg, dilated_kernel_size=11)
+    message = r'extent \(7, 7\), this one has \(11, 11\).*any_extent=True'
+    with pytest.raises(ValueError, match=message):
+        build_from(tmp_path / 'weights.pth', depthwise_cfg=larger)
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'))
+    loaded = build(depthwise_cfg=larger, init_cfg=dict(init_cfg, any_extent=True))
+    loaded.init_weights()
+    x = torch.randn(1, 3, 32, 32)
+    for output, expected in zip(loaded(x), source(x)):
+        assert_close(output, expected, factor=5)

@@ -102,7 +102,8 @@ def test_plain_weights_on_a_grid(plain, release, interpolation):
     norms = {k: v for k, v in plain.state_dict().items() if k.startswith('norm')}
     head = {k: converted.pop(k) for k in source if k.startswith(('norm', 'head'))}
     assert all(torch.equal(source[key], value) for key, value in head.items())
-    ours.load_state_dict({**converted, **norms})
+    converted.update(norms)
+    ours.load_state_dict(converted)
     assert_same_outputs(ours, plain)
     # The blocks of a stage, which share P here, must have the same.
     first, second = (converted[f'stages.1.{i}.dwconv.P'] for i in range(2))

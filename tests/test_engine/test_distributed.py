@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from scenes import write_demo
 
-from dcls_mm.engine import launch
+from dcls_mm.engine import launch, launchers
 from dcls_mm.engine.checkpoint import load_checkpoint_file
 
 HERE = Path(__file__).resolve().parent
@@ -138,6 +138,6 @@ def test_processes_stay_equal_and_resume(tmp_path):
 def test_sync_bn_is_replaced_by_name(kind):
     model = dict(a=[dict(norm_cfg=dict(type=kind))], b=dict(type=kind, eps=1e-3))
     cfg = Config(dict(model=model))
-    assert launch.replace_sync_bn(cfg.model) == (2 if kind == 'SyncBN' else 0)
+    assert launchers.replace_sync_bn(cfg.model) == (2 if kind == 'SyncBN' else 0)
     assert cfg.model.a[0].norm_cfg.type == cfg.model.b.type == 'BN'
     assert cfg.model.b.eps == 1e-3

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from toy import write_config
+from mmengine.config import Config
+from toy import toy_config, write_config
 
-from dcls_mm.engine import launch
+from dcls_mm.engine import launch, launchers
 from dcls_mm.engine.checkpoint import CheckpointError, MissingCheckpointError
 from dcls_mm.engine.config_checks import ConfigError
 
@@ -195,6 +196,79 @@ def test_strategies_without_a_gpu(config):
         cfg = launch.load_config(path, launcher='pytorch')
         with pytest.raises(ConfigError, match=f'^{key}: .*needs a GPU'):
             launch.build_runner(cfg, [])
+
+
+@pytest.mark.parametrize('launcher', launchers.LAUNCHERS)
+def test_processes_that_no_launcher_started(config, launcher, monkeypatch):
+    monkeypatch.setattr(launchers, 'get_device', lambda: 'cuda')
+    variables, command = launchers.LAUNCHERS[launcher]
+    for name in variables[1:]:
+        monkeypatch.setenv(name, '0')
+    monkeypatch.delenv(variables[0], raising=False)
+    cfg = launch.load_config(config(), launcher=launcher)
+    message = rf'^--launcher {launcher}: the environment has no {variables[0]}; .*by '
+    with pytest.raises(ConfigError, match=message + command):
+        launch.build_runner(cfg, [])
+    monkeypatch.setenv(variables[0], '0')
+    assert launchers.join_processes(cfg) == []
+
+
+def test_sync_bn_by_both_settings_is_replaced_by_both(config, monkeypatch):
+    """mmengine converts all batch norms where the config has a sync_bn."""
+    monkeypatch.setattr(torch.distributed, 'init_process_group', lambda backend: None)
+    for name in launchers.LAUNCHERS['pytorch'][0]:
+        monkeypatch.setenv(name, '0')
+    model = {'type': 'ToyModel', 'norm_cfg': {'type': 'SyncBN'}}
+    for changes in ({'sync_bn': 'torch'}, {'model': model}, {}):
+        cfg = launch.load_config(config(**changes), launcher='pytorch')
+        notices = launchers.join_processes(cfg)
+        assert any('SyncBN needs a GPU' in text for text in notices) == bool(changes)
+    both = {'sync_bn': 'torch', 'model': model}
+    cfg = launch.load_config(config(**both), launcher='pytorch')
+    launchers.join_processes(cfg)
+    assert 'sync_bn' not in cfg and cfg.model.norm_cfg.type == 'BN'
+
+
+def test_none_leaves_a_section_out(config):
+    left_out = dict.fromkeys(
+        ['auto_scale_lr', 'default_hooks', 'custom_hooks', 'visualizer', 'randomness']
+        + ['env_cfg', 'log_processor', 'param_scheduler', 'resume', 'load_from']
+        + ['val_dataloader', 'val_evaluator', 'val_cfg', 'model_wrapper_cfg']
+    )
+    path = config(train_cfg={'by_epoch': True, 'max_epochs': 1}, **left_out)
+    cfg, notices = launch.prepare_train(path)
+    assert not notices and not left_out.keys() & cfg.keys()
+    launch.train(config=path, work_dir='work')
+    launch.test(config=path, checkpoint='work/epoch_1.pth', work_dir='tested')
+
+
+def test_workers_that_are_none(config):
+    loader = toy_config()['train_dataloader']
+    loader = {**loader, 'persistent_workers': True, 'prefetch_factor': 2}
+    path = config(
+        train_dataloader=loader,
+        val_dataloader={**loader, 'num_workers': 1},
+        train_cfg={'by_epoch': True, 'max_epochs': 1},
+    )
+    cfg, notices = launch.prepare_train(path)
+    assert [text.partition(' ')[0] for text in notices] == [
+        'train_dataloader.persistent_workers',
+        'train_dataloader.prefetch_factor',
+    ]
+    assert cfg.val_dataloader.persistent_workers
+    launch.train(config=path, work_dir='work')
+
+
+@pytest.mark.parametrize('name', ["it's", 'two words', 'a"b', 'back\\slash'])
+def test_names_with_quotes_stay_names(config, tmp_path, name):
+    checkpoint = tmp_path / f'{name}.pth'
+    torch.save({}, checkpoint)
+    cfg, _ = launch.prepare_test(
+        config(), str(checkpoint), work_dir=name, out=f'{name}.pkl'
+    )
+    written = Config.fromstring(cfg.pretty_text, '.py')
+    assert written.test_evaluator[1].out_file_path == f'{name}.pkl'
+    assert (written.work_dir, written.load_from) == (name, str(checkpoint))
 
 
 @pytest.fixture

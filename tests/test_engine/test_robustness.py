@@ -3,12 +3,14 @@
 import json
 
 import cv2
+import numpy as np
 import pytest
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 from scenes import write_demo
 
+from dcls_mm.datasets.corruption import CorruptImage
 from dcls_mm.engine import robustness
 from dcls_mm.engine.config_checks import ConfigError
 
@@ -77,6 +79,70 @@ def test_mean_performance_under_corruption():
 def test_metrics_of_papers_come_first():
     assert robustness.usual_metrics(RESULTS) == ['mIoU']
     assert robustness.usual_metrics({'clean': {'a': 1, 'b': 2}}) == ['a', 'b']
+
+
+def test_a_model_that_detects_nothing_is_said():
+    with pytest.raises(ConfigError, match='no metrics, .* nothing at all is detected'):
+        robustness.usual_metrics({'clean': {}, 'corrupted': {'fog': {'1': {}}}})
+
+
+def corrupted(image, corruption='brightness'):
+    np.random.seed(0)
+    return CorruptImage(corruption, 3).transform({'img': image})['img']
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize('corruption', imagecorruptions.get_corruption_names('all'))
+def test_grey_images_are_those_in_colour(corruption, image):
+    """All shapes; not mirrored, not darkened, as noisy as a channel is."""
+    grey = image[..., 0]
+    in_colour = corrupted(np.stack([grey] * 3, axis=-1), corruption)[..., 1]
+    np.testing.assert_array_equal(corrupted(grey, corruption), in_colour)
+    np.testing.assert_array_equal(
+        corrupted(grey[..., None], corruption), in_colour[..., None]
+    )
+
+
+def test_8_bit_values_in_floats_stay_floats(image):
+    found = corrupted(image.astype(np.float32))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, corrupted(image))
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (lambda x: x.astype(np.uint16) * 257, 'hold 8-bit values .* uint16 from 0'),
+        (lambda x: (x / 255).astype(np.float32), 'hold 8-bit values .* float32 from 0'),
+        (lambda x: (x > 99).astype(np.float32), 'hold 8-bit values .* from 0 to 1'),
+        (lambda x: x - 300.0, 'hold 8-bit values'),
+        (lambda x: x + np.nan, 'hold 8-bit values'),
+        (lambda x: x > 99, 'hold 8-bit values'),
+        (lambda x: np.dstack([x, x[..., :1]]), r'1 or 3 channels, .* \(40, 48, 4\)'),
+        (lambda x: x[:31], 'of 32 pixels at least on each side, is 31x48'),
+    ],
+)
+def test_other_images_are_refused_by_name(change, message, image):
+    results = {'img': change(image), 'img_path': 'a.tif'}
+    with pytest.raises(ValueError, match=f'CorruptImage: a.tif must .*{message}'):
+        CorruptImage('fog').transform(results)
+
+
+def test_a_refused_image_is_a_sentence(tmp_path):
+    config, checkpoint = write_demo(tmp_path, 'mmseg', count=1)
+    cfg = Config.fromfile(config)
+    cfg.test_dataloader.dataset.pipeline[0].color_type = 'unchanged'
+    cfg.dump(config)
+    (path,) = (tmp_path / 'images' / 'val').iterdir()
+    _, content = cv2.imencode('.png', np.uint16(cv2.imread(str(path))) * 257)
+    path.write_bytes(content.tobytes())
+    message = f'--corruptions: .*{path.name} must hold 8-bit values .* holds uint16'
+    with pytest.raises(ConfigError, match=message):
+        evaluate(config, checkpoint, tmp_path)
 
 
 def test_groups_stand_for_their_members():

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 from environment import SetupError, preflight
 
-
 NAME = re.escape(preflight.NAME)
 
 

@@ -110,6 +110,30 @@ def test_shared_positions_are_one_parameter():
             other.share_positions(layers[0])
 
 
+@pytest.mark.parametrize('shared', [True, False])
+@pytest.mark.parametrize('device', ['cpu', 'meta'])
+def test_assigning_a_state_dict_keeps_what_is_shared(shared, device):
+    """And no more: in a state_dict of shared positions all lie in one memory."""
+    layers = []
+    for place in ('cpu', device):
+        pair = nn.ModuleList(
+            DCLSConv2d(3, 3, 3, interpolation='max', device=place) for _ in range(2)
+        )
+        if shared or not layers:
+            pair[1].share_positions(pair[0])
+        layers.append(pair)
+    source, pair = layers
+    state_dict = source.state_dict()
+    for _ in range(2):
+        pair.load_state_dict(state_dict, assign=True)
+        for name in ('P', 'SIG'):
+            first, second = (getattr(layer, name) for layer in pair)
+            assert (first is second) == shared
+            with torch.no_grad():
+                first.add_(1)
+            assert_close(second - int(shared), source[0].state_dict()[name], factor=5)
+
+
 class CountingConv2d(DCLSConv2d):
     """Counts how often its kernel is made."""
 

@@ -12,6 +12,7 @@ from mmcv.cnn import build_conv_layer
 from torch import nn
 
 import dcls_mm  # noqa: F401
+from dcls_mm.conversion import without_extent
 from dcls_mm.layers import FlexConv1d, FlexConv2d
 from dcls_mm.layers.kernel_nets import KERNEL_NETS
 from dcls_mm.reparameterize import fold
@@ -378,3 +379,19 @@ def test_more_bad_arguments():
     with pytest.raises(ValueError, match="take dilated_kernel_size 'same'"):
         options = dict(dilated_kernel_size='full', input_size=9)
         FlexConv1d(1, 1, None, 1, 'causal', **options)
+
+
+def test_a_kernel_of_another_extent_is_another_kernel():
+    """The network's coordinates are stretched over it; a finer sampling is the same."""
+    options = dict(kernel_size=3, padding='same')
+    state_dict = FlexConv1d(2, 2, dilated_kernel_size=9, **options).state_dict()
+    FlexConv1d(2, 2, dilated_kernel_size=9, resolution=2, **options).load_state_dict(
+        state_dict
+    )
+    other = FlexConv1d(2, 2, dilated_kernel_size=11, **options)
+    with pytest.raises(RuntimeError, match=r'extent \(9,\), this one has \(11,\)'):
+        other.load_state_dict(state_dict)
+    other.load_state_dict(without_extent(state_dict))
+    causal = FlexConv1d(2, 2, dilated_kernel_size=9, padding='causal')
+    with pytest.raises(RuntimeError, match="without padding 'causal', this one"):
+        causal.load_state_dict(state_dict)

@@ -7,8 +7,10 @@ import torch
 from conftest import assert_close
 from torch import nn
 
+from dcls_mm.conversion import without_extent
 from dcls_mm.functional.reference import reference_kernel
 from dcls_mm.layers import DCLSConv1d, DCLSConv2d, DCLSConv3d
+from dcls_mm.layers.geometry import published_axes
 
 LAYERS = {1: DCLSConv1d, 2: DCLSConv2d, 3: DCLSConv3d}
 CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -248,3 +250,74 @@ def test_state_dict_of_other_rows_is_refused():
         DCLSConv2d(2, 2, 3).load_state_dict(columns_first.state_dict())
     without_metadata = dict(columns_first.state_dict())
     DCLSConv2d(2, 2, 3).load_state_dict(without_metadata)
+
+
+@pytest.mark.parametrize('ndim', [1, 2, 3])
+@pytest.mark.parametrize('interpolation', ['bilinear', 'triangle', 'max', 'gauss'])
+def test_without_metadata_only_what_is_not_ambiguous(ndim, interpolation):
+    """Where the published package has the rows in another order, it must be told."""
+
+    def build(**options):
+        return LAYERS[ndim](2, 2, 3, interpolation=interpolation, **options)
+
+    plain = dict(build().state_dict())
+    own = tuple(range(ndim))
+    if published_axes(interpolation, ndim) == own:
+        build().load_state_dict(plain)
+        return
+    with pytest.raises(RuntimeError, match='no metadata .*build the layer with posi'):
+        build().load_state_dict(plain)
+    build(position_axes=own).load_state_dict(plain)
+
+
+def noted_layer(**options):
+    arguments = dict(kernel_count=3, dilated_kernel_size=5, interpolation='gauss')
+    return DCLSConv2d(2, 2, **{**arguments, **options})
+
+
+@pytest.mark.parametrize(
+    ('saved', 'built', 'message'),
+    [
+        (dict(dilated_kernel_size=9), {}, r'extent \(9, 9\), .* \(5, 5\): give dil'),
+        (dict(interpolation='max'), {}, "of interpolation 'max', the layer of 'gauss'"),
+        ({}, dict(interpolation='max'), "'gauss', .*build it with interpolation='gau"),
+        ({}, dict(interpolation='bilinear'), "SIG: .* this one is 'bilinear'"),
+    ],
+)
+def test_parameters_that_mean_something_else_are_refused(saved, built, message):
+    state_dict = noted_layer(**saved).state_dict()
+    for strict in (True, False):
+        with pytest.raises(RuntimeError, match=message):
+            noted_layer(**built).load_state_dict(state_dict, strict=strict)
+
+
+def test_notes_outlive_a_file(tmp_path):
+    state_dict = noted_layer().state_dict()
+    torch.save(state_dict, tmp_path / 'layer.pth')
+    loaded = torch.load(tmp_path / 'layer.pth', weights_only=True)
+    notes = loaded._metadata['']
+    assert notes == state_dict._metadata['']
+    assert (notes['extent'], notes['interpolation']) == ((5, 5), 'gauss')
+
+
+def test_bilinear_and_triangle_pass_into_each_other():
+    layers = [noted_layer(interpolation=name) for name in ('bilinear', 'triangle')]
+    layers[0].load_state_dict(layers[1].state_dict())
+    layers[1].load_state_dict(layers[0].state_dict())
+
+
+def test_state_dicts_of_earlier_releases_load():
+    """They note the axes alone."""
+    layer = noted_layer(dilated_kernel_size=9)
+    state_dict = layer.state_dict()
+    state_dict._metadata[''] = dict(version=1, position_axes=(0, 1))
+    noted_layer(dilated_kernel_size=5, interpolation='max').load_state_dict(state_dict)
+
+
+def test_another_extent_on_purpose():
+    layer = noted_layer(dilated_kernel_size=9)
+    state_dict = without_extent(layer.state_dict())
+    noted_layer().load_state_dict(state_dict)
+    assert 'extent' in layer.state_dict()._metadata['']
+    with pytest.raises(RuntimeError, match='interpolation'):
+        noted_layer(interpolation='max').load_state_dict(state_dict)

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -160,6 +162,79 @@ def test_receptive_fields_side_by_side(models, files, tmp_path):
     for text in shown:
         assert 'learned (96x64): 90%' in text and 'plain (96x64): 90%' in text
     assert names(tmp_path) == ['field.png']
+
+
+@pytest.mark.parametrize('channels', [1, 3, 4])
+def test_receptive_field_of_models_of_other_images(channels, models, tmp_path):
+    """With noise, and with images that have as many channels."""
+    folder, _ = models
+    cfg = Config.fromfile(folder / 'seg' / 'config.py')
+    cfg.model.backbone.in_channels = channels
+    numbers = dict(mean=[100.0] * channels, std=[50.0] * channels)
+    cfg.model.data_preprocessor.update(numbers, bgr_to_rgb=False)
+    cfg.dump(tmp_path / 'config.py')
+    init_default_scope('mmseg')
+    model = MODELS.build(cfg.model)
+    save_checkpoint({'state_dict': model.state_dict()}, str(tmp_path / 'a.pth'))
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 64, 4), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / 'a.png'), pixels)
+    for images in (None, str(tmp_path / 'a.png')):
+        text = comparison.plot_receptive_field(
+            *(str(tmp_path / name) for name in ('config.py', 'a.pth', 'field.png')),
+            images=images,
+            count=1,
+            shape=(64, 96),
+            level=0,
+        )
+        assert '(64x96): 50%' in text
+
+
+def test_images_of_other_channels_are_refused(models, tmp_path):
+    model, files = SimpleNamespace(data_preprocessor=None), [str(tmp_path / 'a.png')]
+    cv2.imwrite(files[0], np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(ConfigError, match='takes 4 channels, and .*a.png has 3'):
+        next(comparison._prepared(model, files, (64, 64), 4))
+    Path(files[0]).write_bytes(b'text')
+    with pytest.raises(ConfigError, match='a.png is no image that OpenCV can read'):
+        next(comparison._prepared(model, files, (64, 64), 3))
+
+
+def test_two_models_of_one_config_have_the_same_names(files, tmp_path, monkeypatch):
+    """Although only one file says how the classes are called."""
+    config, checkpoint = files('det')
+    bare = tmp_path / 'bare.pth'
+    torch.save({'state_dict': torch.load(checkpoint)['state_dict']}, bare)
+    named = []
+
+    def spy(inferencer, *args):
+        named.append(inferencer.visualizer.dataset_meta)
+        return iter(())
+
+    monkeypatch.setattr(comparison, 'predictions', spy)
+    monkeypatch.setattr(
+        comparison.visualization, 'draw_side_by_side', lambda *_: PICTURE
+    )
+    comparison.plot_predictions(
+        config, checkpoint, str(tmp_path), [config, str(bare)], count=1, device='cpu'
+    )
+    assert len(named) == 2 and named[0] == named[1]
+    expected = Config.fromfile(config).test_dataloader.dataset.metainfo
+    assert named[0]['classes'] == expected.classes
+
+
+@pytest.mark.parametrize('kind', ['det', 'seg'])
+def test_an_unreadable_image_is_named_and_the_rest_drawn(kind, models, files, tmp_path):
+    folder, _ = models
+    images = tmp_path / 'images'
+    shutil.copytree(folder / 'images/val', images)
+    (images / 'a.png').write_bytes(b'text')
+    with pytest.raises(
+        ConfigError, match='1 of 3 images could not be read, .*\n.*a.png'
+    ):
+        comparison.plot_predictions(
+            *files(kind), str(tmp_path / 'out'), images=str(images), device='cpu'
+        )
+    assert len(names(tmp_path / 'out')) == 2
 
 
 @pytest.mark.parametrize('kind, truth', [('det', True), ('seg', False)])

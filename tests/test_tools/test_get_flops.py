@@ -157,3 +157,16 @@ def test_unusable_config(tmp_path, text, message):
 def test_overrides():
     narrow = count_config(str(CAMVID), [64], {'model.decode_head.channels': 32})
     assert narrow.flops < count_config(str(CAMVID), [64]).flops
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_models_of_other_images(channels, tmp_path):
+    """The first convolution's multiplications grow with the channels, nothing else."""
+    shape = [64, 96]
+    plain = count_config(str(CAMVID), shape)
+    options = {'model.backbone.in_channels': channels}
+    found = count_config(str(CAMVID), shape, options)
+    width = Config.fromfile(CAMVID).model.auxiliary_head.in_channels // 4
+    stem = width * 4 * 4  # weights an input channel, at a stride of 4
+    assert found.parameters - plain.parameters == (channels - 3) * stem
+    assert found.flops - plain.flops == (channels - 3) * stem * 16 * 24

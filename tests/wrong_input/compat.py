@@ -8,6 +8,7 @@ from dcls_mm.engine import AliasLossHook
 from dcls_mm.engine.config_checks import ConfigError
 from dcls_mm.functional.continuous import alias_penalty
 from dcls_mm.layers import dropin
+from dcls_mm.layers.noted import StateDictError
 
 from . import wrong
 
@@ -243,7 +244,7 @@ ROWS = [
             lambda: layer(dilated_kernel_size=(5, 7)),
             lambda: layer(dilated_kernel_size=(5, 7)),
         ),
-        RuntimeError,
+        StateDictError,
         "Dcls2d of version 'gauss' and extent (5, 7)",
         'dcls_mm.conversion.from_published',
     ),
@@ -252,7 +253,7 @@ ROWS = [
             lambda: layer('Dcls2_1d', dense_kernel_size=2),
             lambda: layer('Dcls2_1d', dense_kernel_size=2),
         ),
-        RuntimeError,
+        StateDictError,
         "Dcls2_1d of version 'gauss'",
         'computes something else',
     ),

@@ -5,8 +5,6 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # dcls_mm, uninstalled
-from mmengine.config import DictAction  # noqa: E402
-
 from dcls_mm.engine import flops, launch  # noqa: E402
 
 
@@ -21,13 +19,7 @@ def parse_args():
         help='of the image in pixels; by default 800 1280 for detectors and 512 2048 '
         'for segmentors',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config',
-    )
+    launch.add_override_argument(parser)
     return parser.parse_args()
 
 

@@ -30,7 +30,7 @@ def main():
     try:
         for _ in track_iter_progress((write_scenes(**settings), args.count)):
             pass
-    except (ValueError, FileExistsError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
 
 

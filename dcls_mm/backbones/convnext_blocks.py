@@ -1,0 +1,132 @@
+"""The parts of :class:`.convnext.ConvNeXtDCLS`."""
+
+import inspect
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_conv_layer
+from mmcv.cnn.bricks import DropPath
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as run_checkpointed
+
+from ..functional._arguments import as_tuple
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Layer norm over the channels of (batch, channels, height, width)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        y = F.layer_norm(
+            x.permute(0, 2, 3, 1),
+            self.normalized_shape,
+            self.weight,
+            self.bias,
+            self.eps,
+        ).permute(0, 3, 1, 2)
+        return y if channels_last else y.contiguous()
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise conv, layer norm and a two-layer perceptron over channels, residual.
+
+    Args:
+        channels: of input and output.
+        depthwise_cfg: of the depthwise conv, see :class:`.convnext.ConvNeXtDCLS`.
+        drop_path_rate: probability of skipping the block for a sample, in training.
+        layer_scale_init_value: first value of the residual's scale; 0 means no scale.
+        with_cp: recompute the block in the backward pass to save memory.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        depthwise_cfg: dict,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 1e-6,
+        with_cp: bool = False,
+    ):
+        super().__init__()
+        self.with_cp = with_cp
+        self.dwconv = build_depthwise(depthwise_cfg, channels)
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.pwconv1 = nn.Linear(channels, 4 * channels)
+        self.act = nn.GELU()
+        self.pwconv2 = nn.Linear(4 * channels, channels)
+        if layer_scale_init_value > 0:
+            scale = torch.full((channels,), float(layer_scale_init_value))
+            self.gamma = nn.Parameter(scale)
+        else:
+            self.register_parameter('gamma', None)
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, height, width) -> the same shape."""
+        if self.with_cp and torch.is_grad_enabled():
+            # The re-entrant form breaks under DDP with shared positions.
+            return run_checkpointed(self._forward, x, use_reentrant=False)
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        y = self.dwconv(x).permute(0, 2, 3, 1)
+        y = self.pwconv2(self.act(self.pwconv1(self.norm(y))))
+        if self.gamma is not None:
+            y = self.gamma * y
+        return x + self.drop_path(y.permute(0, 3, 1, 2))
+
+
+def build_depthwise(cfg: dict, channels: int) -> nn.Module:
+    """A depthwise conv from a config, with the padding that keeps the size.
+
+    Raises:
+        TypeError: ``cfg`` is no dict.
+        ValueError: the config sets what is set here, names no extent, or an even one.
+    """
+    if not isinstance(cfg, dict):
+        raise TypeError(
+            "depthwise_cfg must be a dict, such as dict(type='DCLSConv2d', "
+            f'kernel_count=34, dilated_kernel_size=17), got {cfg!r}'
+        )
+    own = {'in_channels', 'out_channels', 'groups', 'stride', 'padding'} & set(cfg)
+    if own:
+        raise ValueError(
+            f'depthwise_cfg must leave out {sorted(own)}: the backbone sets them'
+        )
+    conv_type = cfg.get('type')
+    if not inspect.isclass(conv_type) and MODELS.get(str(conv_type)) is None:
+        raise ValueError(
+            "depthwise_cfg must name a registered conv as 'type', such as "
+            f"'DCLSConv2d' or 'Conv2d', got {conv_type!r}"
+        )
+    size_key = 'kernel_size' if 'kernel_size' in cfg else 'dilated_kernel_size'
+    if size_key not in cfg:
+        raise ValueError(
+            'depthwise_cfg must give kernel_size or dilated_kernel_size, '
+            f'got {dict(cfg)}'
+        )
+    size = as_tuple(f'depthwise_cfg.{size_key}', cfg[size_key], 2, minimum=1)
+    dilation = as_tuple('depthwise_cfg.dilation', cfg.get('dilation', 1), 2, minimum=1)
+    if size_key == 'dilated_kernel_size':
+        dilation = (1, 1)
+    extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, size))
+    if any(e % 2 == 0 for e in extent):
+        raise ValueError(
+            f'depthwise_cfg: the extent must be odd to keep the size, got {extent}'
+        )
+    padding = tuple(e // 2 for e in extent)
+    return build_conv_layer(cfg, channels, channels, padding=padding, groups=channels)
+
+
+def stem(in_channels: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, channels, kernel_size=4, stride=4),
+        LayerNorm2d(channels, eps=1e-6),
+    )
+
+
+def downsampling(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(
+        LayerNorm2d(before, eps=1e-6),
+        nn.Conv2d(before, after, kernel_size=2, stride=2),
+    )

@@ -1,0 +1,230 @@
+"""Whether the names of classes fit the annotation files and the model's outputs.
+
+mmdet and mmseg pass over most of what does not: a class that no annotation has moves
+the labels of all that follow it, and the training goes on.
+"""
+
+import inspect
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Optional
+
+from mmengine.config import Config
+from mmengine.fileio import list_from_file
+from mmengine.registry import DATASETS, MODELS, Registry
+
+from .annotation_files import FILE_CHECKS, check_categories, local_path
+from .config_checks import ConfigError, listing
+from .config_tree import innermost_datasets, type_name
+
+# What older releases, or a slip, call ``classes``.
+_OLD_NAMES = ('CLASSES', 'Classes', 'class', 'class_names', 'names', 'categories')
+
+# Parts of a model, and types, whose num_classes counts something else: pretraining's
+# classes, objects against background, boundaries, what a semantic branch was made for.
+_OTHER_PARTS = {'backbone', 'neck', 'rpn_head', 'semantic_head', 'reid'}
+_OTHER_TYPES = {'STDCHead', 'FusedSemanticHead'}
+
+# Parts of models to which names of classes are input, and may be others in each set.
+_TEXT_PARTS = ('language_model', 'text_encoder')
+
+
+class _Classes(NamedTuple):
+    """The classes of a data set: where they are named, and their names."""
+
+    key: str
+    names: tuple[str, ...]
+    things: Optional[int]  # how many are countable, of a panoptic data set
+
+
+def check_classes(cfg: Config, stages: Sequence[str]) -> list[str]:
+    """Checks the classes of a config, before anything is built.
+
+    It reads of an annotation file no more than the categories.
+
+    Args:
+        cfg: The config, with a default_scope.
+        stages: What is about to run: 'train', 'val' and 'test' in any number.
+
+    Returns:
+        What to log: the categories that are left out.
+
+    Raises:
+        ConfigError: the classes are no names, fit no annotation file, differ between
+            data sets, or are more or fewer than the model's outputs.
+    """
+    notices = []
+    lists = []
+    for stage in stages:
+        dataloader = cfg.get(f'{stage}_dataloader') or {}
+        key = f'{stage}_dataloader.dataset'
+        found = innermost_datasets(dataloader.get('dataset'), key)
+        for name, dataset in found.items():
+            kind = _find_class(DATASETS, cfg.default_scope, dataset)
+            classes = _classes(dataset, name, kind)
+            if classes is None:
+                continue
+            lists.append(classes)
+            for base in _bases(kind):
+                if base.__name__ in FILE_CHECKS:
+                    check = FILE_CHECKS[base.__name__]
+                    notices += check(dataset, kind, name, classes.key, classes.names)
+                    _check_metrics(cfg, stage, classes)
+                    break
+    model = cfg.get('model') or {}
+    if lists and not any(part in model for part in _TEXT_PARTS):
+        for other in lists[1:]:
+            _check_equal(lists[0], other)
+        _check_outputs(cfg, lists[0])
+    return list(dict.fromkeys(notices))
+
+
+def foresee_test(cfg: Config) -> list[str]:
+    """What to log at the start of a training whose config is for no test after it."""
+    try:
+        check_classes(cfg, ['train', 'test'])
+    except ConfigError as error:
+        return [f'tools/test.py will refuse this config: {error}']
+    return []
+
+
+def _find_class(registry: Registry, scope: str, node: dict) -> Optional[type]:
+    kind = node.get('type')
+    if isinstance(kind, str):
+        with registry.switch_scope_and_registry(scope) as scoped:
+            kind = scoped.get(kind)
+    return kind if isinstance(kind, type) else None
+
+
+def _bases(kind: Optional[type]) -> tuple[type, ...]:
+    return getattr(kind, '__mro__', ())
+
+
+def _classes(dataset: dict, key: str, kind: Optional[type]) -> Optional[_Classes]:
+    """The classes of a data set, unless it finds them itself, or is one of videos."""
+    if any(base.__name__ == 'BaseVideoDataset' for base in _bases(kind)):
+        return None  # trackers tell apart fewer classes than their videos name
+    metainfo = dataset.get('metainfo') or {}
+    if not isinstance(metainfo, dict):
+        raise ConfigError(
+            f'{key}.metainfo must be a dict such as dict(classes=(...)), is '
+            f'{metainfo!r}'
+        )
+    key = f'{key}.metainfo.classes'
+    for name in metainfo:
+        if name in _OLD_NAMES and 'classes' not in metainfo:
+            old = f'{key.rpartition(".")[0]}.{name}'
+            raise ConfigError(f'{old}: nothing reads it; did you mean {key}?')
+    default = getattr(kind, 'METAINFO', {})
+    names = metainfo.get('classes', default.get('classes'))
+    if names is None:
+        return None
+    if isinstance(names, str) and os.path.isfile(names):  # mmengine reads it
+        names = list_from_file(names)
+    names = _checked(names, key)
+    colours = metainfo.get('palette')
+    if isinstance(colours, (list, tuple)) and 0 < len(colours) < len(names):
+        raise ConfigError(
+            f'{key.replace("classes", "palette")} has {len(colours)} colours for '
+            f'{len(names)} classes; give each class one, or leave it out'
+        )
+    things = metainfo.get('thing_classes', default.get('thing_classes'))
+    return _Classes(key, names, None if things is None else len(things))
+
+
+def _checked(names: Any, key: str) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise ConfigError(
+            f'{key} must be a tuple of names, is the text {names!r}, of which each '
+            f'letter would be a class; write ({names!r},)'
+        )
+    if not isinstance(names, (list, tuple)):
+        raise ConfigError(
+            f'{key} must be a tuple of names, in the order of their labels, is '
+            f'{names!r}'
+        )
+    if not names:
+        raise ConfigError(f'{key} must name one class at least, is empty')
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigError(f'{key} must be a tuple of names, has {name!r} in it')
+        if names.count(name) > 1:
+            raise ConfigError(f'{key} has {name!r} {names.count(name)} times')
+    return tuple(names)
+
+
+def _check_metrics(cfg: Config, stage: str, classes: _Classes) -> None:
+    """Checks the files of COCO's metric, which numbers labels as the data sets do."""
+    evaluator = cfg.get(f'{stage}_evaluator') or []
+    for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
+        if type_name(metric) == 'CocoMetric':
+            path = local_path(metric, 'ann_file')
+            if path is not None:
+                origin = f'{stage}_evaluator.ann_file: {classes.key} are '
+                origin += listing(classes.names)
+                check_categories(path, classes.key, classes.names, origin)
+
+
+def _check_equal(first: _Classes, other: _Classes) -> None:
+    if first.names == other.names:
+        return
+    if sorted(first.names) == sorted(other.names):
+        difference = 'the same in another order'
+    else:
+        lacking = [name for name in first.names if name not in other.names]
+        added = [name for name in other.names if name not in first.names]
+        difference = ' and '.join(
+            f'{words} {listing(names)}'
+            for words, names in (('not', lacking), ('but', added))
+            if names
+        )
+    raise ConfigError(
+        f'{other.key} are other classes than {first.key}: {difference}; a label has to '
+        'stand for one class everywhere, so give both the same names in the same order'
+    )
+
+
+def _check_outputs(cfg: Config, classes: _Classes) -> None:
+    """Compares each num_classes of the model with the number of classes."""
+    count = len(classes.names)
+    fitting = {count, classes.things}
+    wrong = {}
+    for key, number in _outputs(cfg.model, 'model', cfg.default_scope):
+        if number not in fitting:
+            wrong[key] = number
+    if wrong:
+        counts = ', '.join(f'{key} is {number}' for key, number in wrong.items())
+        options = ' '.join(f'{key}={count}' for key in wrong)
+        raise ConfigError(
+            f'{counts}, but {classes.key} are {count} ({listing(classes.names)}); '
+            f'pass --cfg-options {options}, or name the classes that the data have'
+        )
+
+
+def _outputs(node: Any, key: str, scope: str) -> Iterator[tuple[str, int]]:
+    """How many classes each part of a model tells apart, by the key that says so."""
+    if isinstance(node, (list, tuple)):
+        for index, part in enumerate(node):
+            yield from _outputs(part, f'{key}.{index}', scope)
+    if not isinstance(node, dict) or type_name(node) in _OTHER_TYPES:
+        return
+    number = node.get('num_classes')
+    if number is None and type_name(node).endswith('Head'):
+        number = _default_classes(_find_class(MODELS, scope, node))
+    if isinstance(number, int):
+        yield f'{key}.num_classes', number
+    both = node.get('num_things_classes'), node.get('num_stuff_classes')
+    if all(isinstance(part, int) for part in both):
+        yield f'{key}.num_things_classes + num_stuff_classes', sum(both)
+    for name, part in node.items():
+        if name not in _OTHER_PARTS:
+            yield from _outputs(part, f'{key}.{name}', scope)
+
+
+def _default_classes(kind: Optional[type]) -> Optional[int]:
+    """The num_classes that a head has if the config gives none."""
+    for base in _bases(kind):
+        parameter = inspect.signature(base.__init__).parameters.get('num_classes')
+        if parameter is not None:
+            return parameter.default
+    return None

@@ -1,0 +1,130 @@
+"""mmdet's and mmseg's inferencers, made to fit any config and to name classes right."""
+
+from copy import deepcopy
+from typing import Any, Optional
+
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.infer import BaseInferencer
+from mmengine.registry import DATASETS
+
+from .checkpoint import as_data
+from .checkpoint_hooks import load_matching
+from .config_checks import ConfigError
+from .config_tree import innermost_datasets, type_name
+from .launch import load_config
+from .models import read_checkpoint
+
+# Steps of a pipeline that the inferencers look for, by name.
+_LOADERS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadDepthAnnotation')
+
+# What draws where the config does not say.
+_VISUALIZERS = {'mmdet': 'DetLocalVisualizer', 'mmseg': 'SegLocalVisualizer'}
+
+
+@as_data()
+def build_inferencer(
+    config: str,
+    checkpoint: str,
+    device: Optional[str] = None,
+    cfg_options: Optional[dict[str, Any]] = None,
+) -> BaseInferencer:
+    """Makes mmdet's ``DetInferencer`` or mmseg's ``MMSegInferencer``.
+
+    Names and colours of the classes are the checkpoint's, where it has none those of
+    the config's test set; the inferencers would take COCO's or Cityscapes'.
+
+    Args:
+        config: The file; its default_scope decides.
+        checkpoint: The weights: a path, or a URL that mmengine knows.
+        device: As torch names it; by default the GPU where there is one.
+        cfg_options: What to override in the config, by dotted key.
+
+    Raises:
+        ConfigError: the config or the device can't be used.
+        CheckpointError: the checkpoint can't be read, or is of another model.
+    """
+    _check_device(device)
+    cfg = load_config(config, cfg_options=cfg_options)
+    _prepare_for_inferencer(cfg)
+    weights = read_checkpoint(checkpoint)
+    # Not at the top of the file, as a user has mmdet or mmseg, or both.
+    if cfg.default_scope == 'mmdet':
+        from mmdet.apis import DetInferencer as Inferencer
+    else:
+        from mmseg.apis import MMSegInferencer as Inferencer
+    inferencer = Inferencer(cfg, weights=checkpoint, device=device)
+    # They go on with random weights where a checkpoint lacks some.
+    load_matching(inferencer.model, weights, checkpoint)
+    names = class_names(weights.get('meta') or {}, cfg)
+    if cfg.default_scope == 'mmdet':
+        inferencer.visualizer.dataset_meta = names
+    inferencer.model.dataset_meta = names
+    inferencer.show_progress = False
+    return inferencer
+
+
+def _check_device(device: Optional[str]) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter by a build for CPUs
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f'--device {device}: {reason}') from error
+
+
+def _prepare_for_inferencer(cfg: Config) -> None:
+    """Makes of a config one that inferencers can read.
+
+    They need a visualizer, take the pipeline of the data set, which may stand inside
+    others, and look for its steps by their names, also where those are classes.
+
+    Raises:
+        ConfigError: the config has no test set.
+    """
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+    first = next(iter(innermost_datasets(dataset).values()), None)
+    if first is None:
+        raise ConfigError(
+            'the config has no test_dataloader.dataset, whose pipeline prepares the '
+            'images'
+        )
+    for step in first['pipeline']:
+        if type_name(step) in _LOADERS:
+            step['type'] = type_name(step)
+    cfg.test_dataloader.dataset = first
+    if not cfg.get('visualizer'):
+        cfg.visualizer = {'type': _VISUALIZERS[cfg.default_scope], 'name': 'visualizer'}
+
+
+def class_names(meta: dict, cfg: Config) -> dict[str, Any]:
+    """The classes that a model tells apart, and their colours.
+
+    Args:
+        meta: Of the checkpoint: 'dataset_meta' as mmengine writes it, or 'CLASSES' and
+            'PALETTE' as mmdet 2 and mmseg 0 did.
+        cfg: Of the model, with its test set.
+
+    Returns:
+        'classes', and as 'palette' a colour each.
+
+    Raises:
+        ConfigError: neither names any classes.
+    """
+    dataset = ConfigDict(deepcopy(cfg.test_dataloader.dataset), lazy_init=True)
+    of_config = DATASETS.build(dataset).metainfo
+    given = meta.get('dataset_meta') or meta
+    of_file = {key.lower(): value for key, value in given.items()}
+    classes = of_file.get('classes') or of_config.get('classes')
+    if not classes:
+        raise ConfigError(
+            'test_dataloader.dataset.metainfo.classes: neither the config nor the '
+            'checkpoint names the classes that the model tells apart'
+        )
+    palette = of_file.get('palette')
+    if not palette and list(classes) == list(of_config.get('classes') or ()):
+        palette = of_config.get('palette')
+    if not palette or isinstance(palette, str):  # mmdet has names of ways to draw lots
+        palette = np.random.RandomState(0).randint(0, 255, (len(classes), 3)).tolist()
+    # mmdet draws in tuples only.
+    return {'classes': classes, 'palette': [tuple(colour) for colour in palette]}

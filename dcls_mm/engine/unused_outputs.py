@@ -1,0 +1,68 @@
+"""Outputs of a backbone that nothing reads: their norms would learn nothing."""
+
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from mmengine.config import Config
+
+from .config_checks import ConfigError
+
+_BACKBONE = 'ConvNeXtDCLS'
+_DEFAULT_OUTPUTS = (0, 1, 2, 3)
+
+
+def check_outputs(cfg: Config) -> list[str]:
+    """Looks for outputs of ConvNeXtDCLS that neck and heads leave unread.
+
+    The layer norm of such an output gets no gradient, for which DDP stops in the second
+    step with a number instead of a name.
+
+    Returns:
+        What to say about it, if anything.
+
+    Raises:
+        ConfigError: it is to be trained by DDP that doesn't look for such parameters.
+    """
+    model = cfg.get('model') or {}
+    backbone = model.get('backbone') or {}
+    backbone = backbone.get('backbone') or backbone  # of ReplacedConvBackbone
+    kind = backbone.get('type')
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    if name.split('.')[-1] != _BACKBONE:
+        return []
+    stages = backbone.get('out_indices', _DEFAULT_OUTPUTS)
+    stages = tuple(stages) if isinstance(stages, Sequence) else (stages,)
+    read = _read_outputs(model, len(stages))
+    if read is None or len(read) == len(stages):
+        return []
+    unread = [f'norm{stage}' for i, stage in enumerate(stages) if i not in read]
+    trouble = (
+        f'model.backbone.out_indices={stages}: nothing reads what {", ".join(unread)} '
+        'gives, which then gets no gradient; give out_indices='
+        f'{tuple(stages[i] for i in sorted(read))} and count the inputs of neck and '
+        'heads (in_channels, start_level, in_index) from these'
+    )
+    wrapper = cfg.get('model_wrapper_cfg') or {}
+    looks = cfg.get('find_unused_parameters') or wrapper.get('find_unused_parameters')
+    if cfg.get('launcher', 'none') != 'none' and not looks:
+        raise ConfigError(f'{trouble}, or else find_unused_parameters=True for DDP')
+    return [trouble]
+
+
+def _read_outputs(model: dict, count: int) -> Optional[set[int]]:
+    """Which of ``count`` outputs the config's neck or heads take; None if unknown."""
+    if neck := model.get('neck'):
+        first = neck[0] if isinstance(neck, Sequence) else neck
+        start = first.get('start_level')
+        return set(range(start, count)) if isinstance(start, int) else None
+    heads = [*_listed(model.get('decode_head')), *_listed(model.get('auxiliary_head'))]
+    if not heads or not all('in_index' in head for head in heads):
+        return None
+    return {i % count for head in heads for i in _listed(head['in_index'])}
+
+
+def _listed(value: Any) -> list:
+    """One or several, or none, as a list."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -1,0 +1,342 @@
+"""Wrong options of the commands that predict, draw, count, convert and report."""
+
+import functools
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from . import ROOT, command, wrong
+
+CONFIGS = ROOT / 'configs'
+DET = CONFIGS / 'demo/cascade-mask-rcnn_convnext-dcls-demo_fpn_shapes.py'
+SEG = CONFIGS / 'demo/upernet_convnext-dcls-demo_shapes.py'
+
+PREDICT = functools.partial(command, 'tools/predict.py')
+VISUALIZE = functools.partial(command, 'tools/analysis_tools/visualize.py')
+REPORT = functools.partial(command, 'tools/analysis_tools/tuning_report.py')
+FLOPS = functools.partial(command, 'tools/analysis_tools/get_flops.py')
+ROBUSTNESS = functools.partial(command, 'tools/analysis_tools/test_robustness.py')
+CONVERT = functools.partial(command, 'tools/model_converters/convert.py')
+DRAW = functools.partial(command, 'tools/dataset_converters/draw_shapes.py')
+
+
+def config(text: str) -> Path:
+    """A config file in the working directory."""
+    path = Path('config.py')
+    path.write_text(text)
+    return path
+
+
+def weights(content=None) -> Path:
+    """A checkpoint in the working directory."""
+    torch.save({'state_dict': {}} if content is None else content, 'weights.pth')
+    return Path('weights.pth')
+
+
+def image(name: str = 'image.png', content: bytes = b'') -> Path:
+    """An image of noise in the working directory, or a file of this content."""
+    if content:
+        Path(name).write_bytes(content)
+    else:
+        cv2.imwrite(name, np.zeros((64, 64, 3), np.uint8))
+    return Path(name)
+
+
+def folder(name: str = 'folder') -> Path:
+    Path(name).mkdir()
+    return Path(name)
+
+
+def file(name: str = 'file') -> Path:
+    Path(name).write_text('')
+    return Path(name)
+
+
+def says(call, *texts):
+    """A command that exits with these texts."""
+    return wrong(call, SystemExit, *texts)
+
+
+ROWS = [
+    # predict.py
+    says(lambda: PREDICT(), 'required: config, checkpoint, images, --out'),
+    says(lambda: PREDICT(SEG, 'a.pth', 'x.png'), 'required: --out'),
+    says(
+        lambda: PREDICT(SEG, 'a.pth', 'x.png', '--out', 'o'),
+        'error: x.png does not exist (looked in ',
+    ),
+    says(
+        lambda: PREDICT(SEG, 'a.pth', folder(), '--out', 'o'),
+        'error: folder holds no images: no file ends in .jpg, ',
+    ),
+    says(
+        lambda: PREDICT(SEG, 'a.pth', image(content=b'text'), '--out', 'o'),
+        'error: image.png is no image that OpenCV can read',
+    ),
+    says(
+        lambda: PREDICT(SEG, 'a.pth', image(), '--out', 'o'),
+        'error: checkpoint a.pth does not exist',
+    ),
+    says(
+        lambda: PREDICT('no.py', 'a.pth', image(), '--out', 'o'),
+        'error: config no.py does not exist',
+    ),
+    says(
+        lambda: PREDICT(SEG, 'a.pth', image(), '--out', file()),
+        'error: --out file: File exists',
+    ),
+    says(
+        lambda: PREDICT(SEG, 'a.pth', image(), '--out', 'o', '--batch-size', 0),
+        'error: --batch-size must be at least 1, got 0',
+    ),
+    says(
+        lambda: PREDICT(SEG, 'a.pth', image(), '--out', 'o', '--batch-size', 'two'),
+        "argument --batch-size: invalid int value: 'two'",
+    ),
+    says(
+        lambda: PREDICT(SEG, 'a', image(), '--out', 'o', '--score-threshold', 'nan'),
+        'error: --score-threshold must be a finite number, got nan',
+    ),
+    says(
+        lambda: PREDICT(SEG, 'a', image(), '--out', 'o', '--score-threshold=-inf'),
+        'error: --score-threshold must be a finite number, got -inf',
+    ),
+    says(
+        lambda: PREDICT(SEG, 'a.pth', image(), '--out', 'o', '--device', 'abacus'),
+        'error: --device abacus: ',
+    ),
+    says(
+        lambda: PREDICT(SEG, 'a.pth', image(), '--out', 'o', '--cfg-options', 'foo'),
+        "expected KEY=VALUE, got 'foo'",
+    ),
+    says(
+        lambda: PREDICT(SEG, 'a', image(), '--out', 'o', '--cfg-options', 'modell.a=1'),
+        'error: --cfg-options modell.a: no config has a modell; did you mean model?',
+    ),
+    says(
+        lambda: PREDICT(
+            config("default_scope = 'mmdet'\nmodel = dict(type='RetinaNet')\n"),
+            weights(),
+            image(),
+            *('--out', 'o'),
+        ),
+        'error: the config has no test_dataloader.dataset, whose pipeline prepares',
+    ),
+    says(
+        lambda: PREDICT(SEG, weights(), image(), '--out', 'o'),
+        'error: checkpoint weights.pth',
+    ),
+    # visualize.py
+    says(lambda: VISUALIZE(), 'required: command'),
+    says(lambda: VISUALIZE('kernel'), "invalid choice: 'kernel'"),
+    says(lambda: VISUALIZE('kernels', DET), 'required: checkpoint, --out'),
+    says(
+        lambda: VISUALIZE('kernels', DET, 'a.pth', '--out', 'o.gif'),
+        'error: --out o.gif: must be the name of a .png file',
+    ),
+    says(
+        lambda: VISUALIZE('positions', DET, 'a.pth', '--out', folder('o.png')),
+        'error: --out o.png: is a folder',
+    ),
+    says(
+        lambda: VISUALIZE('kernels', DET, 'a.pth', '--out', file() / 'o.png'),
+        'error: --out file: File exists',
+    ),
+    says(
+        lambda: VISUALIZE('kernels', DET, 'a.pth', '--out', 'o.png', '--columns', 0),
+        'error: --columns must be at least 1, got 0',
+    ),
+    says(
+        lambda: VISUALIZE('kernels', DET, 'a.pth', '--out', 'o.png', '--columns', 9999),
+        'error: --columns must be at most 32, got 9999',
+    ),
+    says(
+        lambda: VISUALIZE('movement', DET, 'a', '--out', 'o', '--columns', 33),
+        'error: --columns must be at most 32, got 33',
+    ),
+    says(
+        lambda: VISUALIZE('movement', DET, 'nowhere', '--out', 'o'),
+        'error: nowhere is no folder',
+    ),
+    says(
+        lambda: VISUALIZE('movement', DET, folder(), '--out', 'o'),
+        'error: folder must hold two checkpoints at least, epoch_{}.pth or iter_{}.pth',
+    ),
+    says(
+        lambda: VISUALIZE('kernels', DET, 'a.pth', '--out', 'o.png'),
+        'error: checkpoint a.pth does not exist',
+    ),
+    says(
+        lambda: VISUALIZE(
+            'kernels',
+            config("default_scope = 'mmdet'\n"),
+            *('a.pth', '--out', 'o.png'),
+        ),
+        'error: config.py: the config has no model',
+    ),
+    says(
+        lambda: VISUALIZE('receptive-field', DET, 'a', '--out', 'o.png', '--count', 0),
+        'error: --count must be at least 1, got 0',
+    ),
+    says(
+        lambda: VISUALIZE(
+            'receptive-field', DET, 'a', '--out', 'o.png', '--shape', 9, -1
+        ),
+        'error: --shape must be at least 1, got -1',
+    ),
+    says(
+        lambda: VISUALIZE('receptive-field', DET, 'a', '--out', 'o.png', '--shape', 9),
+        'argument --shape: expected 2 arguments',
+    ),
+    says(
+        lambda: VISUALIZE(
+            'receptive-field', DET, 'a', '--out', 'o.png', '--shares', 0.5, 95
+        ),
+        'error: --shares must lie between 0 and 1, got 0.5 95.0',
+    ),
+    says(
+        lambda: VISUALIZE(
+            'receptive-field', DET, 'a', '--out', 'o.png', '--shares', 'nan'
+        ),
+        'error: --shares must lie between 0 and 1, got nan',
+    ),
+    says(
+        lambda: VISUALIZE(
+            'receptive-field', DET, 'a', '--out', 'o.png', '--against', DET, 'a'
+        ),
+        'error: --names must give 2 different names, one a model',
+    ),
+    says(
+        lambda: VISUALIZE(
+            'receptive-field', DET, 'a', '--out', 'o.png', '--names', 'x', 'y'
+        ),
+        'error: --names must give 1 different names, one a model, got x, y',
+    ),
+    says(
+        lambda: VISUALIZE(
+            'receptive-field', DET, 'a', '--out', 'o.png', '--images', 'nowhere'
+        ),
+        'error: nowhere does not exist',
+    ),
+    says(
+        lambda: VISUALIZE('predictions', DET, 'a', '--out', file()),
+        'error: --out file: File exists',
+    ),
+    says(
+        lambda: VISUALIZE('predictions', DET, 'a', '--out', 'o', '--count', -1),
+        'error: --count must be at least 1, got -1',
+    ),
+    says(
+        lambda: VISUALIZE(
+            'predictions', DET, 'a', '--out', 'o', '--score-threshold', 'nan'
+        ),
+        'error: --score-threshold must be a finite number, got nan',
+    ),
+    # tuning_report.py
+    says(
+        lambda: REPORT(DET, 'a.pth'),
+        'error: checkpoint a.pth does not exist',
+    ),
+    says(
+        lambda: REPORT(DET, 'a.pth', '--out', file()),
+        'error: --out file: File exists',
+    ),
+    # get_flops.py
+    says(lambda: FLOPS('no.py'), 'error: config no.py does not exist'),
+    says(lambda: FLOPS(DET, '--cfg-options', 'foo'), "expected KEY=VALUE, got 'foo'"),
+    says(
+        lambda: FLOPS(DET, '--cfg-options', 'model.backbone.arch.x=1'),
+        'the model cannot be built: arch must be a dict(depths=..., dims=...)',
+    ),
+    says(
+        lambda: FLOPS(DET, '--shape', 1, 2, 3),
+        'error: --shape must be a positive height and width in pixels, or one side',
+    ),
+    says(lambda: FLOPS(DET, '--shape', 0), 'error: --shape must be a positive height'),
+    says(lambda: FLOPS(DET, '--shape', 'big'), "invalid int value: 'big'"),
+    says(
+        lambda: FLOPS(SEG, '--shape', 2),
+        'error: ',
+        'cannot be run on an image of 2x2',
+    ),
+    says(
+        lambda: FLOPS(config('model = dict(\n')),
+        'error: config.py cannot be read: ',
+    ),
+    says(
+        lambda: FLOPS(config('model = undefined\n')),
+        "error: config.py cannot be read: name 'undefined' is not defined",
+    ),
+    says(
+        lambda: FLOPS(config("default_scope = 'mmpose'\n")),
+        "default_scope must be one of mmdet, mmseg, is 'mmpose'",
+    ),
+    says(
+        lambda: FLOPS(config("default_scope = 'mmdet'\nmodel = dict(type='Retina')\n")),
+        'error: config.py: the model cannot be built: ',
+    ),
+    # test_robustness.py
+    says(
+        lambda: ROBUSTNESS(SEG, 'a.pth', '--corruptions', 'fogg'),
+        'error: --corruptions fogg: must be among common, all, noise',
+    ),
+    says(
+        lambda: ROBUSTNESS(SEG, 'a.pth', '--severities', 6),
+        'error: --severities 6: must be from 1 to 5',
+    ),
+    says(
+        lambda: ROBUSTNESS(SEG, 'a.pth', '--severities', 'mild'),
+        "invalid int value: 'mild'",
+    ),
+    says(
+        lambda: ROBUSTNESS(SEG, 'a.pth', '--out', 'no/where.json'),
+        'error: --out no/where.json: no is no folder to write to',
+    ),
+    says(
+        lambda: ROBUSTNESS(SEG, 'a.pth'),
+        'error: checkpoint a.pth does not exist',
+    ),
+    # convert.py
+    says(lambda: CONVERT('a.pth', 'b.pth'), 'required: --from'),
+    says(
+        lambda: CONVERT('a.pth', 'b.pth', '--from', 'keras'), "invalid choice: 'keras'"
+    ),
+    says(
+        lambda: CONVERT('a.pth', 'b.pth', '--from', 'timm'),
+        'error: checkpoint a.pth does not exist',
+    ),
+    says(
+        lambda: CONVERT(weights(), file('b.pth'), '--from', 'timm'),
+        'error: ',
+        'b.pth',
+        '--force',
+    ),
+    says(
+        lambda: CONVERT(weights(), 'b.pth', '--from', 'timm', '--version', 'gauss'),
+        'error: ',
+        '--version',
+    ),
+    says(
+        lambda: CONVERT(weights(), 'b.pth', '--from', 'dcls', '--extent', 17),
+        'error: ',
+        '--extent',
+    ),
+    says(
+        lambda: CONVERT(weights(), 'b.pth', '--from', 'timm', '--sha256', '12'),
+        'error: ',
+        '12',
+    ),
+    says(
+        lambda: CONVERT(weights(), 'b.pth', '--from', 'timm', '--extent', 4),
+        'error: ',
+    ),
+    # draw_shapes.py
+    says(lambda: DRAW('shapes', '--count', 0), 'error: ', 'count', '0'),
+    says(lambda: DRAW('shapes', '--size', 3), 'error: ', 'size', '3'),
+    says(lambda: DRAW('shapes', '--split', '../x'), 'error: ', 'split', '../x'),
+    says(lambda: DRAW('shapes', '--seed', -1), 'error: seed must be at least 0'),
+    says(lambda: DRAW('shapes', '--seed', 'x'), "invalid int value: 'x'"),
+    says(lambda: DRAW(file(), '--count', 1), 'error: ', 'file'),
+]
