@@ -19,6 +19,7 @@ from .program import Names, Program, follow
 
 _LOCAL_HEADER = 30
 _CHUNK = 1 << 20
+_FOLDER = 0x10  # MS-DOS's attribute
 
 
 class Layout(NamedTuple):
@@ -57,6 +58,9 @@ def _check_zip(file: BinaryIO, names: Names) -> Layout:
                 f'the compressed record {compressed[0].filename}, which may grow '
                 'a thousandfold'
             )
+        # torch reads nothing of a folder, and leaves the memory as it is.
+        if any(entry.is_dir() or entry.external_attr & _FOLDER for entry in entries):
+            raise Damage('a record is marked as a folder')
         if sum(entry.file_size for entry in entries) > size:
             raise Damage('its records are longer than the file')
         records = {entry.filename.partition('/')[2]: entry for entry in entries}

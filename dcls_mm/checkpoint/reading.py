@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Optional
 from urllib.error import URLError
 
 import torch
+from mmengine.runner.checkpoint import CheckpointLoader
 
 from . import archive
 from .errors import (
@@ -27,9 +28,10 @@ from .errors import (
     MissingCheckpointError,
     Refusal,
 )
+from .plain import plain
 from .program import Names
-from .records import NAMES, STAND_INS, plain
-from .sources import check_sha256, fetch
+from .records import NAMES, STAND_INS
+from .sources import check_sha256, fetch, is_known
 
 _MARK = '~'
 _OURS = [(item, _MARK + name[1:]) for name, item in STAND_INS.items()]
@@ -42,7 +44,8 @@ def read_checkpoint(
     """Reads a checkpoint as data.
 
     Args:
-        filename: A path, a URL, or a name of a model zoo that mmengine knows.
+        filename: A path, a URL, or a name of a model zoo that mmengine knows. One of
+            another kind (``s3://``) is left to the loader registered for it.
         map_location: See ``torch.load``.
         sha256: The checksum that the file must have, in hexadecimal digits.
 
@@ -56,6 +59,8 @@ def read_checkpoint(
         DamagedCheckpointError: it is not whole, not as it was written, or another one.
         CheckpointError: it holds what mmengine does not write, or can't be downloaded.
     """
+    if not is_known(filename):
+        return CheckpointLoader.load_checkpoint(filename, map_location, 'silent')
     try:
         path = fetch(filename)
         if not os.path.isfile(path):

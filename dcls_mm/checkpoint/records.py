@@ -8,7 +8,7 @@ safe: a ``HistoryBuffer`` needs ``builtins.getattr``, and ``numpy.ndarray`` and
 
 So every function and class that a file may name is a *record* here, which only keeps
 the arguments and the state that the file gives. Nothing is made of them before the file
-is read; then ``plain`` builds the checkpoint anew, and looks at the exact type of
+is read; then ``plain.plain`` builds the checkpoint anew, and looks at the exact type of
 everything before it calls a method of it.
 """
 
@@ -16,7 +16,7 @@ import argparse
 import re
 from collections import Counter, OrderedDict
 from math import prod
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ class Record:
             raise Refusal(f'two states of {self.name}')
         self.state = state
 
-    def restore(self, plain: '_Plain', depth: int) -> Any:
+    def restore(self, plain: Callable[..., Any], depth: int) -> Any:
         """What the call is to give; ``plain`` builds what lies within."""
         raise Refusal(self.name)
 
@@ -64,7 +64,7 @@ class _Array(Record):
             raise Refusal('a numpy.ndarray without its parts')
         _, shape, dtype, column_major, data = self.state
         if type(dtype) is not _Dtype:
-            raise Refusal(f'a numpy.ndarray of dtype {_kind(dtype)}')
+            raise Refusal(f'a numpy.ndarray of dtype {kind_of(dtype)}')
         dtype = dtype.restore(plain, depth)
         data = _raw(data, plain, depth)
         if not _are_sizes(shape) or prod(shape) * dtype.itemsize != len(data):
@@ -91,7 +91,7 @@ class _Dtype(Record):
         # Of a state, the byte order alone: its flags make numpy see pointers.
         if type(self.state) is not tuple or len(self.state) < 2:
             raise Refusal('a numpy.dtype without its parts')
-        return dtype.newbyteorder('>') if _is(self.state[1], '>') else dtype
+        return dtype.newbyteorder('>') if is_text(self.state[1], '>') else dtype
 
 
 class _Number(Record):
@@ -139,7 +139,7 @@ class _Set(Record):
 
     def restore(self, plain, depth):
         items = self.arguments[0] if self.takes(list) else [self]
-        if any(type(item) not in _ATOMS for item in items):
+        if any(type(item) not in ATOMS for item in items):
             raise Refusal('a set of other things than numbers and texts')
         return set(items)
 
@@ -258,11 +258,13 @@ def _ordered_dict(*pairs) -> OrderedDict:
     """As pickled: empty, or by Python 2 with a list of its items."""
     made = OrderedDict()
     for pair in pairs[0] if len(pairs) == 1 and type(pairs[0]) is list else pairs:
-        if type(pair) not in (list, tuple) or len(pair) != 2 or not _is_key(pair[0]):
+        if type(pair) not in (list, tuple) or len(pair) != 2 or not is_key(pair[0]):
             raise Refusal('an OrderedDict of other things than keys and values')
         made[pair[0]] = pair[1]
     return made
 
+
+ATOMS = frozenset({type(None), bool, int, float, str})
 
 _CALLED = {
     '_codecs.encode': _Bytes,
@@ -316,97 +318,16 @@ NAMES = Names(
 )
 
 
-def plain(value: Any, others: tuple[type, ...] = ()) -> Any:
-    """Builds what was read anew, from nothing but types that are known exactly.
-
-    Args:
-        value: As torch gives it, with records in it.
-        others: Types of which the program itself said that they may be loaded.
-
-    Raises:
-        Refusal: it holds something else, refers to itself, or is nested too deeply.
-    """
-    return _Plain(others)(value)
-
-
-_ATOMS = frozenset({type(None), bool, int, float, str})
-_MAX_DEPTH = 100
-_MAX_COUNT = 10**7
-
-
-class _Plain:
-    """Builds values anew; what is shared in the file stays shared."""
-
-    def __init__(self, others: tuple[type, ...]) -> None:
-        self.others = frozenset(others)
-        self.done: dict[int, tuple[Any, int]] = {}
-        self.count = 0  # of the values, as they would be without sharing
-        self.begun: set[int] = set()
-
-    def __call__(self, value: Any, depth: int = 0) -> Any:
-        kind = type(value)
-        if kind in _ATOMS or kind is torch.dtype or kind in self.others:
-            return value
-        self.count += 1
-        if id(value) in self.done:
-            built, count = self.done[id(value)]
-            self.count += count
-            if self.count > _MAX_COUNT:
-                raise Refusal(
-                    f'lists in lists that have over {_MAX_COUNT} items in all'
-                )
-            return built
-        if id(value) in self.begun:
-            raise Refusal('something that contains itself')
-        if depth > _MAX_DEPTH:
-            raise Refusal(f'things nested more than {_MAX_DEPTH} deep')
-        self.begun.add(id(value))
-        before = self.count
-        built = self.build(kind, value, depth + 1)
-        self.done[id(value)] = built, self.count - before
-        return built
-
-    def build(self, kind: type, value: Any, depth: int) -> Any:
-        if kind is list or kind is tuple:
-            return kind([self(item, depth) for item in value])
-        if kind is set:
-            return set(value)  # an empty one: those with items are records
-        if kind is dict:
-            return {_key(key): self(item, depth) for key, item in value.items()}
-        if kind is OrderedDict:
-            return self.build_ordered(value, depth)
-        if issubclass(kind, Record):
-            return value.restore(self, depth)
-        raise Refusal(_kind(value))
-
-    def build_ordered(self, value: OrderedDict, depth: int) -> OrderedDict:
-        built = OrderedDict()
-        # Attributes come before the methods of the class when they are looked up.
-        for key, item in OrderedDict.items(value):
-            built[_key(key)] = self(item, depth)
-        for name, item in vars(value).items():
-            if not _is(name, '_metadata'):
-                raise Refusal(f'an OrderedDict with the attribute {short(name)}')
-            built._metadata = self(item, depth)
-        return built
-
-
-def _key(key: Any) -> Any:
-    if not _is_key(key):
-        raise Refusal(f'a dict with {_kind(key)} for a key')
-    return key
-
-
-def _is_key(key: Any) -> bool:
+def is_key(key: Any) -> bool:
     parts = key if type(key) is tuple else (key,)
-    return all(type(part) in _ATOMS for part in parts)
+    return all(type(part) in ATOMS for part in parts)
 
 
-def _is(value: Any, text: str) -> bool:
+def is_text(value: Any, text: str) -> bool:
     return type(value) is str and value == text
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     kind = value if isinstance(value, type) else type(value)
     if issubclass(kind, Record):
         return kind.name
@@ -419,9 +340,9 @@ def _are_sizes(value: Any) -> bool:
     )
 
 
-def _raw(data: Any, plain: _Plain, depth: int) -> bytes:
+def _raw(data: Any, plain: Callable[..., Any], depth: int) -> bytes:
     if type(data) not in (_Bytes, _EmptyBytes):
-        raise Refusal(f'a numpy.ndarray whose data are {_kind(data)}')
+        raise Refusal(f'a numpy.ndarray whose data are {kind_of(data)}')
     return data.restore(plain, depth)
 
 
@@ -430,9 +351,9 @@ def _view(
 ) -> torch.Tensor:
     """A tensor on a storage, of which it may not see more than there is."""
     if type(storage) is not torch.storage.TypedStorage:
-        raise Refusal(f'a tensor on {_kind(storage)}')
+        raise Refusal(f'a tensor on {kind_of(storage)}')
     if dtype is not None and type(dtype) is not torch.dtype:
-        raise Refusal(f'a tensor of dtype {_kind(dtype)}')
+        raise Refusal(f'a tensor of dtype {kind_of(dtype)}')
     if not (_are_sizes((offset,)) and _are_sizes(size) and _are_sizes(stride)):
         raise Refusal('a tensor whose size is no tuple of numbers')
     if len(size) != len(stride):

@@ -28,11 +28,11 @@ def fetch(filename: str) -> str:
         URLError: it can't be downloaded.
     """
     scheme, separator, name = filename.partition('://')
-    if not separator:
-        return os.path.expanduser(filename)
-    if scheme in ('http', 'https'):
+    if separator and scheme in ('http', 'https'):
         return _download(filename)
-    urls = _urls(scheme)
+    if not separator or scheme not in _TABLES:
+        return os.path.expanduser(filename)
+    urls = _TABLES[scheme]()
     if name not in urls:
         raise CheckpointError(f'checkpoint {filename}: mmengine knows no such name')
     found = urls[name]
@@ -42,9 +42,15 @@ def fetch(filename: str) -> str:
 
 
 def is_known(filename: str) -> bool:
-    """Whether ``fetch`` knows the kind of name."""
+    """Whether ``fetch`` knows the kind of name, or else nobody does.
+
+    Others (``s3://``) have a loader in mmengine, or one that a program registered.
+    """
     scheme, separator, _ = filename.partition('://')
-    return not separator or scheme in ('http', 'https', *_TABLES)
+    if not separator or scheme in ('http', 'https', *_TABLES):
+        return True
+    loader = names.CheckpointLoader._get_checkpoint_loader(filename)
+    return loader is names.CheckpointLoader._schemes.get('')
 
 
 def _openmmlab() -> dict[str, str]:
@@ -60,10 +66,6 @@ _TABLES = {
     'openmmlab': _openmmlab,
     'mmcls': lambda: names.get_mmcls_models(),
 }
-
-
-def _urls(scheme: str) -> dict[str, str]:
-    return _TABLES[scheme]()
 
 
 def _download(url: str) -> str:

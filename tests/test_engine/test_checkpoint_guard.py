@@ -174,3 +174,14 @@ def test_the_attack_would_work(attack, tmp_path):
     meta = torch.load(path, weights_only=False)['meta']
     Config.fromstring(meta['config'], file_format='.py')
     assert canary.exists()
+
+
+def test_reading_leaves_other_schemes_to_their_loaders(monkeypatch):
+    monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
+    CheckpointLoader.register_scheme('mine://', lambda name, place=None: [name], True)
+    with as_data():
+        assert load_checkpoint_file('mine://x') == ['mine://x']
+        with pytest.raises(CheckpointError, match='nobodys://x does not exist'):
+            load_checkpoint_file('nobodys://x')
+        with pytest.raises(CheckpointError, match='nobodys://x does not exist'):
+            load('nobodys://x')

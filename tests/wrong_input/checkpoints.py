@@ -141,6 +141,13 @@ def turned(data, part):
     return bytes(data)
 
 
+def marked_as_folder(data):
+    """Turns the bit of the directory's entry of the last record that says so."""
+    data = bytearray(data)
+    data[data.rindex(b'PK\x01\x02') + 38] |= 0x10
+    return bytes(data)
+
+
 TRAINING = {
     'meta': {'epoch': 1, 'iter': 4},
     'state_dict': {'a': ONE},
@@ -249,6 +256,7 @@ ROWS = [
     damaged(lambda: b'<html>', 'opcode'),
     damaged(lambda: saved({'a': ONE})[:-5], 'not a zip file'),
     damaged(lambda: turned(saved({'a': ONE}), b'\x80?'), 'data/0 is not as it was'),
+    damaged(lambda: marked_as_folder(saved({'a': ONE})), 'is marked as a folder'),
     damaged(lambda: zipped(None), 'a zip archive without x/data.pkl'),
     damaged(lambda: zipped(tensor()), 'the record x/data/0 is not as long as is said'),
     damaged(lambda: zipped(b'\x80\x02}'), 'cut off'),

@@ -1,0 +1,89 @@
+"""What was read, built anew of plain containers and of what records give."""
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+
+from .errors import Refusal, short
+from .records import ATOMS, Record, is_key, is_text, kind_of
+
+
+def plain(value: Any, others: tuple[type, ...] = ()) -> Any:
+    """Builds what was read anew, from nothing but types that are known exactly.
+
+    Args:
+        value: As torch gives it, with records in it.
+        others: Types of which the program itself said that they may be loaded.
+
+    Raises:
+        Refusal: it holds something else, refers to itself, or is nested too deeply.
+    """
+    return _Plain(others)(value)
+
+
+_MAX_DEPTH = 100
+_MAX_COUNT = 10**7
+
+
+class _Plain:
+    """Builds values anew; what is shared in the file stays shared."""
+
+    def __init__(self, others: tuple[type, ...]) -> None:
+        self.others = frozenset(others)
+        self.done: dict[int, tuple[Any, int]] = {}
+        self.count = 0  # of the values, as they would be without sharing
+        self.begun: set[int] = set()
+
+    def __call__(self, value: Any, depth: int = 0) -> Any:
+        kind = type(value)
+        if kind in ATOMS or kind is torch.dtype or kind in self.others:
+            return value
+        self.count += 1
+        if id(value) in self.done:
+            built, count = self.done[id(value)]
+            self.count += count
+            if self.count > _MAX_COUNT:
+                raise Refusal(
+                    f'lists in lists that have over {_MAX_COUNT} items in all'
+                )
+            return built
+        if id(value) in self.begun:
+            raise Refusal('something that contains itself')
+        if depth > _MAX_DEPTH:
+            raise Refusal(f'things nested more than {_MAX_DEPTH} deep')
+        self.begun.add(id(value))
+        before = self.count
+        built = self.build(kind, value, depth + 1)
+        self.done[id(value)] = built, self.count - before
+        return built
+
+    def build(self, kind: type, value: Any, depth: int) -> Any:
+        if kind is list or kind is tuple:
+            return kind([self(item, depth) for item in value])
+        if kind is set:
+            return set(value)  # an empty one: those with items are records
+        if kind is dict:
+            return {_key(key): self(item, depth) for key, item in value.items()}
+        if kind is OrderedDict:
+            return self.build_ordered(value, depth)
+        if issubclass(kind, Record):
+            return value.restore(self, depth)
+        raise Refusal(kind_of(value))
+
+    def build_ordered(self, value: OrderedDict, depth: int) -> OrderedDict:
+        built = OrderedDict()
+        # Attributes come before the methods of the class when they are looked up.
+        for key, item in OrderedDict.items(value):
+            built[_key(key)] = self(item, depth)
+        for name, item in vars(value).items():
+            if not is_text(name, '_metadata'):
+                raise Refusal(f'an OrderedDict with the attribute {short(name)}')
+            built._metadata = self(item, depth)
+        return built
+
+
+def _key(key: Any) -> Any:
+    if not is_key(key):
+        raise Refusal(f'a dict with {kind_of(key)} for a key')
+    return key
