@@ -6,17 +6,16 @@ mmengine takes the dotted name of any function for a type. All else is the confi
 so it is the backbone alone that is run and compared, whatever the heads are.
 """
 
-import os
 import warnings
 from types import FunctionType
 from typing import Any, Optional
 
 import torch
 from mmengine.config import Config
-from mmengine.fileio import list_from_file
-from mmengine.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
+from mmengine.registry import HOOKS, MODELS, TRANSFORMS
 from torch import nn
 
+from ..engine.class_names import class_names
 from ..engine.config_checks import ConfigError, errors_about
 from ..engine.launch import load_config
 from ..engine.models import build_model, load_trained
@@ -101,7 +100,7 @@ def reparameterize_checkpoint(
         with refusals("the backbone can't be recorded as TorchScript"):
             backbone = _trace(model.backbone, recorded)
             torch.jit.save(backbone, str(folder / BACKBONE))
-        meta = {'dataset_meta': _dataset_meta(weights, cfg)}
+        meta = {'dataset_meta': class_names(weights, cfg)}
         with refusals(f"--out {out}: {CHECKPOINT} can't be written"):
             state = dict(meta=meta, state_dict=model.state_dict())
             torch.save(state, folder / CHECKPOINT)
@@ -146,38 +145,6 @@ def _check_only_backbone(model: nn.Module) -> None:
             f'outside the backbone, where no config of stock code describes what '
             f'dcls_mm makes, stand {", ".join(ours[:3])}{more}: {OTHER_WAYS}'
         )
-
-
-def _dataset_meta(checkpoint: dict, cfg: Config) -> dict[str, Any]:
-    """The names and colours of the classes.
-
-    Where the checkpoint has none they are those of the test data; mmdet and mmseg
-    would take COCO's or Cityscapes'.
-    """
-    meta = checkpoint.get('meta')
-    found = meta.get('dataset_meta') if isinstance(meta, dict) else None
-    if not isinstance(found, dict) or 'classes' not in found:
-        found = known_classes((cfg.get('test_dataloader') or {}).get('dataset'))
-    return {key: found[key] for key in ('classes', 'palette') if key in found}
-
-
-def known_classes(dataset: Any) -> dict[str, Any]:
-    """What a data set, or the first inside its wrappers, tells of its classes."""
-    while isinstance(dataset, dict):
-        inner = dataset.get('dataset') or dataset.get('datasets')
-        if not inner:
-            kind = dataset.get('type')
-            kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-            metainfo = {**getattr(kind, 'METAINFO', {}), **dataset.get('metainfo', {})}
-            return {key: _listed(value) for key, value in metainfo.items()}
-        dataset = inner[0] if isinstance(inner, (list, tuple)) else inner
-    return {}
-
-
-def _listed(value: Any) -> Any:
-    """The lines of a file, where one is named, as mmengine's data sets read it."""
-    is_file = isinstance(value, str) and os.path.isfile(value)
-    return list_from_file(value) if is_file else value
 
 
 def _stock_config(cfg: Config) -> dict[str, Any]:

@@ -36,11 +36,12 @@ def input_channels(network: nn.Module, size: tuple[int, int] = (256, 320)) -> in
     convolutions = [m for m in network.modules() if isinstance(m, _CONVOLUTIONS)]
     hooks = [conv.register_forward_pre_hook(_stop) for conv in convolutions]
     stem = [conv.in_channels for conv in convolutions[:1]]
+    device = next((p.device for p in network.parameters()), None)
     refused = None
     try:
         for channels in dict.fromkeys((*_USUAL[:1], *stem, *_USUAL[1:])):
             try:
-                network(torch.zeros(1, channels, *size))
+                network(torch.zeros(1, channels, *size, device=device))
             except _FirstConvolution as found:
                 return _fitting(channels, *found.args)
             except Exception as error:  # of other people's code, which may check first

@@ -14,12 +14,13 @@ from mmengine.utils import track_iter_progress
 from torch import Tensor, nn
 
 from .. import visualization
+from .channels import input_channels
 from .config_checks import ConfigError, check_data, check_positive, errors_about
 from .config_tree import innermost_datasets, type_name
 from .inference import check_all_read, check_score, list_images, predictions
 from .inferencers import build_inferencer
 from .launch import load_config
-from .models import image_channels, load_trained
+from .models import load_trained
 from .outputs import check_folder, check_picture, label, write_picture
 
 # What reads an image and its truth, and what packs them; the rest changes the image.
@@ -71,13 +72,14 @@ def plot_receptive_field(
     files = None if images is None else list_images(images)[:count]
     fields = {}
     for name, (one, weights) in _models(config, checkpoint, against, names).items():
-        model, cfg, _ = load_trained(one, weights, cfg_options)
+        model = load_trained(one, weights, cfg_options).model
         backbone = getattr(model, 'backbone', model)
+        with errors_about(weights):
+            channels = input_channels(backbone, tuple(shape))
         if files is None:
-            channels = image_channels(cfg)
             prepared = visualization.noise_images(count, tuple(shape), channels)
         else:
-            prepared = _prepared(model, files, shape, image_channels(cfg))
+            prepared = _prepared(model, files, shape, channels)
         with errors_about(weights):
             fields[name] = visualization.receptive_field(backbone, prepared, level)
     picture = visualization.draw_receptive_fields(fields, shares)

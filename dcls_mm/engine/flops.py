@@ -9,9 +9,9 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
+from .channels import input_channels
 from .config_checks import ConfigError
 from .launch import load_config
-from .models import image_channels
 
 # Height and width for which figures are usually published.
 PUBLISHED_SHAPES = {'mmdet': (800, 1280), 'mmseg': (512, 2048)}
@@ -52,7 +52,7 @@ def count_config(
     height_width = _height_width(shape, PUBLISHED_SHAPES[cfg.default_scope])
     model = _build(cfg, config)
     try:
-        return count_model(model, height_width, image_channels(cfg))
+        return count_model(model, height_width)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         size = '{}x{}'.format(*height_width)
         raise ConfigError(
@@ -61,9 +61,7 @@ def count_config(
         ) from error
 
 
-def count_model(
-    model: nn.Module, shape: tuple[int, int], channels: int = 3
-) -> Complexity:
+def count_model(model: nn.Module, shape: tuple[int, int]) -> Complexity:
     """Parameters and FLOPs by mmengine's counter, of a detector or segmentor.
 
     As in published figures a FLOP is one multiplication with its addition, and
@@ -75,9 +73,9 @@ def count_model(
     Args:
         model: an mmdet or mmseg model; it is run once, in evaluation.
         shape: (height, width) of the image in pixels.
-        channels: of the image.
     """
     parameters = sum(p.numel() for p in model.parameters())
+    channels = input_channels(getattr(model, 'backbone', model), shape)
     images = torch.zeros(1, channels, *shape)
     counter = FlopAnalyzer(_Forward(model).eval(), (images,))
     counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)

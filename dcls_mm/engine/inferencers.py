@@ -1,16 +1,14 @@
 """mmdet's and mmseg's inferencers, made to fit any config and to name classes right."""
 
-from copy import deepcopy
 from typing import Any, Optional
 
-import numpy as np
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.infer import BaseInferencer
-from mmengine.registry import DATASETS
 
 from .checkpoint import as_data
 from .checkpoint_hooks import load_matching
+from .class_names import class_names
 from .config_checks import ConfigError
 from .config_tree import innermost_datasets, type_name
 from .launch import load_config
@@ -57,7 +55,12 @@ def build_inferencer(
     inferencer = Inferencer(cfg, weights=checkpoint, device=device)
     # They go on with random weights where a checkpoint lacks some.
     load_matching(inferencer.model, weights, checkpoint)
-    names = class_names(weights.get('meta') or {}, cfg)
+    names = class_names(weights, cfg)
+    if not names:
+        raise ConfigError(
+            'test_dataloader.dataset.metainfo.classes: neither the config nor the '
+            'checkpoint names the classes that the model tells apart'
+        )
     if cfg.default_scope == 'mmdet':
         inferencer.visualizer.dataset_meta = names
     inferencer.model.dataset_meta = names
@@ -95,36 +98,3 @@ def _prepare_for_inferencer(cfg: Config) -> None:
     cfg.test_dataloader.dataset = first
     if not cfg.get('visualizer'):
         cfg.visualizer = {'type': _VISUALIZERS[cfg.default_scope], 'name': 'visualizer'}
-
-
-def class_names(meta: dict, cfg: Config) -> dict[str, Any]:
-    """The classes that a model tells apart, and their colours.
-
-    Args:
-        meta: Of the checkpoint: 'dataset_meta' as mmengine writes it, or 'CLASSES' and
-            'PALETTE' as mmdet 2 and mmseg 0 did.
-        cfg: Of the model, with its test set.
-
-    Returns:
-        'classes', and as 'palette' a colour each.
-
-    Raises:
-        ConfigError: neither names any classes.
-    """
-    dataset = ConfigDict(deepcopy(cfg.test_dataloader.dataset), lazy_init=True)
-    of_config = DATASETS.build(dataset).metainfo
-    given = meta.get('dataset_meta') or meta
-    of_file = {key.lower(): value for key, value in given.items()}
-    classes = of_file.get('classes') or of_config.get('classes')
-    if not classes:
-        raise ConfigError(
-            'test_dataloader.dataset.metainfo.classes: neither the config nor the '
-            'checkpoint names the classes that the model tells apart'
-        )
-    palette = of_file.get('palette')
-    if not palette and list(classes) == list(of_config.get('classes') or ()):
-        palette = of_config.get('palette')
-    if not palette or isinstance(palette, str):  # mmdet has names of ways to draw lots
-        palette = np.random.RandomState(0).randint(0, 255, (len(classes), 3)).tolist()
-    # mmdet draws in tuples only.
-    return {'classes': classes, 'palette': [tuple(colour) for colour in palette]}

@@ -28,22 +28,6 @@ def build_model(cfg: Config) -> nn.Module:
     return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
 
 
-def image_channels(cfg: Config) -> int:
-    """How many channels the images have that a config's model takes.
-
-    By its backbone's argument, else by the means that are taken from the images; 3
-    where neither says.
-    """
-    backbone = cfg.model
-    while isinstance(backbone.get('backbone'), dict):
-        backbone = backbone.backbone
-    for name in ('in_channels', 'in_chans', 'input_channels'):
-        if isinstance(backbone.get(name), int):
-            return backbone[name]
-    means = (cfg.model.get('data_preprocessor') or {}).get('mean') or ()
-    return len(means) if len(means) > 1 else 3
-
-
 def read_checkpoint(checkpoint: str) -> dict:
     """Reads a checkpoint onto the CPU: a path, or a URL that mmengine knows.
 

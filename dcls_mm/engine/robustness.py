@@ -18,12 +18,13 @@ from typing import Any, Optional
 from mmengine.config import Config, ConfigDict
 from mmengine.fileio import dump
 
+from .added_loss import unwrapped
+from .channels import input_channels
 from .checkpoint import as_data
 from .checkpoint_hooks import CheckpointMatchHook
 from .config_checks import ConfigError
 from .config_tree import innermost_datasets, type_name
 from .launch import build_runner, prepare_test
-from .models import image_channels
 from .outputs import write_file
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -119,12 +120,6 @@ def evaluate_corrupted(
         if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
             raise ConfigError(f'--out {out}: {folder} is no folder to write to')
     cfg, notices = prepare_test(config, checkpoint, **options)
-    channels = image_channels(cfg)
-    if channels not in (1, 3):
-        raise ConfigError(
-            '--corruptions: the corruptions are defined for 1 or 3 channels, the model '
-            f'takes {channels}'
-        )
     dataloaders = {
         (name, severity): _corrupted(cfg, name, severity)
         for name in names
@@ -133,6 +128,13 @@ def evaluate_corrupted(
     cfg.randomness = {'seed': 0, **cfg.get('randomness', {})}  # of the noise
     runner = build_runner(cfg, notices)
     runner.register_hook(CheckpointMatchHook(checkpoint))
+    network = unwrapped(runner.model)
+    channels = input_channels(getattr(network, 'backbone', network))
+    if channels not in (1, 3):
+        raise ConfigError(
+            '--corruptions: the corruptions are defined for 1 or 3 channels, the model '
+            f'takes {channels}'
+        )
     results = {'clean': runner.test(), 'corrupted': {name: {} for name in names}}
     for (name, severity), dataloader in dataloaders.items():
         runner.logger.info(f'corruption: {name}, severity {severity}')

@@ -8,11 +8,9 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from mmseg.datasets import CityscapesDataset
 from scenes import write_demo
 
 from dcls_mm.deploy import reparameterize_checkpoint
-from dcls_mm.deploy.stock import known_classes
 from dcls_mm.engine.config_checks import ConfigError
 
 WITHOUT_US = """
@@ -106,26 +104,3 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
     with pytest.raises(ConfigError, match='--out .*file'):
         reparameterize_checkpoint(config, checkpoint, str(tmp_path / 'file'))
     assert Path(tmp_path / 'file').stat().st_size == 0
-
-
-@pytest.mark.parametrize(
-    'dataset, expected',
-    [
-        ({'type': 'mmseg.CityscapesDataset'}, 'road'),
-        ({'type': 'Repeat', 'dataset': {'metainfo': {'classes': ['a']}}}, 'a'),
-        ({'datasets': [{'dataset': {'type': 'mmdet.CocoDataset'}}, {}]}, 'person'),
-        ({'type': CityscapesDataset, 'metainfo': {'classes': ['a']}}, 'a'),
-    ],
-)
-def test_classes_of_the_test_data(dataset, expected):
-    assert known_classes(dataset)['classes'][0] == expected
-
-
-def test_classes_in_a_file(tmp_path):
-    (tmp_path / 'classes.txt').write_text('a\nb\n')
-    dataset = {'metainfo': {'classes': str(tmp_path / 'classes.txt')}}
-    assert known_classes(dataset) == {'classes': ['a', 'b']}
-
-
-def test_data_without_classes():
-    assert known_classes(None) == known_classes({'type': 'mmseg.BaseSegDataset'}) == {}

@@ -19,7 +19,7 @@ from dcls_mm.engine import inference
 from dcls_mm.engine.checkpoint import CheckpointError
 from dcls_mm.engine.config_checks import ConfigError
 from dcls_mm.engine.inference import output_names, predict, predictions
-from dcls_mm.engine.inferencers import build_inferencer, class_names
+from dcls_mm.engine.inferencers import build_inferencer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -198,18 +198,6 @@ def test_classes_are_named_by_the_file_where_it_does(demo, meta):
     config, bare, _ = other_names(scope, folder, checkpoint, {'meta': meta})
     found = build_inferencer(config, bare, 'cpu').model.dataset_meta
     assert found == {'classes': ('a', 'b', 'c'), 'palette': [(1, 2, 3)] * 3}
-
-
-def test_colours_of_classes_without_any(demo):
-    """The config's for the same classes; else some, a colour each."""
-    scope, folder, _, checkpoint = demo
-    config, _, ours = other_names(scope, folder, checkpoint, {})
-    cfg = Config.fromfile(config)
-    assert class_names({'CLASSES': list(ours['classes'])}, cfg)['palette'] == (
-        ours['palette']
-    )
-    found = class_names({'CLASSES': ('x', 'y', 'z', 'u')}, cfg)['palette']
-    assert len(found) == len({tuple(colour) for colour in found}) == 4
 
 
 def test_a_picture_shows_the_names(demo, tmp_path, monkeypatch):
