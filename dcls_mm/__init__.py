@@ -38,6 +38,7 @@ if _compat.available('mmengine') and _compat.available('mmcv'):
         engine.AliasLossHook,
         engine.AtomicCheckpointHook,
         engine.ClampPositionsHook,
+        engine.DistinctNamesHook,
         engine.EpochSeedHook,
         engine.FiniteLossHook,
         engine.FreezePositionsHook,

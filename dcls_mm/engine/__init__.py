@@ -3,6 +3,7 @@
 from .alias_hook import AliasLossHook
 from .checkpoint import widen_mmengine
 from .checkpoint_hooks import AtomicCheckpointHook
+from .distinct_names_hook import DistinctNamesHook
 from .epoch_seed import EpochSeedHook
 from .finite_loss_hook import FiniteLossHook
 from .optim import DCLSOptimizerConstructor
@@ -19,6 +20,7 @@ __all__ = [
     'AtomicCheckpointHook',
     'ClampPositionsHook',
     'DCLSOptimizerConstructor',
+    'DistinctNamesHook',
     'EpochSeedHook',
     'FiniteLossHook',
     'FreezePositionsHook',

@@ -95,11 +95,18 @@ def _write_label_maps(cfg: Config, out: str) -> None:
     evaluator = cfg.test_evaluator
     for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
         metric.output_dir = out
+    _refuse_one_name(cfg, '--out', with_suffix=False)
 
 
 def _draw_detections(cfg: Config, show_dir: str) -> None:
     # An absolute path, since mmdet would put it below work_dir/<time>.
     cfg.default_hooks.visualization.test_out_dir = os.path.abspath(show_dir)
+    _refuse_one_name(cfg, '--show-dir', with_suffix=True)
+
+
+def _refuse_one_name(cfg: Config, option: str, with_suffix: bool) -> None:
+    hook = dict(type='DistinctNamesHook', option=option, with_suffix=with_suffix)
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), hook]
 
 
 def _draw_label_maps(cfg: Config, show_dir: str) -> None:
