@@ -14,6 +14,7 @@ everything before it calls a method of it.
 
 import argparse
 import re
+import warnings
 from collections import Counter, OrderedDict
 from math import prod
 from typing import Any, Callable, Optional
@@ -358,11 +359,11 @@ def _view(
         raise Refusal('a tensor whose size is no tuple of numbers')
     if len(size) != len(stride):
         raise Refusal('a tensor with another number of strides than of sizes')
-    # As torch itself unpickles it: TypedStorage has no public way to its memory.
-    tensor = torch._utils._rebuild_tensor(storage, 0, (0,), (1,))
-    memory = tensor.untyped_storage()
-    if dtype is not None:
-        tensor = torch.empty(0, dtype=dtype, device=memory.device)
+    with warnings.catch_warnings():  # that TypedStorage, which files name, is to go
+        warnings.simplefilter('ignore', UserWarning)
+        memory = storage.untyped()
+    kind = storage.dtype if dtype is None else dtype
+    tensor = torch.empty(0, dtype=kind, device=memory.device)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride)) + 1
     if 0 not in size and last * tensor.element_size() > memory.nbytes():
         raise Refusal('a tensor that is larger than its storage')

@@ -6,8 +6,10 @@ from torch import nn
 from ..layers import ConstructedConvNd
 from .config_checks import ConfigError
 
-_CONVOLUTIONS = (nn.modules.conv._ConvNd, ConstructedConvNd)
-
+_CONVOLUTIONS = (
+    ConstructedConvNd,
+    *(getattr(nn, f'Conv{kind}{n}d') for kind in ('', 'Transpose') for n in (1, 2, 3)),
+)
 
 # Images of colours, without, and with one channel more.
 _USUAL = 3, 1, 4
