@@ -104,12 +104,20 @@ FAKE_SETUP = """
 import os
 from setuptools import setup
 module = 'ops = ' + repr([os.environ.get(n) for n in ('MMCV_WITH_OPS', 'FORCE_CUDA')])
+module += ', ' + repr(['-std=c++14', '-std=c++17'])
 open('mmcv.py', 'w').write(module)
 setup(name='mmcv', version='2.1.0', py_modules=['mmcv'])
 """
 
 
-def test_a_source_release_is_fetched_and_built(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ('torch', 'standards'),
+    [
+        ('2.14.1+cpu', b"['-std=c++14', '-std=c++17']"),
+        ('2.15.0+cu132', b"['-std=c++20', '-std=c++20']"),
+    ],
+)
+def test_a_source_release_is_fetched_and_built(torch, standards, monkeypatch, tmp_path):
     """With pip and setuptools as they are, on a release of one module."""
     archive = tmp_path / 'mmcv-2.1.0.tar.gz'
     make_archive(archive, 'mmcv-2.1.0/setup.py', FAKE_SETUP.encode())
@@ -122,11 +130,11 @@ def test_a_source_release_is_fetched_and_built(monkeypatch, tmp_path):
     folder = tmp_path / 'cache'
     folder.mkdir()
 
-    wheel = mmcv_wheel.build('2.1.0', folder, 'cpu')
+    wheel = mmcv_wheel.build('2.1.0', folder, {**TRAITS, 'torch': torch})
 
     assert mmcv_wheel.kept_wheel(folder) == wheel
     with zipfile.ZipFile(wheel) as file:
-        assert file.read('mmcv.py') == b"ops = ['1', '0']"
+        assert file.read('mmcv.py') == b"ops = ['1', '0'], " + standards
     assert {path.name for path in folder.iterdir()} == {wheel.name, 'build.log'}
 
 

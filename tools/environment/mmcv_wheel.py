@@ -20,6 +20,9 @@ from .running import clock, environment, locked, pip, run_logged
 BYTES_PER_COMPILER = 2 * 2**30
 MINUTES_ON_ONE_CORE = 28
 
+# From this torch on its headers need C++20.
+CXX20 = (2, 15)
+
 PROBE = """
 import json, sys, sysconfig, torch
 from torch.utils.cpp_extension import CUDA_HOME
@@ -108,17 +111,26 @@ def ninja_progress(text, elapsed):
     return f'{done}/{total} files, {100 * done // total}%, about {left} left'
 
 
-def build(version, folder, ops):
+def raise_standard(source):
+    """Has mmcv compiled as C++20: it asks for C++14 or 17, which win over CXXFLAGS."""
+    setup = source / 'setup.py'
+    setup.write_text(re.sub(r'-std=c\+\+1[47]', '-std=c++20', setup.read_text()))
+
+
+def build(version, folder, traits):
     source, dist, log = (folder / name for name in ('source', 'dist', 'build.log'))
     if not source.exists():
         fetch_source(version, source)
+    torch = tuple(map(int, traits['torch'].split('.')[:2]))
+    if torch >= CXX20:
+        raise_standard(source)
     jobs = build_jobs()
     minutes = MINUTES_ON_ONE_CORE // jobs
     print(f'      compiling, about {minutes} minutes the first time', flush=True)
     print(f'      log: {log}', flush=True)
     variables = environment(
         MMCV_WITH_OPS='1',
-        FORCE_CUDA='0' if ops == 'cpu' else '1',
+        FORCE_CUDA='0' if traits['ops'] == 'cpu' else '1',
         MAX_JOBS=str(jobs),
     )
     run_logged(
@@ -142,7 +154,7 @@ def install(version):
     folder = CACHE / wheel_key(version, traits)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        wheel = kept_wheel(folder) or build(version, folder, traits['ops'])
+        wheel = kept_wheel(folder) or build(version, folder, traits)
     # By force: the same version may be there, built against another torch.
     options = ['--no-deps', '--force-reinstall']
     pip('Installing mmcv', 'install', *options, wheel)
