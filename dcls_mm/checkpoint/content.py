@@ -6,12 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
+from .._listing import listing
 from .errors import ContentError, short
 
 # Where mmengine looks for weights in a checkpoint, and where others keep them.
 CONTAINER_KEYS = ('state_dict',)
 ANY_CONTAINER_KEYS = ('state_dict', 'model')
 _SHOWN = 8
+_WRAPPER = 'module.'
 
 
 def weights_of(
@@ -46,11 +48,29 @@ def weights_of(
             f'{where}the key {short(strange[0])}, which is no name of a weight',
         )
     if not any(isinstance(value, Tensor) for value in weights.values()):
-        keys = [*map(str, weights)]
-        found = ', '.join(keys[:_SHOWN]) or 'nothing'
+        found = listing(weights, _SHOWN) or 'nothing'
         raise _no_weights(filename, f'{where}{found}')
     _check_metadata(weights, filename)
     return weights
+
+
+def without_wrapper(weights: Mapping[str, Any]) -> OrderedDict[str, Any]:
+    """A state_dict without the ``module.`` that parallel models put before its keys.
+
+    mmengine takes it off the keys too, but leaves it before the names in
+    ``_metadata``, so that a layer does not find what was noted of it.
+    """
+    stripped = OrderedDict(
+        (key.removeprefix(_WRAPPER), value) for key, value in weights.items()
+    )
+    metadata = getattr(weights, '_metadata', None) or {}
+    stripped._metadata = OrderedDict(metadata)
+    if any(key.startswith(_WRAPPER) for key in weights):
+        for name, notes in metadata.items():
+            if f'{name}.'.startswith(_WRAPPER):
+                del stripped._metadata[name]
+                stripped._metadata[f'{name}.'[len(_WRAPPER) : -1]] = notes
+    return stripped
 
 
 def _no_weights(filename: str, found: str) -> ContentError:

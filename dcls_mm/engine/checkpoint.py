@@ -16,6 +16,7 @@ from ..checkpoint import (
     check_training,
     read_checkpoint,
     weights_of,
+    without_wrapper,
 )
 from ..checkpoint.sources import is_known
 
@@ -30,6 +31,7 @@ __all__ = [
     'read_checkpoint',
     'weights_of',
     'widen_mmengine',
+    'without_wrapper',
 ]
 
 _only_data: ContextVar[bool] = ContextVar('only_data', default=False)

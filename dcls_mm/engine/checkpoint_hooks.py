@@ -1,21 +1,21 @@
 """Hooks that write checkpoints, and that check the ones that are read."""
 
 import os
-import re
 from collections import OrderedDict
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 from .._files import remove_unfinished, write_whole
-from .checkpoint import CheckpointError, weights_of
+from .._listing import listing
+from .checkpoint import CheckpointError, weights_of, without_wrapper
 from .folder_lock import FolderLock
+from .loading import load_what_fits, unwrapped
 from .resume import LAST, checkpoint_folder
 
 
@@ -169,61 +169,43 @@ class CheckpointMatchHook(Hook):
         self.filename = filename
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """See ``load_matching``."""
-        load_matching(runner.model, checkpoint, self.filename)
+        """See ``load_matching``; leaves the weights where EMAHook looks for them."""
+        checkpoint['state_dict'] = load_matching(
+            runner.model, checkpoint, self.filename
+        )
 
 
-def load_matching(model: nn.Module, checkpoint: dict, filename: str) -> None:
+def load_matching(
+    model: nn.Module, checkpoint: dict, filename: str
+) -> OrderedDict[str, Any]:
     """Loads a checkpoint that has every parameter and buffer of the model.
-
-    Comparing keys would not do: a model may rename those of older versions.
 
     Args:
         model: Also one that is wrapped for training or testing.
         checkpoint: As read from a file, or a state_dict.
         filename: What the error calls the checkpoint.
 
+    Returns:
+        The state_dict that was loaded, by the model's names.
+
     Raises:
-        CheckpointError: keys are missing, or values have another shape.
+        CheckpointError: keys are missing, values have another shape, or a layer refuses
+            the file.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    given = weights_of(checkpoint, filename)
-    state_dict = OrderedDict(
-        (re.sub(r'^module\.', '', key), value) for key, value in given.items()
-    )
-    state_dict._metadata = getattr(given, '_metadata', OrderedDict())
-    expected = list(model.state_dict())
-    misfits = []
-    try:
-        missing, _ = model.load_state_dict(state_dict, strict=False)
-    except RuntimeError as error:  # about shapes only, a line for each
-        missing = [key for key in expected if key not in state_dict]
-        misfits = [_shorten(line) for line in str(error).splitlines()[1:]]
-    # mmengine does not miss these either: files of torch < 0.4.1 lack them.
-    missing = [key for key in missing if not key.endswith('num_batches_tracked')]
+    state_dict = without_wrapper(weights_of(checkpoint, filename))
+    loaded = load_what_fits(unwrapped(model), state_dict)
+    if loaded.refusals:
+        raise CheckpointError(f'checkpoint {filename}: {"; ".join(loaded.refusals)}')
+    misfits = [f'{key} {shapes}' for key, shapes in loaded.misfits.items()]
     found = [
-        f'{len(values)} of {len(expected)} values {what} ({first_of(values)})'
-        for what, values in (('are missing', missing), ("don't fit", misfits))
+        f'{len(values)} of {len(loaded.expected)} values {what} ({listing(values, 3)})'
+        for what, values in (('are missing', loaded.missing), ("don't fit", misfits))
         if values
     ]
     if found:
         raise CheckpointError(
             f'checkpoint {filename} belongs to another model than the '
-            f'config describes: {" and ".join(found)}; it holds {len(state_dict)} '
-            f'values ({first_of(list(state_dict))})'
+            f'config describes: {" and ".join(found)}; it holds '
+            f'{listing(list(state_dict), 3)}'
         )
-
-
-def _shorten(line: str) -> str:
-    """A line of torch's error about shapes, in brief."""
-    key = re.search(r'mismatch for (\S+):', line)
-    shapes = re.findall(r'torch\.Size\((.*?)\)', line)
-    if key and len(shapes) == 2:
-        return f'{key[1]} {shapes[0]} instead of {shapes[1]}'
-    return line.strip()
-
-
-def first_of(names: list[str], count: int = 3) -> str:
-    """The first few of many names."""
-    return ', '.join(names[:count]) + (', ...' if len(names) > count else '')
+    return state_dict

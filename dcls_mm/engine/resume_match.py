@@ -7,8 +7,9 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.optim import OptimWrapperDict
 from mmengine.utils import is_method_overridden
 
+from .._listing import listing
 from .checkpoint import CheckpointError
-from .checkpoint_hooks import CheckpointMatchHook, first_of, forget_foreign_files
+from .checkpoint_hooks import CheckpointMatchHook, forget_foreign_files
 from .resume import checkpoint_folder
 
 # States that optimizers keep for each weight, in its shape.
@@ -87,13 +88,13 @@ def _optimizer_problems(wrapper: Any, saved: dict) -> list[str]:
     """What differs between an optimizer and the state of one, in words."""
     if not isinstance(wrapper, OptimWrapperDict):
         if 'param_groups' not in saved:
-            return [f'it has several optimizers ({first_of(list(saved))}), not one']
+            return [f'it has several optimizers ({listing(list(saved), 3)}), not one']
         return _differences('the optimizer', wrapper.optimizer, saved)
     names = [name for name, _ in wrapper.items()]
     if set(names) != set(saved):
         return [
-            f'its optimizers are {first_of(list(saved))}, the config has '
-            f'{first_of(names)}'
+            f'its optimizers are {listing(list(saved), 3)}, the config has '
+            f'{listing(names, 3)}'
         ]
     return [
         problem
@@ -120,7 +121,7 @@ def _differences(what: str, optimizer: torch.optim.Optimizer, saved: dict) -> li
         if any(name not in group for group in groups)
     ]
     if missing:
-        return [f'{what} was of another type than {kind}: no {first_of(missing)}']
+        return [f'{what} was of another type than {kind}: no {listing(missing, 3)}']
     return _misshapen(what, optimizer, groups, saved.get('state', {}))
 
 
@@ -172,7 +173,7 @@ def _scheduler_problems(schedulers: Any, saved: Any) -> list[str]:
                 problems.append(
                     f'param_scheduler {number} was of another type than '
                     f'{type(scheduler).__name__} (its state is '
-                    f'{first_of(sorted(set(state) ^ set(own)))} apart)'
+                    f'{listing(sorted(set(state) ^ set(own)), 3)} apart)'
                 )
     return problems
 

@@ -15,8 +15,8 @@ from ..visualization import (
     draw_movement,
     draw_positions,
 )
-from .added_loss import unwrapped
 from .arguments import checked
+from .loading import unwrapped
 from .position_hooks import PositionHook
 
 # Under which the start is kept in checkpoints.

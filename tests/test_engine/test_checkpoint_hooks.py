@@ -250,13 +250,13 @@ def test_a_checkpoint_of_the_model_passes(wrap):
 
 
 def test_a_checkpoint_of_another_width_is_an_error():
-    message = r"another.*7 of 9 values don't fit \(net\.0\.weight \[9, 4\] instead of"
+    message = r"another.*7 of 8 values don't fit \(net\.0\.weight \[9, 4\] instead of"
     with pytest.raises(CheckpointError, match=message):
         check(ToyModel(8), ToyModel(9).state_dict())
 
 
 def test_a_checkpoint_with_other_keys_is_an_error():
-    with pytest.raises(CheckpointError, match=r'8 of 9 values are missing \(net\.0'):
+    with pytest.raises(CheckpointError, match=r'8 of 8 values are missing \(net\.0'):
         check(ToyModel(), {'backbone.weight': torch.zeros(1)})
     message = 'holds no weights, only state_dict with model'
     with pytest.raises(CheckpointError, match=message):
