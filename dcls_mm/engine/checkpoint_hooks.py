@@ -135,21 +135,32 @@ def forget_foreign_files(runtime_info: dict, folder: str) -> None:
 
     mmengine's ``CheckpointHook`` removes the best checkpoint so far once there is a
     better one, and those beyond ``max_keep_ckpts``. A checkpoint says which: files of
-    the training from which the folder was copied or, if it was forged, any.
+    the training from which the folder was copied or, if it was forged, any, and whole
+    folders too.
 
     Args:
         runtime_info: Of mmengine's message hub; changed in place.
         folder: Where checkpoints go.
     """
     for key in [key for key in runtime_info if str(key).startswith('best_ckpt')]:
-        path = str(runtime_info[key])
-        if os.path.realpath(os.path.dirname(path)) != os.path.realpath(folder):
-            print_log(f'leaves {path}, which is not in {folder}', 'current')
+        path = runtime_info[key]
+        if type(path) is not str or not _is_best_of(folder, path):
+            print_log(
+                f'leaves {path!r:.200}, which is no best_* in {folder}', 'current'
+            )
             del runtime_info[key]
     if 'keep_ckpt_ids' in runtime_info:  # parts of names
         kept = runtime_info['keep_ckpt_ids']
         kept = kept if isinstance(kept, (list, tuple)) else []
         runtime_info['keep_ckpt_ids'] = [step for step in kept if type(step) is int]
+
+
+def _is_best_of(folder: str, path: str) -> bool:
+    """Whether mmengine calls a best checkpoint of a folder so; not ``<folder>/..``."""
+    owner, name = os.path.split(path)
+    return name.startswith('best_') and os.path.realpath(owner) == os.path.realpath(
+        folder
+    )
 
 
 class CheckpointMatchHook(Hook):

@@ -204,21 +204,34 @@ def test_no_files_of_others_are_removed(tmp_path, kind):
     """A checkpoint names what is outdated; from a copied folder, or forged."""
     plain = {'type': kind, 'interval': 1, 'filename_tmpl': '{}.pth'}
     hook = {**plain, **BEST, 'max_keep_ckpts': 2}
-    precious, folder = tmp_path / 'precious.pth', tmp_path / 'folder.pth'
+    train(tmp_path / 'a', plain)
     path = str(tmp_path / 'a' / '1.pth')
-    for best in (precious, folder):
-        folder.mkdir(exist_ok=True)
-        precious.write_bytes(b'1')
-        train(tmp_path / 'a', plain)
-        checkpoint = load_checkpoint_file(path)
-        told = checkpoint['message_hub']['runtime_info']
-        told['best_ckpt'], told['best_score'] = str(best), -1e9
-        told['keep_ckpt_ids'] = ['../precious', '../folder', None]
+    checkpoint = load_checkpoint_file(path)
+    told = checkpoint['message_hub']['runtime_info']
+    work_dir = tmp_path / 'home' / 'b'
+    precious = [
+        tmp_path / 'precious.pth',
+        tmp_path / 'folder' / 'file',
+        tmp_path / 'home' / 'file',
+        work_dir / 'file',
+        work_dir / 'best' / 'file',
+    ]
+    outdated = work_dir / 'best_score_0.pth'  # its own
+    for best in (
+        *(precious[0], precious[1].parent, f'{work_dir}/..', f'{work_dir}/best/'),
+        *(work_dir, precious[3], precious[4].parent, None, [1], outdated),
+    ):
+        for file in (*precious, outdated):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(b'1')
+        told['best_ckpt'] = best if best in (None, [1]) else str(best)
+        told['best_score'] = -1e9
+        told['keep_ckpt_ids'] = ['../precious', '../../folder', None]
         torch.save(checkpoint, path)
         resume = ResumeMatchHook(path) if kind == 'CheckpointHook' else None
-        train(tmp_path / 'b', hook, resume, load_from=path, resume=True)
-        assert precious.exists()
-        assert folder.exists()
+        train(work_dir, hook, resume, load_from=path, resume=True)
+        assert [file for file in precious if not file.exists()] == []
+    assert not outdated.exists()
 
 
 class Loaded:
