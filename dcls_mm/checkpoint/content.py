@@ -83,12 +83,14 @@ def _no_weights(filename: str, found: str) -> ContentError:
 def _check_metadata(weights: Mapping, filename: str) -> None:
     metadata = getattr(weights, '_metadata', OrderedDict())
     if not isinstance(metadata, Mapping) or not all(
-        type(key) is str and isinstance(value, Mapping)
+        type(key) is str
+        and isinstance(value, Mapping)
+        and type(value.get('version')) in (int, type(None))
         for key, value in metadata.items()
     ):
         raise ContentError(
             f'checkpoint {filename}: the _metadata of its state_dict must be a dict of '
-            'dicts by name, as torch writes them'
+            'dicts by name, each with a number as version, as torch writes them'
         )
 
 
@@ -139,9 +141,26 @@ def check_training(checkpoint: Any, filename: str) -> None:
                 f'checkpoint {filename}: meta {key} must be a count, got '
                 f'{short(count)}; training can not go on from it'
             )
+    seed = checkpoint['meta'].get('seed')
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**32):
+        raise ContentError(
+            f'checkpoint {filename}: meta seed must be a number from 0 to 2**32 - 1 or '
+            f'left out, got {short(seed)}'
+        )
     hub = _check(checkpoint, filename, 'message_hub', Mapping)
     for key in ('log_scalars', 'runtime_info', 'resumed_keys'):
-        _check(hub, filename, key, Mapping)
+        part = _check(hub, filename, key, Mapping)
+        if strange := [name for name in part if type(name) is not str]:
+            raise ContentError(
+                f'checkpoint {filename}: a key of its {key} must be a name, got '
+                f'{short(strange[0])}'
+            )
+    for name, again in hub['resumed_keys'].items():
+        if type(again) is not bool:
+            raise ContentError(
+                f'checkpoint {filename}: its resumed_keys must be True or False, got '
+                f'{short(again)} for {short(name)}'
+            )
     _check(checkpoint, filename, 'optimizer', Mapping)
     _check(checkpoint, filename, 'param_schedulers', (list, Mapping), [])
 

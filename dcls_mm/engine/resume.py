@@ -159,7 +159,7 @@ def find_resumable(
     if named.endswith('.pth'):  # by a filename_tmpl of before
         names.append(named.replace('{', '{{').replace('}', '}}'))
     files = _files(folders, names)
-    if not files and os.path.isabs(note):  # elsewhere, by an out_dir of before
+    if not files and os.path.dirname(note):  # elsewhere, by an out_dir of before
         files = _files([os.path.dirname(note)], names)
     skipped = []
     for file in _candidates(files, templates, named):

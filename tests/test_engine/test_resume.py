@@ -177,6 +177,17 @@ def test_an_out_dir_without_a_note(tmp_path):
         assert path == str(tmp_path / 'out' / 'x' / 'epoch_3.pth')
 
 
+@pytest.mark.parametrize('out_dir', ['out', '/elsewhere/out'])
+def test_an_out_dir_of_before(tmp_path, monkeypatch, out_dir):
+    """Its files are gone on from, though the config does not name it any more."""
+    monkeypatch.chdir(tmp_path)
+    folder = f'{out_dir.replace("/elsewhere", str(tmp_path))}/x'
+    path = write(tmp_path / 'out' / 'x' / 'epoch_3.pth')
+    (tmp_path / 'x').mkdir()
+    note(tmp_path / 'x', f'{folder}/epoch_3.pth')
+    assert find_resumable('x') == (str(path), [])
+
+
 def test_an_out_dir_elsewhere(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(resume, 'check_resumable', read.append)

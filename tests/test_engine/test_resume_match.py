@@ -77,12 +77,15 @@ def test_settings_that_stay_in_force_are_told(plain, tmp_path, monkeypatch):
         tmp_path,
         plain,
         epochs=2,
-        optim_wrapper={'optimizer': {'type': 'AdamW', 'lr': 1e-5, 'weight_decay': 0}},
+        optim_wrapper={
+            'optimizer': dict(type='AdamW', lr=1e-5, weight_decay=0, amsgrad=True)
+        },
         param_scheduler=[SCHEDULERS[0], {**SCHEDULERS[1], 'gamma': 0.5}],
     )
     assert said == (
         '--resume: the checkpoint decides, and not the config: '
         'optimizer initial_lr=0.01, not 1e-05; optimizer weight_decay=0.01, not 0; '
+        'optimizer amsgrad=False, not True; '
         'param_scheduler.1 gamma=0.1, not 0.5; param_scheduler.1 end=1, not 2'
     )
 
