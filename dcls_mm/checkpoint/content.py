@@ -55,22 +55,26 @@ def weights_of(
 
 
 def without_wrapper(weights: Mapping[str, Any]) -> OrderedDict[str, Any]:
-    """A state_dict without the ``module.`` that parallel models put before its keys.
-
-    mmengine takes it off the keys too, but leaves it before the names in
-    ``_metadata``, so that a layer does not find what was noted of it.
-    """
+    """A state_dict without the ``module.`` that parallel models put before its keys."""
     stripped = OrderedDict(
         (key.removeprefix(_WRAPPER), value) for key, value in weights.items()
     )
-    metadata = getattr(weights, '_metadata', None) or {}
-    stripped._metadata = OrderedDict(metadata)
-    if any(key.startswith(_WRAPPER) for key in weights):
-        for name, notes in metadata.items():
-            if f'{name}.'.startswith(_WRAPPER):
-                del stripped._metadata[name]
-                stripped._metadata[f'{name}.'[len(_WRAPPER) : -1]] = notes
+    stripped._metadata = metadata_without_wrapper(weights)
     return stripped
+
+
+def metadata_without_wrapper(weights: Mapping[str, Any]) -> OrderedDict[str, Any]:
+    """What is noted of a state_dict's layers, also by names without ``module.``.
+
+    mmengine takes it off the keys and leaves it before these names, so that a layer
+    does not find what was noted of it.
+    """
+    metadata = OrderedDict(getattr(weights, '_metadata', None) or {})
+    if any(key.startswith(_WRAPPER) for key in weights):
+        for name, notes in list(metadata.items()):
+            if f'{name}.'.startswith(_WRAPPER):
+                metadata[f'{name}.'[len(_WRAPPER) : -1]] = notes
+    return metadata
 
 
 def _no_weights(filename: str, found: str) -> ContentError:

@@ -9,12 +9,13 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import _load_checkpoint_with_prefix
 from torch import nn
 from toy import toy_config, write_config
 
 import dcls_mm  # noqa: F401
 from dcls_mm.engine import launch
-from dcls_mm.engine.checkpoint import CheckpointError
+from dcls_mm.engine.checkpoint import CheckpointError, as_data
 from dcls_mm.engine.checkpoint_hooks import CheckpointMatchHook, load_matching
 from dcls_mm.engine.load_from_hook import LoadFromHook
 from dcls_mm.engine.models import read_checkpoint
@@ -109,6 +110,21 @@ def test_weights_of_a_parallel_model(tmp_path, monkeypatch, hook, around):
     assert set(loaded) == {True, False}
     for state_dict in loaded.values():
         assert all(torch.equal(state_dict[key], weights[key]) for key in weights)
+
+
+@pytest.mark.parametrize('around', [lambda w: w, lambda w: {'state_dict': w}])
+def test_weights_of_a_parallel_model_by_init_cfg(tmp_path, around):
+    """As mmengine reads them, under our tools; of a part, by its whole prefix."""
+    weights = NotedToy().state_dict()
+    file = str(tmp_path / 'parallel.pth')
+    torch.save(around(parallel(weights)), file)
+    with as_data():
+        whole = NotedToy(init_cfg=dict(type='Pretrained', checkpoint=file))
+        whole.init_weights()
+        part = _load_checkpoint_with_prefix('module.net.', file)
+    loaded = whole.state_dict()
+    assert all(torch.equal(loaded[key], weights[key]) for key in weights)
+    assert part.keys() == {key.removeprefix('net.') for key in weights}
 
 
 def test_what_a_layer_says_against_a_file_is_a_sentence(tmp_path):
