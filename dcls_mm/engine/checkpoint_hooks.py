@@ -14,6 +14,7 @@ from torch import nn
 from .._files import remove_unfinished, write_whole
 from .._listing import listing
 from .checkpoint import CheckpointError, weights_of, without_wrapper
+from .config_checks import ConfigError
 from .folder_lock import FolderLock
 from .loading import load_what_fits, unwrapped
 from .resume import LAST, checkpoint_folder
@@ -49,8 +50,8 @@ class AtomicCheckpointHook(CheckpointHook):
     before it writes its successor: killed in between, or on a full disk, it
     leaves a file that is cut off, or none. Here a file takes the place of
     another only once it is complete, and the outdated one goes last. The
-    arguments are those of ``CheckpointHook``; a ``backend_args`` that is given
-    stays in force.
+    arguments are those of ``CheckpointHook``, less the deprecated
+    ``file_client_args``; a ``backend_args`` that is given stays in force.
 
     A second training that would write into the same folder is refused; see
     ``FolderLock``.
@@ -62,8 +63,14 @@ class AtomicCheckpointHook(CheckpointHook):
         """See ``CheckpointHook``.
 
         Raises:
-            ConfigError: another training writes into the folder.
+            ConfigError: another training writes into the folder, or it is given by
+                mmengine's deprecated ``file_client_args``.
         """
+        if self.file_client_args is not None:
+            raise ConfigError(
+                f'{type(self).__name__}.file_client_args must be left out, got '
+                f'{self.file_client_args!r}: give backend_args in its place'
+            )
         folder = checkpoint_folder(runner.work_dir, self.out_dir)
         if '://' not in folder:
             self.backend_args = self.backend_args or {'backend': 'atomic'}
@@ -98,7 +105,6 @@ class AtomicCheckpointHook(CheckpointHook):
         runner.save_checkpoint(
             self.out_dir,
             self.filename_tmpl.format(step),
-            self.file_client_args,
             save_optimizer=self.save_optimizer,
             save_param_scheduler=self.save_param_scheduler,
             meta=meta,

@@ -183,7 +183,7 @@ def find_resumable(
 
 def _find_remote(work_dir: str, out_dir: str, note: str) -> tuple[Optional[str], list]:
     """As ``find_resumable``, for checkpoints that are not files of this machine."""
-    if note.startswith(out_dir):
+    if note.startswith(f'{out_dir.rstrip("/")}/'):
         check_resumable(note)
         return note, []
     if os.path.lexists(os.path.join(work_dir, LAST)):

@@ -87,6 +87,11 @@ def test_a_backend_that_is_given_stays(tmp_path):
     assert hook.backend_args == {'backend': 'local'}
 
 
+def test_a_backend_by_its_former_name_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r'file_client_args must.*give backend_args'):
+        train(tmp_path, {'file_client_args': {'backend': 'disk'}})
+
+
 def run_script(name, *arguments):
     """Runs a script of this folder, which may fork as pytest's process should not."""
     done = subprocess.run(
