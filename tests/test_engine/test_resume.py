@@ -202,6 +202,13 @@ def test_of_one_epoch_in_two_folders_the_newer_is_taken(tmp_path, newer):
     assert path == str(tmp_path / newer / 'epoch_2.pth')
 
 
+def test_a_file_of_another_name_is_told_once(tmp_path):
+    write(tmp_path / 'best_score_epoch_2.pth')
+    with pytest.raises(CheckpointError, match='best_score') as caught:
+        found(tmp_path)
+    assert str(caught.value).count('is not named as') == 1
+
+
 def test_an_out_dir_elsewhere(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(resume, 'check_resumable', read.append)
