@@ -145,3 +145,38 @@ def test_without_fcntl(tmp_path, monkeypatch):
         pytest.raises(OSError, match='no file lo'),
     ):
         take_lock(file.fileno())
+
+
+def test_a_new_file_that_was_removed_before_it_was_locked(tmp_path, monkeypatch):
+    """By another process's ``remove_unfinished``, in between."""
+    removed = []
+
+    def take(handle):
+        if not removed:
+            removed.extend(tmp_path.iterdir())
+            removed[0].unlink()
+        return True
+
+    monkeypatch.setattr(_files, 'take_lock', take)
+    write_whole(tmp_path / 'x', b'1')
+    assert len(removed) == 1
+    assert left(tmp_path) == ['x']
+
+
+def test_the_name_is_on_the_disk_too(tmp_path, monkeypatch):
+    """The content before the file takes its place, the folder after it did."""
+    done = []
+    sync, replace = os.fsync, os.replace
+
+    def fsync(handle):
+        done.append('folder' if stat.S_ISDIR(os.fstat(handle).st_mode) else 'file')
+        sync(handle)
+
+    def replaced(*paths):
+        done.append('replace')
+        replace(*paths)
+
+    monkeypatch.setattr(os, 'fsync', fsync)
+    monkeypatch.setattr(os, 'replace', replaced)
+    write_whole(tmp_path / 'x', b'1')
+    assert done == ['file', 'replace', 'folder']

@@ -10,7 +10,13 @@ from mmengine.logging import MMLogger
 from mmengine.model import PretrainedInit
 from torch import Tensor, nn
 
-from ..checkpoint import ANY_CONTAINER_KEYS, read_checkpoint, weights_of
+from .._listing import listing
+from ..checkpoint import (
+    ANY_CONTAINER_KEYS,
+    ContentError,
+    read_checkpoint,
+    weights_of,
+)
 from ..conversion import from_published, without_extent
 from ..functional._arguments import as_bool
 from ..layers.noted import StateDictError
@@ -58,24 +64,30 @@ def load_pretrained(
             :func:`..conversion.without_extent`.
 
     Raises:
-        ValueError: other keys are missing or left over, a shape differs, nothing has
-            the prefix, the file's positions differ where the backbone shares them, or
-            they are of another extent, interpolation or order of axes, or may be.
-        FileNotFoundError and others: the file can't be read.
+        ContentError: a ValueError; other keys are missing or left over, a shape
+            differs, nothing has the prefix, the file's positions differ where the
+            backbone shares them, or they are of another extent, interpolation or order
+            of axes, or may be.
+        CheckpointError: the file can't be read.
     """
     logger = MMLogger.get_current_instance()
     loaded = read_checkpoint(checkpoint, map_location)
     state_dict = backbone_state_dict(loaded, prefix, source=checkpoint)
     if version is not None:
-        # The published backbones have square kernels, for which any extent will do.
-        state_dict = from_published(state_dict, version=version, dilated_kernel_size=1)
+        try:
+            # The published backbones have square kernels, for which any extent will do.
+            state_dict = from_published(
+                state_dict, version=version, dilated_kernel_size=1
+            )
+        except ValueError as error:
+            raise ContentError(f'{checkpoint}: {error}') from error
     if as_bool('init_cfg.any_extent', any_extent):
         state_dict = without_extent(state_dict)
     skipped = match_keys(backbone, state_dict, source=checkpoint)
     try:
         backbone.load_state_dict(state_dict, strict=False)
     except StateDictError as error:
-        raise ValueError(f'{checkpoint}: {error.reason}') from error
+        raise ContentError(f'{checkpoint}: {error.reason}') from error
     if skipped:
         logger.warning(f'{checkpoint}: ' + '; '.join(skipped))
 
@@ -88,7 +100,7 @@ def backbone_state_dict(
     Their metadata are kept, which say how the layers' parameters are to be read.
 
     Raises:
-        ValueError: it holds no weights, or none with the prefix.
+        ContentError: it holds no weights, or none with the prefix.
     """
     state_dict = weights_of(checkpoint, source, ANY_CONTAINER_KEYS)
     weights = {k: v for k, v in state_dict.items() if isinstance(v, Tensor)}
@@ -100,9 +112,9 @@ def backbone_state_dict(
     )
     if not inside:
         found = sorted({key.split('.')[0] + '.' for key in weights})
-        raise ValueError(
+        raise ContentError(
             f"{source} has no keys with init_cfg's prefix {prefix!r}; its keys start "
-            f'with {_some(found)}'
+            f'with {listing(found, SHOWN_KEYS)}'
         )
     metadata = getattr(state_dict, '_metadata', None) or {}
     inside._metadata = OrderedDict(
@@ -122,13 +134,13 @@ def match_keys(
         Sentences about the optional keys that only one of them has.
 
     Raises:
-        ValueError: any other difference.
+        ContentError: any other difference.
     """
     own = backbone.state_dict()
     missing = [key for key in own if key not in state_dict]
     left_over = [key for key in state_dict if key not in own]
     problems = [
-        f'{what}: {_some(wrong)}'
+        f'{what}: {listing(wrong, SHOWN_KEYS)}'
         for what, keys in (('missing', missing), ('not in the model', left_over))
         if (wrong := [key for key in keys if not _is_optional(key, backbone)])
     ]
@@ -138,16 +150,16 @@ def match_keys(
         if key in own and value.shape != own[key].shape
     ]
     if reshaped:
-        problems.append(f'of another shape: {_some(reshaped)}')
+        problems.append(f'of another shape: {listing(reshaped, SHOWN_KEYS)}')
     if problems:
-        raise ValueError(
+        raise ContentError(
             f'{source} does not fit {type(backbone).__name__}; {"; ".join(problems)}. '
             'Check arch, depthwise_cfg and, for the file of a whole detector or '
             "segmentor, init_cfg's prefix='backbone.'"
         )
     _check_shared(backbone, state_dict, source)
     listed = (('not in the file, left as they were', missing), ('not used', left_over))
-    return [f'{what}: {_some(keys)}' for what, keys in listed if keys]
+    return [f'{what}: {listing(keys, SHOWN_KEYS)}' for what, keys in listed if keys]
 
 
 def _is_optional(key: str, backbone: nn.Module) -> bool:
@@ -164,13 +176,7 @@ def _check_shared(backbone, state_dict: Mapping[str, Tensor], source: str) -> No
     for key, parameter in backbone.named_parameters(remove_duplicate=False):
         first = first_key.setdefault(id(parameter), key)
         if key in state_dict and not torch.equal(state_dict[first], state_dict[key]):
-            raise ValueError(
+            raise ContentError(
                 f'{source} has different values in {first} and {key}, which the '
                 'backbone shares: build it with sync_positions=False'
             )
-
-
-def _some(keys) -> str:
-    keys = list(keys)
-    more = len(keys) - SHOWN_KEYS
-    return ', '.join(keys[:SHOWN_KEYS]) + (f' and {more} more' if more > 0 else '')

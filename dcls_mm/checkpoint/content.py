@@ -6,12 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
+from .._listing import listing
 from .errors import ContentError, short
 
 # Where mmengine looks for weights in a checkpoint, and where others keep them.
 CONTAINER_KEYS = ('state_dict',)
 ANY_CONTAINER_KEYS = ('state_dict', 'model')
 _SHOWN = 8
+_WRAPPER = 'module.'
 
 
 def weights_of(
@@ -46,11 +48,33 @@ def weights_of(
             f'{where}the key {short(strange[0])}, which is no name of a weight',
         )
     if not any(isinstance(value, Tensor) for value in weights.values()):
-        keys = [*map(str, weights)]
-        found = ', '.join(keys[:_SHOWN]) or 'nothing'
+        found = listing(weights, _SHOWN) or 'nothing'
         raise _no_weights(filename, f'{where}{found}')
     _check_metadata(weights, filename)
     return weights
+
+
+def without_wrapper(weights: Mapping[str, Any]) -> OrderedDict[str, Any]:
+    """A state_dict without the ``module.`` that parallel models put before its keys."""
+    stripped = OrderedDict(
+        (key.removeprefix(_WRAPPER), value) for key, value in weights.items()
+    )
+    stripped._metadata = metadata_without_wrapper(weights)
+    return stripped
+
+
+def metadata_without_wrapper(weights: Mapping[str, Any]) -> OrderedDict[str, Any]:
+    """What is noted of a state_dict's layers, also by names without ``module.``.
+
+    mmengine takes it off the keys and leaves it before these names, so that a layer
+    does not find what was noted of it.
+    """
+    metadata = OrderedDict(getattr(weights, '_metadata', None) or {})
+    if any(key.startswith(_WRAPPER) for key in weights):
+        for name, notes in list(metadata.items()):
+            if f'{name}.'.startswith(_WRAPPER):
+                metadata[f'{name}.'[len(_WRAPPER) : -1]] = notes
+    return metadata
 
 
 def _no_weights(filename: str, found: str) -> ContentError:
@@ -63,12 +87,14 @@ def _no_weights(filename: str, found: str) -> ContentError:
 def _check_metadata(weights: Mapping, filename: str) -> None:
     metadata = getattr(weights, '_metadata', OrderedDict())
     if not isinstance(metadata, Mapping) or not all(
-        type(key) is str and isinstance(value, Mapping)
+        type(key) is str
+        and isinstance(value, Mapping)
+        and type(value.get('version')) in (int, type(None))
         for key, value in metadata.items()
     ):
         raise ContentError(
             f'checkpoint {filename}: the _metadata of its state_dict must be a dict of '
-            'dicts by name, as torch writes them'
+            'dicts by name, each with a number as version, as torch writes them'
         )
 
 
@@ -119,9 +145,26 @@ def check_training(checkpoint: Any, filename: str) -> None:
                 f'checkpoint {filename}: meta {key} must be a count, got '
                 f'{short(count)}; training can not go on from it'
             )
+    seed = checkpoint['meta'].get('seed')
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**32):
+        raise ContentError(
+            f'checkpoint {filename}: meta seed must be a number from 0 to 2**32 - 1 or '
+            f'left out, got {short(seed)}'
+        )
     hub = _check(checkpoint, filename, 'message_hub', Mapping)
     for key in ('log_scalars', 'runtime_info', 'resumed_keys'):
-        _check(hub, filename, key, Mapping)
+        part = _check(hub, filename, key, Mapping)
+        if strange := [name for name in part if type(name) is not str]:
+            raise ContentError(
+                f'checkpoint {filename}: a key of its {key} must be a name, got '
+                f'{short(strange[0])}'
+            )
+    for name, again in hub['resumed_keys'].items():
+        if type(again) is not bool:
+            raise ContentError(
+                f'checkpoint {filename}: its resumed_keys must be True or False, got '
+                f'{short(again)} for {short(name)}'
+            )
     _check(checkpoint, filename, 'optimizer', Mapping)
     _check(checkpoint, filename, 'param_schedulers', (list, Mapping), [])
 

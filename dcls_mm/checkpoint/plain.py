@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from .errors import Refusal, short
-from .records import ATOMS, Record, is_key, is_text, kind_of
+from .program import ATOMS, MAX_DEPTH
+from .records import Record, is_key, is_text, kind_of
 
 
 def plain(value: Any, others: tuple[type, ...] = ()) -> Any:
@@ -22,7 +23,6 @@ def plain(value: Any, others: tuple[type, ...] = ()) -> Any:
     return _Plain(others)(value)
 
 
-_MAX_DEPTH = 100
 _MAX_COUNT = 10**7
 
 
@@ -50,8 +50,8 @@ class _Plain:
             return built
         if id(value) in self.begun:
             raise Refusal('something that contains itself')
-        if depth > _MAX_DEPTH:
-            raise Refusal(f'things nested more than {_MAX_DEPTH} deep')
+        if depth > MAX_DEPTH:
+            raise Refusal(f'things nested more than {MAX_DEPTH} deep')
         self.begun.add(id(value))
         before = self.count
         built = self.build(kind, value, depth + 1)

@@ -39,7 +39,7 @@ STORAGES = {
 }
 DTYPES = {str(item) for item in vars(torch).values() if isinstance(item, torch.dtype)}
 
-_ATOMS = (type(None), bool, int, float, str)
+ATOMS = frozenset({type(None), bool, int, float, str})
 
 
 class Names(NamedTuple):
@@ -208,7 +208,7 @@ class _Machine:
         for key in items[::2]:
             parts = key.items if type(key) is _Tuple else (key,)
             # Hashing what is nested takes the stack of the process, or for ever.
-            if any(type(part) not in _ATOMS for part in parts):
+            if any(type(part) not in ATOMS for part in parts):
                 raise Refusal(f'a dict with {_describe(key)} for a key')
 
     def find_storage(self) -> None:

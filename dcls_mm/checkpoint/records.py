@@ -25,7 +25,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
 from .errors import Refusal, short
-from .program import Names
+from .program import ATOMS, Names
 
 
 class Record:
@@ -264,8 +264,6 @@ def _ordered_dict(*pairs) -> OrderedDict:
         made[pair[0]] = pair[1]
     return made
 
-
-ATOMS = frozenset({type(None), bool, int, float, str})
 
 _CALLED = {
     '_codecs.encode': _Bytes,

@@ -7,11 +7,12 @@ nothing is lost; a dense-prediction backbone doesn't use them.
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from .._listing import listing
 from ..functional import INTERPOLATIONS, construct_kernel
 from ..functional._arguments import IntOrTuple, as_bool, as_tuple
 from ..functional.interpolation import interpolation_name
@@ -230,7 +231,7 @@ def _original_keys(state_dict: Mapping[str, Tensor], release: str) -> OrderedDic
     if release != 'convnext' and all(key == name for key, name in names.items()):
         raise ValueError(
             f'state_dict is not of {release}: it has the keys of the original release, '
-            f"'convnext', {list_some(names)}"
+            f"'convnext', {listing(names, SHOWN_KEYS)}"
         )
     renamed = OrderedDict()
     for key, name in names.items():
@@ -253,22 +254,15 @@ def _check_keys(names: Mapping[str, str], source: str, positions: bool) -> None:
     unknown = [key for key, name in names.items() if not re.fullmatch(known, name)]
     if unknown:
         raise ValueError(
-            f'state_dict is not of {source}, which has no {list_some(unknown)}'
+            f'state_dict is not of {source}, which has no '
+            f'{listing(unknown, SHOWN_KEYS)}'
         )
     needed = '.dwconv.P' if positions else '.dwconv.weight'
     if not any(name.endswith(needed) for name in names.values()):
         raise ValueError(
             f'state_dict is not of {source}: it has no stages.0.0{needed} or the like, '
-            f'only {list_some(names)}'
+            f'only {listing(names, SHOWN_KEYS) or "nothing"}'
         )
-
-
-def list_some(keys: Iterable[str]) -> str:
-    """The first keys, and how many more there are."""
-    keys = list(keys)
-    more = len(keys) - SHOWN_KEYS
-    shown = ', '.join(keys[:SHOWN_KEYS]) or 'nothing'
-    return shown + (f' and {more} more' if more > 0 else '')
 
 
 def _on_a_grid(

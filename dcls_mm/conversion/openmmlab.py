@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from .convnext import from_convnext_dcls, list_some
+from .._listing import listing
+from .convnext import SHOWN_KEYS, from_convnext_dcls
 from .state_dicts import check_state_dict
 
 BACKBONE = 'backbone.'
@@ -61,11 +62,12 @@ def _check_parts(
     unknown = [key for key in state_dict if not key.startswith((BACKBONE, *parts))]
     if unknown:
         raise ValueError(
-            f'state_dict is not of {source}, which has no {list_some(unknown)}'
+            f'state_dict is not of {source}, which has no '
+            f'{listing(unknown, SHOWN_KEYS)}'
         )
     for part in (BACKBONE, parts[0]):
         if not any(key.startswith(part) for key in state_dict):
             raise ValueError(
                 f'state_dict is not of {source}: it has no keys with {part}, only '
-                f'{list_some(state_dict)}'
+                f'{listing(state_dict, SHOWN_KEYS) or "nothing"}'
             )

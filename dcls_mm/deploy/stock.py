@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import HOOKS, MODELS, TRANSFORMS
 from torch import nn
 
+from .._listing import listing
 from ..engine.class_names import class_names
 from ..engine.config_checks import ConfigError, errors_about
 from ..engine.launch import load_config
@@ -140,10 +141,9 @@ def _check_only_backbone(model: nn.Module) -> None:
         and name.partition('.')[0] != 'backbone'
     ]
     if ours:
-        more = f' and {len(ours) - 3} more' if len(ours) > 3 else ''
         raise ConfigError(
             f'outside the backbone, where no config of stock code describes what '
-            f'dcls_mm makes, stand {", ".join(ours[:3])}{more}: {OTHER_WAYS}'
+            f'dcls_mm makes, stand {listing(ours, 3)}: {OTHER_WAYS}'
         )
 
 

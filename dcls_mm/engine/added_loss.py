@@ -3,12 +3,10 @@
 from typing import Any, Callable, Optional
 
 import torch
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
-from ..functional._arguments import as_float
-from .arguments import checked
 from .config_checks import ConfigError
+from .loading import unwrapped
 
 
 class AddedLoss:
@@ -113,15 +111,3 @@ class _Addition:
         device = next(model.parameters()).device.type
         with torch.autocast(device, enabled=False):
             return {**losses, self.name: self.loss()}
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model in what mmengine wraps around it for several processes."""
-    while is_model_wrapper(model):
-        model = model.module
-    return model
-
-
-def as_nonnegative(name: str, value: float) -> float:
-    """``value`` as a float of at least 0, or a ConfigError that names it."""
-    return checked(as_float, name, value, minimum=0)

@@ -7,9 +7,10 @@ from ..functional._arguments import as_bool
 from ..functional.continuous import ALIAS_METHODS, alias_penalty
 from ..layers.flexconv import FlexConvNd
 from ..layers.kernel_nets import MAGNet
-from .added_loss import AddedLoss, as_nonnegative, unwrapped
-from .arguments import checked
+from .added_loss import AddedLoss
+from .arguments import as_nonnegative, checked
 from .config_checks import ConfigError
+from .loading import unwrapped
 from .optim import check_unsharded
 
 

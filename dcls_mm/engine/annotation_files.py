@@ -15,7 +15,8 @@ from typing import Any, Optional
 
 from mmengine.fileio import list_from_file
 
-from .config_checks import ConfigError, listing, nearest
+from .._listing import listing
+from .config_checks import ConfigError, nearest
 
 # How many of VOC's files, which have one object a line and one image a file, are read.
 _XML_FILES = 100

@@ -2,6 +2,7 @@
 
 from typing import Any, Callable, TypeVar
 
+from ..functional._arguments import as_float
 from .config_checks import ConfigError
 
 T = TypeVar('T')
@@ -17,3 +18,8 @@ def checked(check: Callable[..., T], name: str, value: Any, **limits: Any) -> T:
         return check(name, value, **limits)
     except (TypeError, ValueError) as error:
         raise ConfigError(str(error)) from error
+
+
+def as_nonnegative(name: str, value: float) -> float:
+    """``value`` as a finite float of at least 0, or a ConfigError that names it."""
+    return checked(as_float, name, value, minimum=0)

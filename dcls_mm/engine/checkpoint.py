@@ -16,7 +16,9 @@ from ..checkpoint import (
     check_training,
     read_checkpoint,
     weights_of,
+    without_wrapper,
 )
+from ..checkpoint.content import metadata_without_wrapper
 from ..checkpoint.sources import is_known
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     'read_checkpoint',
     'weights_of',
     'widen_mmengine',
+    'without_wrapper',
 ]
 
 _only_data: ContextVar[bool] = ContextVar('only_data', default=False)
@@ -73,6 +76,9 @@ def _widened(loader: Callable) -> Callable:
         if _only_data.get() and is_known(filename):
             checkpoint = read_checkpoint(filename, map_location)
             check_content(checkpoint, filename)
+            weights = weights_of(checkpoint, filename)
+            if hasattr(weights, '_metadata'):
+                weights._metadata = metadata_without_wrapper(weights)
         else:
             try:
                 return loader(filename, map_location, **options)

@@ -1,21 +1,22 @@
 """Hooks that write checkpoints, and that check the ones that are read."""
 
 import os
-import re
 from collections import OrderedDict
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 from .._files import remove_unfinished, write_whole
-from .checkpoint import CheckpointError, weights_of
+from .._listing import listing
+from .checkpoint import CheckpointError, weights_of, without_wrapper
+from .config_checks import ConfigError
 from .folder_lock import FolderLock
+from .loading import load_what_fits, unwrapped
 from .resume import LAST, checkpoint_folder
 
 
@@ -49,8 +50,8 @@ class AtomicCheckpointHook(CheckpointHook):
     before it writes its successor: killed in between, or on a full disk, it
     leaves a file that is cut off, or none. Here a file takes the place of
     another only once it is complete, and the outdated one goes last. The
-    arguments are those of ``CheckpointHook``; a ``backend_args`` that is given
-    stays in force.
+    arguments are those of ``CheckpointHook``, less the deprecated
+    ``file_client_args``; a ``backend_args`` that is given stays in force.
 
     A second training that would write into the same folder is refused; see
     ``FolderLock``.
@@ -62,8 +63,14 @@ class AtomicCheckpointHook(CheckpointHook):
         """See ``CheckpointHook``.
 
         Raises:
-            ConfigError: another training writes into the folder.
+            ConfigError: another training writes into the folder, or it is given by
+                mmengine's deprecated ``file_client_args``.
         """
+        if self.file_client_args is not None:
+            raise ConfigError(
+                f'{type(self).__name__}.file_client_args must be left out, got '
+                f'{self.file_client_args!r}: give backend_args in its place'
+            )
         folder = checkpoint_folder(runner.work_dir, self.out_dir)
         if '://' not in folder:
             self.backend_args = self.backend_args or {'backend': 'atomic'}
@@ -98,7 +105,6 @@ class AtomicCheckpointHook(CheckpointHook):
         runner.save_checkpoint(
             self.out_dir,
             self.filename_tmpl.format(step),
-            self.file_client_args,
             save_optimizer=self.save_optimizer,
             save_param_scheduler=self.save_param_scheduler,
             meta=meta,
@@ -135,21 +141,32 @@ def forget_foreign_files(runtime_info: dict, folder: str) -> None:
 
     mmengine's ``CheckpointHook`` removes the best checkpoint so far once there is a
     better one, and those beyond ``max_keep_ckpts``. A checkpoint says which: files of
-    the training from which the folder was copied or, if it was forged, any.
+    the training from which the folder was copied or, if it was forged, any, and whole
+    folders too.
 
     Args:
         runtime_info: Of mmengine's message hub; changed in place.
         folder: Where checkpoints go.
     """
     for key in [key for key in runtime_info if str(key).startswith('best_ckpt')]:
-        path = str(runtime_info[key])
-        if os.path.realpath(os.path.dirname(path)) != os.path.realpath(folder):
-            print_log(f'leaves {path}, which is not in {folder}', 'current')
+        path = runtime_info[key]
+        if type(path) is not str or not _is_best_of(folder, path):
+            print_log(
+                f'leaves {path!r:.200}, which is no best_* in {folder}', 'current'
+            )
             del runtime_info[key]
     if 'keep_ckpt_ids' in runtime_info:  # parts of names
         kept = runtime_info['keep_ckpt_ids']
         kept = kept if isinstance(kept, (list, tuple)) else []
         runtime_info['keep_ckpt_ids'] = [step for step in kept if type(step) is int]
+
+
+def _is_best_of(folder: str, path: str) -> bool:
+    """Whether mmengine calls a best checkpoint of a folder so; not ``<folder>/..``."""
+    owner, name = os.path.split(path)
+    return name.startswith('best_') and os.path.realpath(owner) == os.path.realpath(
+        folder
+    )
 
 
 class CheckpointMatchHook(Hook):
@@ -169,61 +186,43 @@ class CheckpointMatchHook(Hook):
         self.filename = filename
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """See ``load_matching``."""
-        load_matching(runner.model, checkpoint, self.filename)
+        """See ``load_matching``; leaves the weights where EMAHook looks for them."""
+        checkpoint['state_dict'] = load_matching(
+            runner.model, checkpoint, self.filename
+        )
 
 
-def load_matching(model: nn.Module, checkpoint: dict, filename: str) -> None:
+def load_matching(
+    model: nn.Module, checkpoint: dict, filename: str
+) -> OrderedDict[str, Any]:
     """Loads a checkpoint that has every parameter and buffer of the model.
-
-    Comparing keys would not do: a model may rename those of older versions.
 
     Args:
         model: Also one that is wrapped for training or testing.
         checkpoint: As read from a file, or a state_dict.
         filename: What the error calls the checkpoint.
 
+    Returns:
+        The state_dict that was loaded, by the model's names.
+
     Raises:
-        CheckpointError: keys are missing, or values have another shape.
+        CheckpointError: keys are missing, values have another shape, or a layer refuses
+            the file.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    given = weights_of(checkpoint, filename)
-    state_dict = OrderedDict(
-        (re.sub(r'^module\.', '', key), value) for key, value in given.items()
-    )
-    state_dict._metadata = getattr(given, '_metadata', OrderedDict())
-    expected = list(model.state_dict())
-    misfits = []
-    try:
-        missing, _ = model.load_state_dict(state_dict, strict=False)
-    except RuntimeError as error:  # about shapes only, a line for each
-        missing = [key for key in expected if key not in state_dict]
-        misfits = [_shorten(line) for line in str(error).splitlines()[1:]]
-    # mmengine does not miss these either: files of torch < 0.4.1 lack them.
-    missing = [key for key in missing if not key.endswith('num_batches_tracked')]
+    state_dict = without_wrapper(weights_of(checkpoint, filename))
+    loaded = load_what_fits(unwrapped(model), state_dict)
+    if loaded.refusals:
+        raise CheckpointError(f'checkpoint {filename}: {"; ".join(loaded.refusals)}')
+    misfits = [f'{key} {shapes}' for key, shapes in loaded.misfits.items()]
     found = [
-        f'{len(values)} of {len(expected)} values {what} ({first_of(values)})'
-        for what, values in (('are missing', missing), ("don't fit", misfits))
+        f'{len(values)} of {len(loaded.expected)} values {what} ({listing(values, 3)})'
+        for what, values in (('are missing', loaded.missing), ("don't fit", misfits))
         if values
     ]
     if found:
         raise CheckpointError(
             f'checkpoint {filename} belongs to another model than the '
-            f'config describes: {" and ".join(found)}; it holds {len(state_dict)} '
-            f'values ({first_of(list(state_dict))})'
+            f'config describes: {" and ".join(found)}; it holds '
+            f'{listing(list(state_dict), 3)}'
         )
-
-
-def _shorten(line: str) -> str:
-    """A line of torch's error about shapes, in brief."""
-    key = re.search(r'mismatch for (\S+):', line)
-    shapes = re.findall(r'torch\.Size\((.*?)\)', line)
-    if key and len(shapes) == 2:
-        return f'{key[1]} {shapes[0]} instead of {shapes[1]}'
-    return line.strip()
-
-
-def first_of(names: list[str], count: int = 3) -> str:
-    """The first few of many names."""
-    return ', '.join(names[:count]) + (', ...' if len(names) > count else '')
+    return state_dict

@@ -13,8 +13,9 @@ from mmengine.config import Config
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, MODELS, Registry
 
+from .._listing import listing
 from .annotation_files import FILE_CHECKS, check_categories, local_path
-from .config_checks import ConfigError, listing
+from .config_checks import ConfigError
 from .config_tree import innermost_datasets, type_name
 
 # What older releases, or a slip, call ``classes``.

@@ -137,13 +137,6 @@ def _suggestion(name: str, known: Iterable[str], cutoff: float) -> str:
     return f'; did you mean {similar}?' if similar else ''
 
 
-def listing(names: Sequence[str], most: int = 10) -> str:
-    """Many names as one text: the first ones, and how many there are."""
-    if len(names) <= most:
-        return ', '.join(names)
-    return f'{", ".join(names[:most])}, ... ({len(names)} in all)'
-
-
 def _copies(cfg: Config, variable: str) -> list[str]:
     """The keys to which a variable of the config file seems to have gone."""
     value = cfg[variable]

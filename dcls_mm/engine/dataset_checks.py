@@ -20,7 +20,8 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
-from .config_checks import ConfigError, listing
+from .._listing import listing
+from .config_checks import ConfigError
 from .config_tree import innermost_datasets
 
 # Of how many images the files are looked at, and of how many the objects.

@@ -43,9 +43,6 @@ class EpochSeedHook(Hook):
 
     def before_train_epoch(self, runner) -> None:
         """Seeds what draws in this process."""
-        settings = runner.cfg.randomness
-        set_random_seed(
-            settings.seed + runner.epoch,
-            deterministic=settings.get('deterministic', False),
-            diff_rank_seed=settings.get('diff_rank_seed', False),
-        )
+        # That of the checkpoint after a resume; with diff_rank_seed, of this process.
+        deterministic = runner.cfg.randomness.get('deterministic', False)
+        set_random_seed(runner.seed + runner.epoch, deterministic=deterministic)

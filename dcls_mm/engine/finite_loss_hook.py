@@ -51,7 +51,7 @@ class FiniteLossHook(Hook):
             NonFiniteLossError: one is infinite or NaN, here or in another process.
         """
         written = runner.message_hub.get_info('last_ckpt')
-        if written != self._written_before:
+        if written is not self._written_before:  # one of a file may be anything
             self._newest = written
         broken = _not_finite(outputs)
         if _in_any_process(bool(broken)):

@@ -15,6 +15,7 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..layers.noted import StateDictError
 from .checkpoint import CheckpointError, MissingCheckpointError, as_data
 from .checkpoint_hooks import CheckpointMatchHook
 from .class_checks import check_classes, foresee_test
@@ -312,8 +313,9 @@ def build_runner(cfg: Config, notices: list[str]) -> Runner:
 def run(function: Callable[..., None], options: dict[str, Any]) -> None:
     """Calls ``train`` or ``test`` as a command.
 
-    A mistake in the config, the options or a checkpoint, and a loss that is not finite,
-    end the process with status 1 and a sentence; any other error keeps its traceback.
+    A mistake in the config, the options or a checkpoint, a layer that refuses a file of
+    ``init_cfg``, and a loss that is not finite, end the process with status 1 and a
+    sentence; any other error keeps its traceback.
 
     Args:
         function: ``train`` or ``test``.
@@ -325,6 +327,8 @@ def run(function: Callable[..., None], options: dict[str, Any]) -> None:
             function(**options)
     except (ConfigError, CheckpointError, NonFiniteLossError) as error:
         sys.exit(f'error: {error}')
+    except StateDictError as error:  # mmengine loads these, and logs which
+        sys.exit(f'error: {error.reason}')
     except KeyboardInterrupt:
         sys.stderr.write('interrupted\n')
         sys.exit(130)

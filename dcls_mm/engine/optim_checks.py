@@ -112,9 +112,8 @@ def check_optimizer(cfg: Config, model: nn.Module) -> list[str]:
     if kind is None:  # mmengine says so
         return []
     notices = _check_keys(kind, paramwise_cfg)
-    notices += unknown_settings(
-        wrapper.optimizer, paramwise_cfg
-    )  # in mmseg's DNLNet too
+    # No error: mmseg's own config of DNLNet has such a one.
+    notices += unknown_settings(wrapper.optimizer, paramwise_cfg)
     if not isinstance(model, nn.Module):  # FlexibleRunner builds it later
         return notices
     if _lists_shared_twice(kind, paramwise_cfg):

@@ -2,16 +2,16 @@
 
 import inspect
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 from mmengine.registry import OPTIMIZERS
 from mmengine.utils.dl_utils import mmcv_full_available
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm, _InstanceNorm
 from torch import nn
 
-from ..functional._arguments import as_bool, as_float
+from ..functional._arguments import as_bool
 from ..layers.base import ConstructedConvNd
-from .arguments import checked
+from .arguments import as_nonnegative, checked
 from .config_checks import ConfigError
 
 # The keys of mmengine's DefaultOptimWrapperConstructor, less custom_keys.
@@ -156,7 +156,7 @@ def check_rates(optimizer_cfg: dict, paramwise_cfg: dict) -> None:
     """
     for key in ('lr', 'weight_decay'):
         if optimizer_cfg.get(key) is not None:
-            _number(f'optim_wrapper.optimizer.{key}', optimizer_cfg[key])
+            as_nonnegative(f'optim_wrapper.optimizer.{key}', optimizer_cfg[key])
     where = 'optim_wrapper.paramwise_cfg'
     if not isinstance(paramwise_cfg, dict):
         raise ConfigError(f'{where} must be a dict or left out, got {paramwise_cfg!r}')
@@ -181,16 +181,12 @@ def check_rates(optimizer_cfg: dict, paramwise_cfg: dict) -> None:
         numbers = (*_MULTIPLIERS, 'lr', 'weight_decay')
         given.update({f'{key}.{k}': custom[k] for k in numbers if k in custom})
     for key, value in given.items():
-        _number(key, value)
+        as_nonnegative(key, value)
         if key.endswith('decay_mult') and optimizer_cfg.get('weight_decay') is None:
             raise ConfigError(
                 f'optim_wrapper.optimizer.weight_decay must be given, as {key} '
                 'multiplies it'
             )
-
-
-def _number(key: str, value: Any) -> float:
-    return checked(as_float, key, value, minimum=0)
 
 
 def unknown_settings(optimizer_cfg: dict, paramwise_cfg: dict) -> list[str]:

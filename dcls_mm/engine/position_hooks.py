@@ -10,9 +10,10 @@ from torch import nn
 from ..functional._arguments import as_bool, as_int
 from ..functional.repulsion import repulsion
 from ..layers.positions import LearnedPositions
-from .added_loss import AddedLoss, as_nonnegative, unwrapped
-from .arguments import checked
+from .added_loss import AddedLoss
+from .arguments import as_nonnegative, checked
 from .config_checks import ConfigError
+from .loading import unwrapped
 from .optim import check_unsharded
 
 # The parameters that hooks deal with, by the names that configs use.

@@ -159,7 +159,7 @@ def find_resumable(
     if named.endswith('.pth'):  # by a filename_tmpl of before
         names.append(named.replace('{', '{{').replace('}', '}}'))
     files = _files(folders, names)
-    if not files and os.path.isabs(note):  # elsewhere, by an out_dir of before
+    if not files and os.path.dirname(note):  # elsewhere, by an out_dir of before
         files = _files([os.path.dirname(note)], names)
     skipped = []
     for file in _candidates(files, templates, named):
@@ -183,7 +183,7 @@ def find_resumable(
 
 def _find_remote(work_dir: str, out_dir: str, note: str) -> tuple[Optional[str], list]:
     """As ``find_resumable``, for checkpoints that are not files of this machine."""
-    if note.startswith(out_dir):
+    if note.startswith(f'{out_dir.rstrip("/")}/'):
         check_resumable(note)
         return note, []
     if os.path.lexists(os.path.join(work_dir, LAST)):

@@ -7,8 +7,10 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.optim import OptimWrapperDict
 from mmengine.utils import is_method_overridden
 
+from .._listing import listing
+from ..checkpoint.errors import short
 from .checkpoint import CheckpointError
-from .checkpoint_hooks import CheckpointMatchHook, first_of, forget_foreign_files
+from .checkpoint_hooks import CheckpointMatchHook, forget_foreign_files
 from .resume import checkpoint_folder
 
 # States that optimizers keep for each weight, in its shape.
@@ -49,7 +51,8 @@ class ResumeMatchHook(CheckpointMatchHook):
             ) + _scheduler_problems(
                 runner.param_schedulers, checkpoint.get('param_schedulers')
             )
-        except (AttributeError, KeyError, TypeError) as error:
+            kept = _kept_settings(runner, checkpoint) if not problems else []
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f'checkpoint {self.filename} holds no states of optimizers and '
                 f'schedulers as mmengine writes them ({error!r})'
@@ -66,7 +69,6 @@ class ResumeMatchHook(CheckpointMatchHook):
                 'trained with, or leave out --resume and start anew from its weights '
                 f'by --cfg-options load_from={self.filename}'
             )
-        kept = _kept_settings(runner, checkpoint)
         if kept:
             runner.logger.warning(
                 f'--resume: {self.filename} decides, and not the config: '
@@ -87,13 +89,13 @@ def _optimizer_problems(wrapper: Any, saved: dict) -> list[str]:
     """What differs between an optimizer and the state of one, in words."""
     if not isinstance(wrapper, OptimWrapperDict):
         if 'param_groups' not in saved:
-            return [f'it has several optimizers ({first_of(list(saved))}), not one']
+            return [f'it has several optimizers ({listing(list(saved), 3)}), not one']
         return _differences('the optimizer', wrapper.optimizer, saved)
     names = [name for name, _ in wrapper.items()]
     if set(names) != set(saved):
         return [
-            f'its optimizers are {first_of(list(saved))}, the config has '
-            f'{first_of(names)}'
+            f'its optimizers are {listing(list(saved), 3)}, the config has '
+            f'{listing(names, 3)}'
         ]
     return [
         problem
@@ -120,8 +122,30 @@ def _differences(what: str, optimizer: torch.optim.Optimizer, saved: dict) -> li
         if any(name not in group for group in groups)
     ]
     if missing:
-        return [f'{what} was of another type than {kind}: no {first_of(missing)}']
+        return [f'{what} was of another type than {kind}: no {listing(missing, 3)}']
+    for name in _numbers(optimizer):
+        for group in groups:
+            if not _is_like(group[name], optimizer.defaults[name]):
+                return [
+                    f'{what} has {name}={short(group[name])}, expected one as '
+                    f'{optimizer.defaults[name]!r}'
+                ]
     return _misshapen(what, optimizer, groups, saved.get('state', {}))
+
+
+def _is_like(held: Any, own: Any) -> bool:
+    """Whether a setting can take the place of another: numbers, as many."""
+    if isinstance(own, (list, tuple)):
+        return (
+            isinstance(held, (list, tuple))
+            and len(held) == len(own)
+            and all(map(_is_like, held, own))
+        )
+    if isinstance(own, str):
+        return isinstance(held, str)
+    if isinstance(held, torch.Tensor):  # a rate, for CUDA graphs
+        return held.numel() == 1
+    return isinstance(held, (int, float)) and not isinstance(held, bool)
 
 
 def _numbers(optimizer: torch.optim.Optimizer) -> list[str]:
@@ -172,7 +196,7 @@ def _scheduler_problems(schedulers: Any, saved: Any) -> list[str]:
                 problems.append(
                     f'param_scheduler {number} was of another type than '
                     f'{type(scheduler).__name__} (its state is '
-                    f'{first_of(sorted(set(state) ^ set(own)))} apart)'
+                    f'{listing(sorted(set(state) ^ set(own)), 3)} apart)'
                 )
     return problems
 
@@ -183,7 +207,7 @@ def _kept_settings(runner, checkpoint: dict) -> list[str]:
     if not isinstance(runner.optim_wrapper, OptimWrapperDict):
         saved = checkpoint['optimizer']['param_groups']
         for held, own in zip(saved, runner.optim_wrapper.optimizer.param_groups):
-            names = ('initial_lr', *_numbers(runner.optim_wrapper.optimizer))
+            names = ('initial_lr', *runner.optim_wrapper.optimizer.defaults)
             values = {name: own[name] for name in names if name in own}
             # The rate of now is not the config's where a scheduler changes it.
             values.pop('lr' if 'initial_lr' in held else 'initial_lr', None)
@@ -200,7 +224,7 @@ def _kept_settings(runner, checkpoint: dict) -> list[str]:
             pairs.append((f'param_scheduler.{number}', values, held))
     return list(
         dict.fromkeys(
-            f'{what} {name}={held[name]!r}, not {value!r}'
+            f'{what} {name}={held[name]!r:.80}, not {value!r:.80}'
             for what, values, held in pairs
             for name, value in values.items()
             if name in held and held[name] != value

@@ -18,13 +18,13 @@ from typing import Any, Optional
 from mmengine.config import Config, ConfigDict
 from mmengine.fileio import dump
 
-from .added_loss import unwrapped
 from .channels import input_channels
 from .checkpoint import as_data
 from .checkpoint_hooks import CheckpointMatchHook
 from .config_checks import ConfigError
 from .config_tree import innermost_datasets, type_name
 from .launch import build_runner, prepare_test
+from .loading import unwrapped
 from .outputs import write_file
 
 SEVERITIES = (1, 2, 3, 4, 5)

@@ -15,8 +15,8 @@ from ..visualization import (
     draw_movement,
     draw_positions,
 )
-from .added_loss import unwrapped
 from .arguments import checked
+from .loading import unwrapped
 from .position_hooks import PositionHook
 
 # Under which the start is kept in checkpoints.
@@ -56,9 +56,8 @@ class PositionsVisualizationHook(PositionHook):
         start = {
             name: torch.from_numpy(layer.positions) for name, layer in elements.items()
         }
-        self.start_step = self._now(runner)
-        if self.start_step == 0 or runner.message_hub.get_info(_START) is None:
-            runner.message_hub.update_info(_START, (self.start_step, start))
+        if runner.iter == 0 or runner.message_hub.get_info(_START) is None:
+            runner.message_hub.update_info(_START, (self._now(runner), start))
 
     def after_train_epoch(self, runner) -> None:
         """Draws, if it is time."""

@@ -17,7 +17,7 @@ from toy import ToyDataset, toy_config
 
 from dcls_mm.backbones import ReplacedConvBackbone
 from dcls_mm.engine import AliasLossHook
-from dcls_mm.engine.added_loss import unwrapped
+from dcls_mm.engine.loading import unwrapped
 from dcls_mm.functional.repulsion import repulsion
 from dcls_mm.layers import DCLSConv2d, FlexConv2d
 

@@ -87,6 +87,11 @@ def test_a_backend_that_is_given_stays(tmp_path):
     assert hook.backend_args == {'backend': 'local'}
 
 
+def test_a_backend_by_its_former_name_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r'file_client_args must.*give backend_args'):
+        train(tmp_path, {'file_client_args': {'backend': 'disk'}})
+
+
 def run_script(name, *arguments):
     """Runs a script of this folder, which may fork as pytest's process should not."""
     done = subprocess.run(
@@ -204,21 +209,34 @@ def test_no_files_of_others_are_removed(tmp_path, kind):
     """A checkpoint names what is outdated; from a copied folder, or forged."""
     plain = {'type': kind, 'interval': 1, 'filename_tmpl': '{}.pth'}
     hook = {**plain, **BEST, 'max_keep_ckpts': 2}
-    precious, folder = tmp_path / 'precious.pth', tmp_path / 'folder.pth'
+    train(tmp_path / 'a', plain)
     path = str(tmp_path / 'a' / '1.pth')
-    for best in (precious, folder):
-        folder.mkdir(exist_ok=True)
-        precious.write_bytes(b'1')
-        train(tmp_path / 'a', plain)
-        checkpoint = load_checkpoint_file(path)
-        told = checkpoint['message_hub']['runtime_info']
-        told['best_ckpt'], told['best_score'] = str(best), -1e9
-        told['keep_ckpt_ids'] = ['../precious', '../folder', None]
+    checkpoint = load_checkpoint_file(path)
+    told = checkpoint['message_hub']['runtime_info']
+    work_dir = tmp_path / 'home' / 'b'
+    precious = [
+        tmp_path / 'precious.pth',
+        tmp_path / 'folder' / 'file',
+        tmp_path / 'home' / 'file',
+        work_dir / 'file',
+        work_dir / 'best' / 'file',
+    ]
+    outdated = work_dir / 'best_score_0.pth'  # its own
+    for best in (
+        *(precious[0], precious[1].parent, f'{work_dir}/..', f'{work_dir}/best/'),
+        *(work_dir, precious[3], precious[4].parent, None, [1], outdated),
+    ):
+        for file in (*precious, outdated):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(b'1')
+        told['best_ckpt'] = best if best in (None, [1]) else str(best)
+        told['best_score'] = -1e9
+        told['keep_ckpt_ids'] = ['../precious', '../../folder', None]
         torch.save(checkpoint, path)
         resume = ResumeMatchHook(path) if kind == 'CheckpointHook' else None
-        train(tmp_path / 'b', hook, resume, load_from=path, resume=True)
-        assert precious.exists()
-        assert folder.exists()
+        train(work_dir, hook, resume, load_from=path, resume=True)
+        assert [file for file in precious if not file.exists()] == []
+    assert not outdated.exists()
 
 
 class Loaded:
@@ -250,13 +268,13 @@ def test_a_checkpoint_of_the_model_passes(wrap):
 
 
 def test_a_checkpoint_of_another_width_is_an_error():
-    message = r"another.*7 of 9 values don't fit \(net\.0\.weight \[9, 4\] instead of"
+    message = r"another.*7 of 8 values don't fit \(net\.0\.weight \[9, 4\] instead of"
     with pytest.raises(CheckpointError, match=message):
         check(ToyModel(8), ToyModel(9).state_dict())
 
 
 def test_a_checkpoint_with_other_keys_is_an_error():
-    with pytest.raises(CheckpointError, match=r'8 of 9 values are missing \(net\.0'):
+    with pytest.raises(CheckpointError, match=r'8 of 8 values are missing \(net\.0'):
         check(ToyModel(), {'backbone.weight': torch.zeros(1)})
     message = 'holds no weights, only state_dict with model'
     with pytest.raises(CheckpointError, match=message):

@@ -46,6 +46,10 @@ def test_resumed_epochs_draw_what_uninterrupted_ones_draw(tmp_path):
     cfg = config(tmp_path / 'parts', 3, resume=True)
     cfg.load_from = str(tmp_path / 'parts' / 'epoch_2.pth')
     assert numbers(cfg) == {2: whole[2]}
+    other = config(tmp_path / 'parts', 3, resume=True)
+    other.load_from = cfg.load_from
+    other.randomness.seed = 4  # mmengine goes on with that of the checkpoint
+    assert numbers(other) == {2: whole[2]}
 
 
 @pytest.mark.parametrize(

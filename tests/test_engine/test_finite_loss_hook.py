@@ -1,6 +1,7 @@
 """Trainings whose loss becomes NaN or infinite, through the command."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -117,6 +118,18 @@ def test_after_a_resume(tmp_path, at, says):
     assert f'iteration {4 + at}:' in said
     with pytest.raises(RuntimeError, match=says):
         raise RuntimeError(said)
+
+
+def test_what_a_resumed_file_calls_the_last_checkpoint_may_be_anything():
+    told = torch.ones(2)
+    runner = SimpleNamespace(
+        message_hub=SimpleNamespace(get_info={'last_ckpt': told}.get),
+        **{'_resume': True, '_load_from': 'x.pth'},
+    )
+    hook = FiniteLossHook()
+    hook.before_train(runner)
+    hook.after_train_iter(runner, 0, outputs={'loss': torch.ones(())})
+    assert hook._good == 'x.pth'
 
 
 def test_a_good_checkpoint_that_has_been_removed(tmp_path):

@@ -1,5 +1,6 @@
 """What a layer notes of its parameters, through mmengine's own saving and loading."""
 
+import copy
 from collections import OrderedDict
 
 import pytest
@@ -8,11 +9,15 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import _load_checkpoint_with_prefix
 from torch import nn
-from toy import toy_config
+from toy import toy_config, write_config
 
 import dcls_mm  # noqa: F401
+from dcls_mm.engine import launch
+from dcls_mm.engine.checkpoint import CheckpointError, as_data
 from dcls_mm.engine.checkpoint_hooks import CheckpointMatchHook, load_matching
+from dcls_mm.engine.load_from_hook import LoadFromHook
 from dcls_mm.engine.models import read_checkpoint
 from dcls_mm.layers import DCLSConv2d, FlexConv2d
 
@@ -21,8 +26,8 @@ from dcls_mm.layers import DCLSConv2d, FlexConv2d
 class NotedToy(BaseModel):
     """A layer whose published order is another, and a continuous kernel."""
 
-    def __init__(self, extent=5):
-        super().__init__()
+    def __init__(self, extent=5, init_cfg=None):
+        super().__init__(init_cfg=init_cfg)
         options = dict(dilated_kernel_size=extent, padding='same')
         self.net = nn.Sequential(
             DCLSConv2d(1, 2, kernel_count=3, interpolation='gauss', **options),
@@ -67,6 +72,85 @@ def test_own_checkpoints_go_on(tmp_path):
     assert (tmp_path / 'epoch_2.pth').exists()
     model = NotedToy()
     load_matching(model, read_checkpoint(str(tmp_path / 'epoch_2.pth')), 'epoch_2.pth')
+
+
+def parallel(weights):
+    """As a plain DistributedDataParallel has them; of a gauss layer, notes included."""
+    wrapped = nn.ModuleDict({'module': NotedToy()})
+    wrapped['module'].load_state_dict(weights)
+    state_dict = wrapped.state_dict()
+    assert state_dict._metadata['module.net.0']['position_axes'] == (0, 1)
+    assert set(state_dict) == {f'module.{key}' for key in weights}
+    return state_dict
+
+
+@pytest.mark.parametrize('around', [lambda w: w, lambda w: {'state_dict': w}])
+@pytest.mark.parametrize('hook', [LoadFromHook, CheckpointMatchHook])
+def test_weights_of_a_parallel_model(tmp_path, monkeypatch, hook, around):
+    """mmengine strips their keys, and not the names of the notes beside them."""
+    weights = NotedToy().state_dict()
+    file = str(tmp_path / 'parallel.pth')
+    torch.save(around(parallel(weights)), file)
+    assert (
+        load_matching(NotedToy(), read_checkpoint(file), file).keys() == weights.keys()
+    )
+    running = runner(tmp_path, 1, load_from=file)
+    running.register_hook(hook(file))
+    loaded = {}
+
+    def train_step(data, optim_wrapper):
+        ema = next(h for h in running.hooks if type(h).__name__ == 'EMAHook')
+        for model in (running.model, ema.ema_model.module):
+            loaded[model is running.model] = copy.deepcopy(model.state_dict())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running.model, 'train_step', train_step)
+    with pytest.raises(KeyboardInterrupt):
+        running.train()
+    assert set(loaded) == {True, False}
+    for state_dict in loaded.values():
+        assert all(torch.equal(state_dict[key], weights[key]) for key in weights)
+
+
+@pytest.mark.parametrize('around', [lambda w: w, lambda w: {'state_dict': w}])
+def test_weights_of_a_parallel_model_by_init_cfg(tmp_path, around):
+    """As mmengine reads them, under our tools; of a part, by its whole prefix."""
+    weights = NotedToy().state_dict()
+    file = str(tmp_path / 'parallel.pth')
+    torch.save(around(parallel(weights)), file)
+    with as_data():
+        whole = NotedToy(init_cfg=dict(type='Pretrained', checkpoint=file))
+        whole.init_weights()
+        part = _load_checkpoint_with_prefix('module.net.', file)
+    loaded = whole.state_dict()
+    assert all(torch.equal(loaded[key], weights[key]) for key in weights)
+    assert part.keys() == {key.removeprefix('net.') for key in weights}
+
+
+def test_what_a_layer_says_against_a_file_is_a_sentence(tmp_path):
+    with pytest.raises(CheckpointError) as caught:
+        load_matching(NotedToy(7), NotedToy(5).state_dict(), 'x.pth')
+    assert str(caught.value).startswith(
+        'checkpoint x.pth: net.0.P: the state_dict is of a layer of extent (5, 5), '
+        'this one has (7, 7): give dilated_kernel_size=(5, 5), or'
+    )
+
+
+def test_a_command_ends_with_what_a_layer_says(tmp_path):
+    """mmengine itself loads the file that a model's init_cfg names."""
+    file = str(tmp_path / 'x.pth')
+    torch.save(NotedToy(5).state_dict(), file)
+    config = write_config(
+        tmp_path / 'toy.py',
+        model=dict(
+            type='NotedToy',
+            extent=7,
+            init_cfg=dict(type='Pretrained', checkpoint=file),
+        ),
+    )
+    options = dict(config=config, work_dir=str(tmp_path / 'work'))
+    with pytest.raises(SystemExit, match='^error: net.0.P: .* extent .5, 5., this one'):
+        launch.run(launch.train, options)
 
 
 @pytest.mark.parametrize('resume', [True, False])

@@ -177,6 +177,38 @@ def test_an_out_dir_without_a_note(tmp_path):
         assert path == str(tmp_path / 'out' / 'x' / 'epoch_3.pth')
 
 
+@pytest.mark.parametrize('out_dir', ['out', '/elsewhere/out'])
+def test_an_out_dir_of_before(tmp_path, monkeypatch, out_dir):
+    """Its files are gone on from, though the config does not name it any more."""
+    monkeypatch.chdir(tmp_path)
+    folder = f'{out_dir.replace("/elsewhere", str(tmp_path))}/x'
+    path = write(tmp_path / 'out' / 'x' / 'epoch_3.pth')
+    (tmp_path / 'x').mkdir()
+    note(tmp_path / 'x', f'{folder}/epoch_3.pth')
+    assert find_resumable('x') == (str(path), [])
+
+
+@pytest.mark.parametrize('text', ['/a\0b/epoch_1.pth', f'/{"a" * 5000}/epoch_1.pth'])
+def test_a_note_that_can_be_no_path(tmp_path, text):
+    note(tmp_path, text)
+    assert found(tmp_path) == (None, [])
+
+
+@pytest.mark.parametrize('newer', ['x', 'out/x'])
+def test_of_one_epoch_in_two_folders_the_newer_is_taken(tmp_path, newer):
+    for folder in ('x', 'out/x'):
+        write(tmp_path / folder / 'epoch_2.pth', age=0 if folder == newer else 5)
+    path, _ = find_resumable(str(tmp_path / 'x'), out_dir=str(tmp_path / 'out'))
+    assert path == str(tmp_path / newer / 'epoch_2.pth')
+
+
+def test_a_file_of_another_name_is_told_once(tmp_path):
+    write(tmp_path / 'best_score_epoch_2.pth')
+    with pytest.raises(CheckpointError, match='best_score') as caught:
+        found(tmp_path)
+    assert str(caught.value).count('is not named as') == 1
+
+
 def test_an_out_dir_elsewhere(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(resume, 'check_resumable', read.append)
@@ -185,6 +217,8 @@ def test_an_out_dir_elsewhere(tmp_path, monkeypatch):
     note(tmp_path, 's3://bucket/x/epoch_3.pth')
     path, _ = find_resumable(str(tmp_path), **options)
     assert [path] == read == ['s3://bucket/x/epoch_3.pth']
+    with pytest.raises(CheckpointError, match='does not name one in s3://bucket/x/epo'):
+        find_resumable(str(tmp_path), out_dir='s3://bucket/x/epo')
 
 
 def test_a_folder_that_was_moved(tmp_path):

@@ -46,7 +46,9 @@ def make_runner(folder, hook=None, backend='LocalVisBackend', max_epochs=2, **ch
     hook = {'type': 'PositionsVisualizationHook', 'columns': 1, **(hook or {})}
     config = toy_config(
         work_dir=str(folder),
-        train_cfg={'by_epoch': True, 'max_epochs': max_epochs},
+        train_cfg=changes.pop(
+            'train_cfg', {'by_epoch': True, 'max_epochs': max_epochs}
+        ),
         optim_wrapper={
             'optimizer': {'type': 'SGD', 'lr': 5.0},
             'constructor': 'DCLSOptimizerConstructor',
@@ -127,6 +129,22 @@ def test_resumed_training_goes_on_from_its_start(tmp_path, undrawn):
     _, numbers = logged(tmp_path)
     (moved,) = displacement([start, collect_elements(runner.model)], [0, 2]).values()
     assert numbers[2] == pytest.approx(moved[-1][1])
+
+
+def test_a_resumed_training_by_iterations_goes_on_from_its_start(tmp_path, undrawn):
+    """It has one epoch, the first."""
+    loop = {'by_epoch': False, 'max_iters': 2}
+    hooks = {'checkpoint': {'type': 'CheckpointHook', 'by_epoch': False}}
+    runner = make_runner(tmp_path, train_cfg=loop, default_hooks=hooks)
+    start = collect_elements(runner.model)
+    runner.train()
+    more = {'train_cfg': {**loop, 'max_iters': 4}, 'default_hooks': hooks}
+    path = f'{tmp_path}/iter_2.pth'
+    runner = make_runner(tmp_path, **more, resume=True, load_from=path)
+    runner.train()
+    _, numbers = logged(tmp_path)
+    (moved,) = displacement([start, collect_elements(runner.model)], [0, 1]).values()
+    assert numbers[1] == pytest.approx(moved[-1][1])
 
 
 def test_layers_of_one_axis_have_numbers_only(tmp_path):

@@ -15,8 +15,8 @@ from mmengine.dist import get_rank
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 
-from dcls_mm.engine.added_loss import unwrapped
 from dcls_mm.engine.finite_loss_hook import NonFiniteLossError
+from dcls_mm.engine.loading import unwrapped
 
 
 @MODELS.register_module(force=True)

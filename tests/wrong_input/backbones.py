@@ -7,6 +7,7 @@ from mmengine.config import Config
 
 import dcls_mm  # noqa: F401
 from dcls_mm.backbones import ConvNeXtDCLS, DCLSDeconvModule, ReplacedConvBackbone
+from dcls_mm.checkpoint import ContentError
 from dcls_mm.engine.config_checks import ConfigError
 from dcls_mm.engine.unused_outputs import check_outputs
 
@@ -235,24 +236,28 @@ ROWS = [
     # Files.
     wrong(
         pretrained(as_published),
-        ValueError,
+        ContentError,
         *('weights.pth: stages.0.0.dwconv.P', "version='gauss'"),
     ),
-    wrong(pretrained(dict), ValueError, 'P: the state_dict has no metadata', '=(0, 1)'),
-    wrong(pretrained(version='gauss'), ValueError, 'is of a layer of dcls_mm already'),
+    wrong(
+        pretrained(dict), ContentError, 'P: the state_dict has no metadata', '=(0, 1)'
+    ),
+    wrong(
+        pretrained(version='gauss'), ContentError, 'is of a layer of dcls_mm already'
+    ),
     wrong(
         pretrained(dict, version='gaus'),
-        ValueError,
+        ContentError,
         *("version must be one of ['v0', 'v1', 'max', 'gauss']", "got 'gaus'"),
     ),
     wrong(
         pretrained(depthwise_cfg=dict(GAUSS, dilated_kernel_size=9)),
-        ValueError,
+        ContentError,
         *('of a layer of extent (5, 5), this one has (9, 9)', 'any_extent=True'),
     ),
     wrong(
         pretrained(depthwise_cfg=dict(GAUSS, interpolation='max')),
-        ValueError,
+        ContentError,
         "of interpolation 'gauss', the layer of 'max': build it with interpolation=",
     ),
     wrong(
@@ -262,18 +267,20 @@ ROWS = [
     ),
     wrong(
         pretrained(depthwise_cfg=dict(GAUSS, kernel_count=4)),
-        ValueError,
+        ContentError,
         *(
             'does not fit ConvNeXtDCLS',
             'stages.0.0.dwconv.weight (4, 1, 3) for (4, 1, 4)',
         ),
     ),
     wrong(
-        pretrained(without('stages.1.0.gamma')), ValueError, 'missing: stages.1.0.gamma'
+        pretrained(without('stages.1.0.gamma')),
+        ContentError,
+        'missing: stages.1.0.gamma',
     ),
     wrong(
         pretrained(prefix='backbone.'),
-        ValueError,
+        ContentError,
         *("no keys with init_cfg's prefix 'backbone.'", 'stages.'),
     ),
     # ReplacedConvBackbone.

@@ -157,6 +157,8 @@ TRAINING = {
 FORGED_DTYPE = with_attributes(dtype=text('O'))
 METADATA = OrderedDict(a=ONE)
 METADATA._metadata = {'': 3}
+VERSION = OrderedDict(a=ONE)
+VERSION._metadata = {'': {'version': 'x'}}
 
 ROWS = [
     # Names that nobody may use.
@@ -307,6 +309,7 @@ ROWS = [
     no_weights({'epoch': 3}, 'only epoch'),
     no_weights({'model': {'a': ONE}}, 'only model'),
     form(weights_of, METADATA, '_metadata of its state_dict must be a dict of dicts'),
+    form(weights_of, VERSION, '_metadata of its state_dict', 'a number as version'),
     form(
         check_content, {**TRAINING, 'meta': [1]}, 'its meta must be a dict, got a list'
     ),
@@ -341,6 +344,30 @@ ROWS = [
         check_training,
         {**TRAINING, 'message_hub': {'log_scalars': {}}},
         'its runtime_info must be a dict, got nothing',
+    ),
+    *(
+        form(
+            check_training,
+            {**TRAINING, 'meta': {**TRAINING['meta'], 'seed': seed}},
+            *('meta seed must be a number from 0 to 2**32 - 1', f'got {seed!r}'),
+        )
+        for seed in ('x', -1, 2**32, True)
+    ),
+    form(
+        check_training,
+        {
+            **TRAINING,
+            'message_hub': {**TRAINING['message_hub'], 'runtime_info': {5: 1}},
+        },
+        'a key of its runtime_info must be a name, got 5',
+    ),
+    form(
+        check_training,
+        {
+            **TRAINING,
+            'message_hub': {**TRAINING['message_hub'], 'resumed_keys': {'loss': 'x'}},
+        },
+        "its resumed_keys must be True or False, got 'x' for 'loss'",
     ),
     form(
         check_training,

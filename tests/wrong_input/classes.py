@@ -104,7 +104,7 @@ CLASSES = [
         lambda: train(detector(None, 80)),
         ConfigError,
         f'{KEY} is not given, so they are those of CocoDataset, person, bicycle, ',
-        '(80 in all), but data/ann.json has none of them; it has disc, ring, box',
+        'and 70 more, but data/ann.json has none of them; it has disc, ring, box',
     ),
     wrong(
         lambda: train(detector(())),

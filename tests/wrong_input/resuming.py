@@ -310,6 +310,22 @@ CONFIGS = [
         CheckpointError,
         'of another type than SGD: no momentum, dampening',
     ),
+    *(
+        wrong(
+            lambda values=values: match(
+                {'optimizer': state(2, **{'lr': 1.0, **ADAM, **values})}
+            ),
+            CheckpointError,
+            *('x.pth is of a training that the config does not describe', said),
+        )
+        for values, said in (
+            ({'lr': 'x' * 999}, 'lr=' + repr('x' * 999)[:40] + ', expected one as 0.1'),
+            ({'lr': torch.ones(3)}, 'lr=a Tensor, expected one as 0.1'),
+            ({'eps': True}, 'eps=True, expected one as 1e-08'),
+            ({'betas': 0.9}, 'betas=0.9, expected one as (0.9, 0.999)'),
+            ({'betas': (0.9,)}, 'betas=a tuple, expected one as (0.9, 0.999)'),
+        )
+    ),
     wrong(
         lambda: match({'optimizer': state(2, lr=1.0, **ADAM)}, torch.optim.RMSprop),
         CheckpointError,

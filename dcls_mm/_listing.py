@@ -1,0 +1,11 @@
+"""Many names in a sentence."""
+
+from collections.abc import Iterable
+
+
+def listing(names: Iterable[str], most: int = 10) -> str:
+    """The first names, and how many more there are."""
+    names = list(names)
+    shown = ', '.join(names[:most])
+    more = len(names) - most
+    return f'{shown} and {more} more' if more > 0 else shown
