@@ -128,9 +128,9 @@ def evaluate_corrupted(
     cfg.randomness = {'seed': 0, **cfg.get('randomness', {})}  # of the noise
     runner = build_runner(cfg, notices)
     runner.register_hook(CheckpointMatchHook(checkpoint))
-    network = unwrapped(runner.model)
-    channels = input_channels(getattr(network, 'backbone', network))
-    if channels not in (1, 3):
+    backbone = getattr(unwrapped(runner.model), 'backbone', None)
+    channels = None if backbone is None else input_channels(backbone)
+    if channels not in (None, 1, 3):  # CorruptImage refuses such images too, but later
         raise ConfigError(
             '--corruptions: the corruptions are defined for 1 or 3 channels, the model '
             f'takes {channels}'
