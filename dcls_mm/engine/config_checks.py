@@ -144,6 +144,11 @@ def listing(names: Sequence[str], most: int = 10) -> str:
     return f'{", ".join(names[:most])}, ... ({len(names)} in all)'
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or else its type."""
+    return str(error).strip().partition('\n')[0] or type(error).__name__
+
+
 def _copies(cfg: Config, variable: str) -> list[str]:
     """The keys to which a variable of the config file seems to have gone."""
     value = cfg[variable]

@@ -172,9 +172,19 @@ ROWS = [
         lambda: VISUALIZE(
             'kernels',
             config("default_scope = 'mmdet'\n"),
-            *('a.pth', '--out', 'o.png'),
+            weights({'state_dict': {'a': torch.ones(1)}}),
+            *('--out', 'o.png'),
         ),
         'error: config.py: the config has no model',
+    ),
+    says(
+        lambda: VISUALIZE(
+            'kernels',
+            config("default_scope = 'mmdet'\nmodel = dict(type='Retina')\n"),
+            weights({'state_dict': {'a': torch.ones(1)}}),
+            *('--out', 'o.png'),
+        ),
+        'error: config.py: the model cannot be built: ',
     ),
     says(
         lambda: VISUALIZE('receptive-field', DET, 'a', '--out', 'o.png', '--count', 0),
@@ -246,6 +256,24 @@ ROWS = [
     # get_flops.py
     says(lambda: FLOPS('no.py'), 'error: config no.py does not exist'),
     says(lambda: FLOPS(DET, '--cfg-options', 'foo'), "expected KEY=VALUE, got 'foo'"),
+    *(
+        says(
+            lambda value=value: FLOPS(DET, '--cfg-options', f'custom_hooks={value}'),
+            "custom_hooks: a dict can't be given here, got ",
+            'write it into a config whose _base_ is this one, or set keys of a section',
+        )
+        for value in (
+            "[dict(type='X',begin=-1)]",  # DictAction splits it for ever
+            "dict(type='X')",
+            "{'type': 'X', 'begin': -1}",
+        )
+    ),
+    says(
+        lambda: FLOPS(DET, '--cfg-options', 'model.backbone.out_indices=[1,2'),
+        'model.backbone.out_indices: expected a value, or a list such as [1,2] or ',
+        "got '[1,2'",
+    ),
+    says(lambda: FLOPS(DET, '--cfg-options', '=3'), "expected KEY=VALUE, got '=3'"),
     says(
         lambda: FLOPS(DET, '--cfg-options', 'model.backbone.arch.x=1'),
         'the model cannot be built: arch must be a dict(depths=..., dims=...)',
@@ -263,11 +291,11 @@ ROWS = [
     ),
     says(
         lambda: FLOPS(config('model = dict(\n')),
-        'error: config.py cannot be read: ',
+        'error: config.py: cannot be read, SyntaxError: ',
     ),
     says(
         lambda: FLOPS(config('model = undefined\n')),
-        "error: config.py cannot be read: name 'undefined' is not defined",
+        "error: config.py: cannot be read, NameError: name 'undefined' is not defined",
     ),
     says(
         lambda: FLOPS(config("default_scope = 'mmpose'\n")),
