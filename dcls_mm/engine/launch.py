@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, Callable, Optional
 
@@ -304,7 +305,7 @@ def train(**options: Any) -> None:
         notices += warnings
         if resume is not None:  # only now does nobody else write checkpoints
             notices += _set_resume(cfg, resume)
-        runner = build_runner(cfg, notices)
+        runner = build_runner(cfg, notices, ['train', 'val'])
         guard_training(runner)
         if cfg.get('resume'):
             runner.register_hook(ResumeMatchHook(cfg.load_from))
@@ -317,16 +318,22 @@ def train(**options: Any) -> None:
 def test(**options: Any) -> None:
     """Tests; the options are those of ``prepare_test``."""
     cfg, notices = prepare_test(**options)
-    runner = build_runner(cfg, notices)
+    runner = build_runner(cfg, notices, ['test'])
     runner.register_hook(CheckpointMatchHook(cfg.load_from))
     runner.test()
 
 
-def build_runner(cfg: Config, notices: list[str]) -> Runner:
-    """Builds what runs a prepared config, and logs the notices about it."""
+def build_runner(cfg: Config, notices: list[str], stages: Sequence[str]) -> Runner:
+    """Builds what runs a prepared config, and logs the notices about it.
+
+    Args:
+        cfg: The config.
+        notices: What to log.
+        stages: What is about to run: 'train', 'val' and 'test' in any number.
+    """
     notices = notices + join_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    check_datasets(runner, cfg)
+    check_datasets(runner, cfg, stages)
     for notice in notices:
         runner.logger.warning(notice)
     return runner

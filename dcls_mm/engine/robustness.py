@@ -126,7 +126,7 @@ def evaluate_corrupted(
         for severity in severities
     }
     cfg.randomness = {'seed': 0, **cfg.get('randomness', {})}  # of the noise
-    runner = build_runner(cfg, notices)
+    runner = build_runner(cfg, notices, ['test'])
     runner.register_hook(CheckpointMatchHook(checkpoint))
     network = unwrapped(runner.model)
     channels = input_channels(getattr(network, 'backbone', network))

@@ -34,6 +34,9 @@ _BOX_TTA_META = (
     'flip_direction',
 )
 
+# What mmengine makes the loop of a training from.
+_TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')
+
 
 def _default_box_tta(cfg: Config) -> list[str]:
     heads = {
@@ -161,6 +164,8 @@ def use_visualization(cfg: Config, show: bool, show_dir: str, wait_time: float) 
             "such as dict(type='DetVisualizationHook')"
         )
     hook.draw = True
+    for key in _TRAINING:  # of which mmseg's hook asks the iteration: it would be built
+        cfg.pop(key, None)
     if show:
         if matplotlib.get_backend().lower() == 'agg':
             raise ConfigError('--show: found no display to show on; use --show-dir')
