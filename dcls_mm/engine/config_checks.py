@@ -34,6 +34,7 @@ _SECTIONS = {
     'test': ('test_dataloader', 'test_evaluator', 'test_cfg'),
 }
 
+
 class ConfigError(ValueError):
     """A config, or an option, that can't be used as it is, and why."""
 
