@@ -106,7 +106,7 @@ def reparameterize_checkpoint(
             state = dict(meta=meta, state_dict=model.state_dict())
             torch.save(state, folder / CHECKPOINT)
         write_config(folder / CONFIG, content)
-        stock = build_model(Config.fromfile(folder / CONFIG))
+        stock = build_model(Config.fromfile(folder / CONFIG), f'{out}/{CONFIG}')
         stored = torch.load(folder / CHECKPOINT, weights_only=True)
         stock.load_state_dict(stored['state_dict'])
         with refusals(

@@ -1,7 +1,8 @@
 """Which classes annotation files name, and whether a data set's names are those.
 
 A check a kind of data set, in the table ``FILE_CHECKS``. None reads more than it needs:
-of COCO's 450 MB the list of categories, of VOC's files a few, of mmseg's none.
+of COCO's 450 MB the list of categories, of VOC's files a few unless these have none of
+the names, of mmseg's none.
 """
 
 import json
@@ -18,7 +19,7 @@ from mmengine.fileio import list_from_file
 from .._listing import listing
 from .config_checks import ConfigError, nearest
 
-# How many of VOC's files, which have one object a line and one image a file, are read.
+# How many of VOC's files, one an image, are read where nothing is wrong.
 _XML_FILES = 100
 
 
@@ -137,10 +138,8 @@ def _check_coco(
     dataset: dict, kind: type, name: str, key: str, names: Sequence[str]
 ) -> list[str]:
     """mmdet gives out labels in the file's order to those categories that are named."""
-    if kind.load_data_list.__qualname__ != 'CocoDataset.load_data_list':
-        return []
     path = local_path(dataset, 'ann_file')
-    if path is None:
+    if path is None or not _loads_as(kind, 'CocoDataset'):
         return []
     origin = _origin(dataset, kind, key, names)
     left = check_categories(path, key, names, origin)
@@ -156,7 +155,7 @@ def _check_voc(
 ) -> list[str]:
     """mmdet passes over objects of other names."""
     path = local_path(dataset, 'ann_file')
-    if path is None:
+    if path is None or not _loads_as(kind, 'XMLDataset'):
         return []
     prefix = (dataset.get('data_prefix') or {}).get('sub_data_root', '')
     folder = os.path.join(
@@ -166,19 +165,14 @@ def _check_voc(
     )
     images = list_from_file(path)
     step = max(1, len(images) // _XML_FILES)
-    found: dict[str, None] = {}
-    for image in images[::step]:
-        file = os.path.join(folder, f'{image}.xml')
-        if not os.path.isfile(file):
-            raise ConfigError(
-                f'{name}.ann_file: {path} names {image}, but {file} does not exist'
-            )
-        objects = ET.parse(file).getroot().findall('object/name')
-        found.update(dict.fromkeys(node.text for node in objects))
-    others = [other for other in found if other not in names]
-    unseen = [name for name in names if name not in found]
-    slips = [name for name in unseen if nearest(name, others, 0.75)]
-    if found and (slips or len(unseen) == len(names)):
+    for some in (images[::step], images):  # all of them before anything is refused
+        found = _object_names(folder, some, f'{name}.ann_file: {path}')
+        others = [other for other in found if other not in names]
+        unseen = [name for name in names if name not in found]
+        slips = [name for name in unseen if nearest(name, others, 0.75)]
+        if not found or not (slips or len(unseen) == len(names)):
+            break
+    else:
         raise ConfigError(
             f'{_origin(dataset, kind, key, names)}, but the files in {folder} have no '
             f'{_slips(slips or unseen, others)}; they have {listing(list(found))}'
@@ -186,6 +180,28 @@ def _check_voc(
     if others:
         return [f'{key}: leaves out the objects {listing(others)} of {folder}']
     return []
+
+
+def _object_names(
+    folder: str, images: Sequence[str], source: str
+) -> dict[Optional[str], None]:
+    """The names in VOC's files of some images, in their order."""
+    found: dict[Optional[str], None] = {}
+    for image in images:
+        file = os.path.join(folder, f'{image}.xml')
+        if not os.path.isfile(file):
+            raise ConfigError(f'{source} names {image}, but {file} does not exist')
+        try:
+            objects = ET.parse(file).getroot().findall('object/name')
+        except ET.ParseError as error:
+            raise ConfigError(f'{source}: {file} is no whole XML: {error}') from error
+        found.update(dict.fromkeys(node.text for node in objects))
+    return found
+
+
+def _loads_as(kind: type, base: str) -> bool:
+    """Whether a data set reads its files as a class of mmdet's does, its base."""
+    return kind.load_data_list.__qualname__ == f'{base}.load_data_list'
 
 
 def _check_segmentation(

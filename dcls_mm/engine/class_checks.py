@@ -16,7 +16,7 @@ from mmengine.registry import DATASETS, MODELS, Registry
 from .._listing import listing
 from .annotation_files import FILE_CHECKS, check_categories, local_path
 from .config_checks import ConfigError
-from .config_tree import innermost_datasets, type_name
+from .config_tree import innermost_datasets, metrics, type_name
 
 # What older releases, or a slip, call ``classes``.
 _OLD_NAMES = ('CLASSES', 'Classes', 'class', 'class_names', 'names', 'categories')
@@ -25,6 +25,9 @@ _OLD_NAMES = ('CLASSES', 'Classes', 'class', 'class_names', 'names', 'categories
 # classes, objects against background, boundaries, what a semantic branch was made for.
 _OTHER_PARTS = {'backbone', 'neck', 'rpn_head', 'semantic_head', 'reid'}
 _OTHER_TYPES = {'STDCHead', 'FusedSemanticHead'}
+
+# Between two keys of which the sum counts the classes.
+_SUM = ' + '
 
 # Parts of models to which names of classes are input, and may be others in each set.
 _TEXT_PARTS = ('language_model', 'text_encoder')
@@ -56,6 +59,8 @@ def check_classes(cfg: Config, stages: Sequence[str]) -> list[str]:
     """
     notices = []
     lists = []
+    model = cfg.get('model') or {}
+    takes_text = any(part in model for part in _TEXT_PARTS)
     for stage in stages:
         dataloader = cfg.get(f'{stage}_dataloader') or {}
         key = f'{stage}_dataloader.dataset'
@@ -70,10 +75,10 @@ def check_classes(cfg: Config, stages: Sequence[str]) -> list[str]:
                 if base.__name__ in FILE_CHECKS:
                     check = FILE_CHECKS[base.__name__]
                     notices += check(dataset, kind, name, classes.key, classes.names)
-                    _check_metrics(cfg, stage, classes)
+                    if not takes_text:
+                        _check_metrics(cfg, stage, classes)
                     break
-    model = cfg.get('model') or {}
-    if lists and not any(part in model for part in _TEXT_PARTS):
+    if lists and not takes_text:
         for other in lists[1:]:
             _check_equal(lists[0], other)
         _check_outputs(cfg, lists[0])
@@ -156,14 +161,11 @@ def _checked(names: Any, key: str) -> tuple[str, ...]:
 
 def _check_metrics(cfg: Config, stage: str, classes: _Classes) -> None:
     """Checks the files of COCO's metric, which numbers labels as the data sets do."""
-    evaluator = cfg.get(f'{stage}_evaluator') or []
-    for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
-        if type_name(metric) == 'CocoMetric':
-            path = local_path(metric, 'ann_file')
-            if path is not None:
-                origin = f'{stage}_evaluator.ann_file: {classes.key} are '
-                origin += listing(classes.names)
-                check_categories(path, classes.key, classes.names, origin)
+    for key, metric in metrics(cfg, stage).items():
+        path = local_path(metric, 'ann_file')
+        if path is not None and type_name(metric) == 'CocoMetric':
+            origin = f'{key}.ann_file: {classes.key} are {listing(classes.names)}'
+            check_categories(path, classes.key, classes.names, origin)
 
 
 def _check_equal(first: _Classes, other: _Classes) -> None:
@@ -195,10 +197,11 @@ def _check_outputs(cfg: Config, classes: _Classes) -> None:
             wrong[key] = number
     if wrong:
         counts = ', '.join(f'{key} is {number}' for key, number in wrong.items())
-        options = ' '.join(f'{key}={count}' for key in wrong)
+        options = ' '.join(f'{key}={count}' for key in wrong if _SUM not in key)
         raise ConfigError(
             f'{counts}, but {classes.key} are {count} ({listing(classes.names)}); '
-            f'pass --cfg-options {options}, or name the classes that the data have'
+            + (f'pass --cfg-options {options}' if options else 'give as many')
+            + ', or name the classes that the data have'
         )
 
 
@@ -216,7 +219,7 @@ def _outputs(node: Any, key: str, scope: str) -> Iterator[tuple[str, int]]:
         yield f'{key}.num_classes', number
     both = node.get('num_things_classes'), node.get('num_stuff_classes')
     if all(isinstance(part, int) for part in both):
-        yield f'{key}.num_things_classes + num_stuff_classes', sum(both)
+        yield f'{key}.num_things_classes{_SUM}num_stuff_classes', sum(both)
     for name, part in node.items():
         if name not in _OTHER_PARTS:
             yield from _outputs(part, f'{key}.{name}', scope)

@@ -74,13 +74,14 @@ def plot_receptive_field(
     for name, (one, weights) in _models(config, checkpoint, against, names).items():
         model = load_trained(one, weights, cfg_options).model
         backbone = getattr(model, 'backbone', model)
-        with errors_about(weights):
+        source = f'{weights}, --shape {shape[0]} {shape[1]}, --level {level}'
+        with errors_about(source):
             channels = input_channels(backbone, tuple(shape))
         if files is None:
             prepared = visualization.noise_images(count, tuple(shape), channels)
         else:
             prepared = _prepared(model, files, shape, channels)
-        with errors_about(weights):
+        with errors_about(source):
             fields[name] = visualization.receptive_field(backbone, prepared, level)
     picture = visualization.draw_receptive_fields(fields, shares)
     return f'{write_picture(out, picture)}\n{_sides(fields, shares)}'

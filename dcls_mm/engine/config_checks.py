@@ -10,7 +10,7 @@ from typing import Any, Optional
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from .config_tree import items
+from .config_tree import innermost_datasets, items, metrics
 
 # What a config may hold at the top: what Runner takes, and what mmengine and
 # the tools look up by name.
@@ -32,13 +32,6 @@ _SECTIONS = {
     'train': ('optim_wrapper', 'train_dataloader', 'train_cfg'),
     'val': ('val_dataloader', 'val_evaluator', 'val_cfg'),
     'test': ('test_dataloader', 'test_evaluator', 'test_cfg'),
-}
-
-# The parts of a config that name data, by what is about to run.
-_DATA = {
-    'train': ('train_dataloader',),
-    'val': ('val_dataloader', 'val_evaluator'),
-    'test': ('test_dataloader', 'test_evaluator'),
 }
 
 
@@ -137,6 +130,11 @@ def _suggestion(name: str, known: Iterable[str], cutoff: float) -> str:
     return f'; did you mean {similar}?' if similar else ''
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or else its type."""
+    return str(error).strip().partition('\n')[0] or type(error).__name__
+
+
 def _copies(cfg: Config, variable: str) -> list[str]:
     """The keys to which a variable of the config file seems to have gone."""
     value = cfg[variable]
@@ -216,10 +214,12 @@ def check_data(cfg: Config, stages: Sequence[str]) -> None:
     """
     missing: dict[str, list[str]] = {}
     for stage in stages:
-        for key in _DATA[stage]:
-            for path, name in _needed(cfg.get(key), key):
+        key = f'{stage}_dataloader'
+        readers = {**innermost_datasets(cfg.get(key), key), **metrics(cfg, stage)}
+        for name, reader in readers.items():
+            for option, path in _needed(reader):
                 if not os.path.exists(path):
-                    missing.setdefault(path, []).append(name)
+                    missing.setdefault(path, []).append(f'{name}.{option}')
     if missing:
         raise ConfigError(
             '\n'.join(
@@ -231,26 +231,18 @@ def check_data(cfg: Config, stages: Sequence[str]) -> None:
         )
 
 
-def _needed(section: Any, key: str) -> Iterator[tuple[str, str]]:
-    """The paths that a dataloader or an evaluator reads, each with its key."""
-    if isinstance(section, (list, tuple)):
-        for index, item in enumerate(section):
-            yield from _needed(item, f'{key}.{index}')
-    if not isinstance(section, dict):
-        return
-    for wrapped in ('dataset', 'datasets'):
-        if wrapped in section:
-            yield from _needed(section[wrapped], f'{key}.{wrapped}')
-    root = section.get('data_root') or ''
-    if section.get('backend_args') or '://' in root:
+def _needed(reader: dict) -> Iterator[tuple[str, str]]:
+    """The paths that a data set or a metric reads, each with the key that says so."""
+    root = reader.get('data_root') or ''
+    if reader.get('backend_args') or '://' in root:
         return  # not on this machine, or not as files
     if root and not os.path.exists(root):
-        yield root, f'{key}.data_root'
+        yield 'data_root', root
         return
-    prefixes = section.get('data_prefix')
-    paths = {'ann_file': section.get('ann_file')}
+    prefixes = reader.get('data_prefix')
+    paths = {'ann_file': reader.get('ann_file')}
     if isinstance(prefixes, dict):
         paths.update({f'data_prefix.{name}': path for name, path in prefixes.items()})
-    for name, path in paths.items():
+    for option, path in paths.items():
         if isinstance(path, str) and path and '://' not in path:
-            yield os.path.join(root, path), f'{key}.{name}'
+            yield option, os.path.join(root, path)

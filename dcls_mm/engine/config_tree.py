@@ -58,6 +58,22 @@ def innermost_datasets(dataset: Any, key: str = 'dataset') -> dict[str, dict]:
     return found
 
 
+def metrics(cfg: Config, stage: str) -> dict[str, dict]:
+    """The metrics of a run, by their dotted keys: one, several, or in an evaluator.
+
+    Args:
+        cfg: The config.
+        stage: 'val' or 'test'.
+    """
+    key = f'{stage}_evaluator'
+    found = cfg.get(key) or []
+    if isinstance(found, dict) and 'metrics' in found:
+        key, found = f'{key}.metrics', found['metrics']
+    if isinstance(found, (list, tuple)):
+        return {f'{key}.{index}': metric for index, metric in enumerate(found)}
+    return {key: found}
+
+
 def find_scope(cfg: Config, scopes: Container[str]) -> Optional[str]:
     """The scope to which a config's classes belong, where it names none.
 

@@ -71,7 +71,8 @@ def convert_file(
     try:
         converted = PUBLISHED.get(form, from_convnext)(weights, **options)
     except (ValueError, TypeError) as error:
-        raise ConversionError(f'{source}: {error}') from error
+        option = '' if extent is None else f', --extent {extent}'
+        raise ConversionError(f'{source}{option}: {error}') from error
     _write(dict(meta=_meta(checkpoint), state_dict=converted), destination)
     return (
         f'{destination}: {len(converted)} tensors of {source} ({form}); '

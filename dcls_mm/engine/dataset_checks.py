@@ -9,7 +9,7 @@ import functools
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
 import mmcv
@@ -21,7 +21,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
 from .._listing import listing
-from .config_checks import ConfigError
+from .config_checks import ConfigError, first_line
 from .config_tree import innermost_datasets
 
 # Of how many images the files are looked at, and of how many the objects.
@@ -42,7 +42,7 @@ class _Built(NamedTuple):
         return sorted({*np.linspace(0, count - 1, min(count, _FILES), dtype=int)})
 
 
-def check_datasets(runner: Runner, cfg: Config) -> None:
+def check_datasets(runner: Runner, cfg: Config, stages: Sequence[str]) -> None:
     """Makes a runner check each data set that it builds, before anything is drawn.
 
     A few images of each are looked at, and of a detector's training set so many as it
@@ -53,6 +53,7 @@ def check_datasets(runner: Runner, cfg: Config) -> None:
             that is empty, whose files are not there, or whose labels are beyond the
             model's outputs; and logs what is odd.
         cfg: Its config, for the keys that messages name.
+        stages: What is about to run: 'train', 'val' and 'test' in any number.
     """
     build = runner.build_dataloader
 
@@ -60,33 +61,41 @@ def check_datasets(runner: Runner, cfg: Config) -> None:
     def build_and_check(dataloader, *args, **kwargs):
         if not isinstance(dataloader, dict):
             return build(dataloader, *args, **kwargs)
-        key = _key(cfg, dataloader)
+        key = _key(cfg, dataloader, stages)
         try:
             built = build(dataloader, *args, **kwargs)
         except ValueError:  # mmengine stacks the images of a data set, also of an empty
             _check_not_empty(dataloader, key)
             raise
-        for part in _innermost(built.dataset, f'{key}.dataset'):
-            _check(part, cfg)
+        for name, part in innermost_built(built.dataset, f'{key}.dataset').items():
+            _check(_Built(name, part))
         return built
 
     runner.build_dataloader = build_and_check
 
 
-def _key(cfg: Config, dataloader: dict) -> str:
-    keys = [f'{stage}_dataloader' for stage in ('train', 'val', 'test')]
-    same = (key for key in keys if cfg.get(key) == dataloader)
-    return next(same, 'dataloader')
+def _key(cfg: Config, dataloader: dict, stages: Sequence[str]) -> str:
+    """Where a dataloader stands; one that a tool changed is for the last stage."""
+    keys = [f'{stage}_dataloader' for stage in stages]
+    return next((key for key in keys if cfg.get(key) == dataloader), keys[-1])
 
 
-def _innermost(dataset: Any, key: str) -> Iterator[_Built]:
+def innermost_built(dataset: Any, key: str = 'dataset') -> dict[str, Any]:
+    """The data sets inside all wrappers, by their keys in the config.
+
+    See :func:`.config_tree.innermost_datasets`, which does the same before they are
+    built.
+    """
     if hasattr(dataset, 'datasets'):
-        for index, part in enumerate(dataset.datasets):
-            yield from _innermost(part, f'{key}.datasets.{index}')
+        parts = {f'{key}.datasets.{i}': part for i, part in enumerate(dataset.datasets)}
     elif hasattr(getattr(dataset, 'dataset', None), 'metainfo'):
-        yield from _innermost(dataset.dataset, f'{key}.dataset')
+        parts = {f'{key}.dataset': dataset.dataset}
     else:
-        yield _Built(key, dataset)
+        return {key: dataset}
+    found = {}
+    for name, part in parts.items():
+        found.update(innermost_built(part, name))
+    return found
 
 
 def _check_not_empty(dataloader: dict, key: str) -> None:
@@ -123,7 +132,7 @@ def _why_empty(dataset: Any) -> Optional[str]:
     )
 
 
-def _check(built: _Built, cfg: Config) -> None:
+def _check(built: _Built) -> None:
     key, dataset = built
     try:
         count = len(dataset)
@@ -138,7 +147,7 @@ def _check(built: _Built, cfg: Config) -> None:
     if getattr(dataset, 'backend_args', None) is None:
         _check_files(built)
     if _loader(dataset, 'with_seg') is not None and hasattr(dataset, 'img_suffix'):
-        _check_labels(built, cfg)
+        _check_labels(built)
     elif _loader(dataset, 'with_bbox') is not None and not dataset.test_mode:
         _check_objects(built)
 
@@ -190,7 +199,7 @@ def _loader(dataset: Any, option: str) -> Optional[Any]:
     return None
 
 
-def _check_labels(built: _Built, cfg: Config) -> None:
+def _check_labels(built: _Built) -> None:
     """Looks at the label images of a segmentor's data set."""
     key, dataset = built
     load = _loader(dataset, 'with_seg')
@@ -200,10 +209,19 @@ def _check_labels(built: _Built, cfg: Config) -> None:
     seen: set[int] = set()
     for index in built.samples:
         info = dataset.get_data_info(index)
-        path = info['seg_map_path']
-        stored = mmcv.imfrombytes(
-            get(path, backend_args=dataset.backend_args), 'unchanged', backend=backend
-        ).squeeze()
+        path = info.get('seg_map_path')
+        if path is None:
+            raise ConfigError(
+                f'{key}: its pipeline loads label images, but there is no '
+                'data_prefix.seg_map_path, their folder'
+            )
+        content = get(path, backend_args=dataset.backend_args)
+        try:
+            stored = mmcv.imfrombytes(content, 'unchanged', backend=backend).squeeze()
+        except Exception as error:  # decoders raise anything
+            raise ConfigError(
+                f"{key}: the label image {path} can't be read: {first_line(error)}"
+            ) from error
         if stored.ndim != 2:
             raise ConfigError(
                 f'{key}: the label image {path} has {stored.shape[-1]} channels; it '

@@ -7,13 +7,14 @@ from typing import Any
 from mmengine.hooks import Hook
 
 from .config_checks import ConfigError
+from .dataset_checks import innermost_built
 
 
 class DistinctNamesHook(Hook):
     """Stops a test whose outputs would overwrite each other.
 
-    mmdet's pictures and mmseg's label maps are called as the images are, whatever the
-    folders of these.
+    mmdet's pictures, and mmseg's and its label maps, are called as the images are,
+    whatever the folders of these.
 
     Args:
         option: What asks for the outputs.
@@ -44,10 +45,7 @@ class DistinctNamesHook(Hook):
 
 def _images(dataset: Any) -> Iterator[str]:
     """The files of a data set, or of those inside it, where its kind tells of them."""
-    inner = getattr(dataset, 'datasets', None) or getattr(dataset, 'dataset', None)
-    if inner is not None:
-        for part in inner if isinstance(inner, (list, tuple)) else [inner]:
-            yield from _images(part)
-    elif hasattr(dataset, 'get_data_info'):
-        infos = map(dataset.get_data_info, range(len(dataset)))
-        yield from (info['img_path'] for info in infos if 'img_path' in info)
+    for part in innermost_built(dataset).values():
+        if hasattr(part, 'get_data_info'):
+            infos = map(part.get_data_info, range(len(part)))
+            yield from (info['img_path'] for info in infos if 'img_path' in info)

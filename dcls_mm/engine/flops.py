@@ -4,14 +4,12 @@ from typing import Any, NamedTuple, Optional
 
 import torch
 from mmengine.analysis import FlopAnalyzer
-from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from .channels import input_channels
-from .config_checks import ConfigError
+from .config_checks import ConfigError, first_line
 from .launch import load_config
+from .models import build_model
 
 # Height and width for which figures are usually published.
 PUBLISHED_SHAPES = {'mmdet': (800, 1280), 'mmseg': (512, 2048)}
@@ -45,19 +43,16 @@ def count_config(
         ConfigError: no such file, a config that can't be read, a model that can't be
             built or run, a shape of other numbers.
     """
-    try:
-        cfg = load_config(config, cfg_options=cfg_options)
-    except (SyntaxError, NameError, TypeError, KeyError, OSError) as error:
-        raise ConfigError(f'{config} cannot be read: {_first_line(error)}') from error
+    cfg = load_config(config, cfg_options=cfg_options)
     height_width = _height_width(shape, PUBLISHED_SHAPES[cfg.default_scope])
-    model = _build(cfg, config)
+    model = build_model(cfg, config)
     try:
         return count_model(model, height_width)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         size = '{}x{}'.format(*height_width)
         raise ConfigError(
             f'{config}: {type(model).__name__} cannot be run on an image of {size}: '
-            f'{_first_line(error)}'
+            f'{first_line(error)}'
         ) from error
 
 
@@ -139,18 +134,6 @@ def _as_list(modules: nn.Module) -> list:
     return list(modules) if isinstance(modules, nn.ModuleList) else [modules]
 
 
-def _build(cfg: Config, config: str) -> nn.Module:
-    init_default_scope(cfg.default_scope)
-    if not cfg.get('model'):
-        raise ConfigError(f'{config} has no model')
-    try:
-        return revert_sync_batchnorm(MODELS.build(cfg.model))
-    except Exception as error:  # a model's constructor may raise anything
-        raise ConfigError(
-            f'{config}: the model cannot be built: {_first_line(error)}'
-        ) from error
-
-
 def _height_width(
     shape: Optional[list[int]], default: tuple[int, int]
 ) -> tuple[int, int]:
@@ -162,8 +145,3 @@ def _height_width(
             + ' '.join(map(str, shape))
         )
     return shape[0], shape[-1]
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -12,7 +12,7 @@ from mmengine.fileio import dump
 from mmengine.infer import BaseInferencer
 from mmengine.utils import track_iter_progress
 
-from .config_checks import ConfigError, check_positive
+from .config_checks import ConfigError, check_positive, first_line
 from .inferencers import build_inferencer
 from .outputs import check_folder, write_file, write_picture
 
@@ -104,7 +104,7 @@ def predictions(
         try:
             inputs[file] = inferencer.pipeline(file)
         except Exception as error:  # decoders raise anything
-            unread[file] = str(error).strip().partition('\n')[0] or type(error).__name__
+            unread[file] = first_line(error)
     if not inputs:
         return
     batch = inferencer.collate_fn(list(inputs.values()))

@@ -9,7 +9,7 @@ from mmengine.infer import BaseInferencer
 from .checkpoint import as_data
 from .checkpoint_hooks import load_matching
 from .class_names import class_names
-from .config_checks import ConfigError
+from .config_checks import ConfigError, first_line
 from .config_tree import innermost_datasets, type_name
 from .launch import load_config
 from .models import read_checkpoint
@@ -72,8 +72,7 @@ def _check_device(device: Optional[str]) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # the latter by a build for CPUs
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f'--device {device}: {reason}') from error
+        raise ConfigError(f'--device {device}: {first_line(error)}') from error
 
 
 def _prepare_for_inferencer(cfg: Config) -> None:

@@ -5,8 +5,10 @@ mistakes show before anything is built; ``train`` and ``test`` then run it.
 """
 
 import os
+import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, Callable, Optional
 
@@ -65,9 +67,30 @@ def add_common_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
+# Where a value, or an element of a list, is a dict as Python writes it.
+_DICT = re.compile(r"""(?:^|[\[(,])\s*['"]?(?:dict\(|\{\s*['"])""")
+
+
 def _assignment(text: str) -> str:
-    if not text.partition('=')[1]:
+    """Checks an override, as ``DictAction`` ends in a traceback or makes other values.
+
+    Raises:
+        ArgumentTypeError: it is no KEY=VALUE, has a dict in it, or odd brackets.
+    """
+    key, equals, value = text.partition('=')
+    if not (key and equals):
         raise ArgumentTypeError(f'expected KEY=VALUE, got {text!r}')
+    if _DICT.search(value):
+        raise ArgumentTypeError(
+            f"{key}: a dict can't be given here, got {value!r}; write it into a config "
+            f'whose _base_ is this one, or set keys of a section by {key}.NAME=VALUE'
+        )
+    try:
+        DictAction._parse_iterable(value)
+    except (AssertionError, RecursionError):
+        raise ArgumentTypeError(
+            f'{key}: expected a value, or a list such as [1,2] or (1,2), got {value!r}'
+        ) from None
     return text
 
 
@@ -87,17 +110,18 @@ def load_config(
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
 
     Raises:
-        ConfigError: no such file, an unknown key, or a scope other than mmdet
-            and mmseg.
+        ConfigError: no such file, one that can't be read, an unknown key, or a scope
+            other than mmdet and mmseg.
     """
     if not os.path.isfile(config):
         raise ConfigError(f'config {config} does not exist (looked in {os.getcwd()})')
     try:
         cfg = Config.fromfile(config)
         scope = cfg.get('default_scope') or find_scope(cfg, SCOPES)
-    except (OSError, ImportError, SyntaxError, NameError, KeyError) as error:
+    except Exception as error:  # a config is a program
+        reason = error if error.__cause__ is None else error.__cause__
         raise ConfigError(
-            f'{config}: cannot be read, {type(error).__name__}: {error}'
+            f'{config}: cannot be read, {type(reason).__name__}: {reason}'
         ) from error
     apply_overrides(cfg, cfg_options or {})
     for key in [key for key in cfg if cfg[key] is None]:
@@ -282,7 +306,7 @@ def train(**options: Any) -> None:
         notices += warnings
         if resume is not None:  # only now does nobody else write checkpoints
             notices += _set_resume(cfg, resume)
-        runner = build_runner(cfg, notices)
+        runner = build_runner(cfg, notices, ['train', 'val'])
         guard_training(runner)
         if cfg.get('resume'):
             runner.register_hook(ResumeMatchHook(cfg.load_from))
@@ -295,16 +319,22 @@ def train(**options: Any) -> None:
 def test(**options: Any) -> None:
     """Tests; the options are those of ``prepare_test``."""
     cfg, notices = prepare_test(**options)
-    runner = build_runner(cfg, notices)
+    runner = build_runner(cfg, notices, ['test'])
     runner.register_hook(CheckpointMatchHook(cfg.load_from))
     runner.test()
 
 
-def build_runner(cfg: Config, notices: list[str]) -> Runner:
-    """Builds what runs a prepared config, and logs the notices about it."""
+def build_runner(cfg: Config, notices: list[str], stages: Sequence[str]) -> Runner:
+    """Builds what runs a prepared config, and logs the notices about it.
+
+    Args:
+        cfg: The config.
+        notices: What to log.
+        stages: What is about to run: 'train', 'val' and 'test' in any number.
+    """
     notices = notices + join_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    check_datasets(runner, cfg)
+    check_datasets(runner, cfg, stages)
     for notice in notices:
         runner.logger.warning(notice)
     return runner

@@ -10,7 +10,7 @@ from torch import nn
 from .checkpoint import check_content
 from .checkpoint import read_checkpoint as read_as_data
 from .checkpoint_hooks import load_matching
-from .config_checks import ConfigError
+from .config_checks import ConfigError, first_line
 from .launch import load_config
 
 
@@ -22,10 +22,25 @@ class Trained(NamedTuple):
     checkpoint: dict
 
 
-def build_model(cfg: Config) -> nn.Module:
-    """The model of a config, in evaluation, with one process's batch norms."""
+def build_model(cfg: Config, config: str) -> nn.Module:
+    """The model of a config, in evaluation, with one process's batch norms.
+
+    Args:
+        cfg: The config.
+        config: Its file, for the message.
+
+    Raises:
+        ConfigError: it has no model, or one that can't be built.
+    """
+    if not cfg.get('model'):
+        raise ConfigError(f'{config}: the config has no model')
     init_default_scope(cfg.default_scope)
-    return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+    try:
+        return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+    except Exception as error:  # a model's constructor may raise anything
+        raise ConfigError(
+            f'{config}: the model cannot be built: {first_line(error)}'
+        ) from error
 
 
 def read_checkpoint(checkpoint: str) -> dict:
@@ -53,9 +68,7 @@ def load_trained(
         CheckpointError: the checkpoint can't be read, or is of another model.
     """
     cfg = load_config(config, cfg_options=cfg_options)
-    if not cfg.get('model'):
-        raise ConfigError(f'{config}: the config has no model')
     weights = read_checkpoint(checkpoint)
-    model = build_model(cfg)
+    model = build_model(cfg, config)
     load_matching(model, weights, checkpoint)
     return Trained(model, cfg, weights)

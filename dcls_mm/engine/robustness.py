@@ -90,6 +90,7 @@ def evaluate_corrupted(
     corruptions: Sequence[str] = ('common',),
     severities: Sequence[int] = SEVERITIES,
     out: Optional[str] = None,
+    metrics: Optional[Sequence[str]] = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Evaluates a model on the test set, then on the test set corrupted.
@@ -101,6 +102,8 @@ def evaluate_corrupted(
             of the benchmark.
         severities: From 1 to 5.
         out: The JSON file that gets the results, anew after each evaluation.
+        metrics: Those that are wanted, of which the first evaluation must have all; by
+            default it must have any.
         options: See ``prepare_test``.
 
     Returns:
@@ -108,7 +111,8 @@ def evaluate_corrupted(
         each severity (as text), the metrics by name.
 
     Raises:
-        ConfigError: the config or an argument can't be used.
+        ConfigError: the config or an argument can't be used, or the images as they
+            are give no such metrics.
         CheckpointError: the checkpoint can't be read, or is of another model.
     """
     names = corruption_names(corruptions)
@@ -126,7 +130,7 @@ def evaluate_corrupted(
         for severity in severities
     }
     cfg.randomness = {'seed': 0, **cfg.get('randomness', {})}  # of the noise
-    runner = build_runner(cfg, notices)
+    runner = build_runner(cfg, notices, ['test'])
     runner.register_hook(CheckpointMatchHook(checkpoint))
     backbone = getattr(unwrapped(runner.model), 'backbone', None)
     channels = None if backbone is None else input_channels(backbone)
@@ -136,12 +140,14 @@ def evaluate_corrupted(
             f'takes {channels}'
         )
     results = {'clean': runner.test(), 'corrupted': {name: {} for name in names}}
+    for metric in metrics or usual_metrics(results):  # hours before they are needed
+        _check_evaluated(results, metric)
     for (name, severity), dataloader in dataloaders.items():
         runner.logger.info(f'corruption: {name}, severity {severity}')
         loop = {'type': 'TestLoop', **cfg.test_cfg, 'dataloader': dataloader}
         with _sentences_of_corrupt_image():
-            metrics = runner.build_test_loop(loop).run()
-        results['corrupted'][name][str(severity)] = metrics
+            found = runner.build_test_loop(loop).run()
+        results['corrupted'][name][str(severity)] = found
         if out:
             _write(out, results)
     return results
@@ -185,11 +191,7 @@ def summarize(results: dict[str, Any], metric: str) -> dict[str, Any]:
     Raises:
         ConfigError: the evaluation gave no such metric.
     """
-    if metric not in results['clean']:
-        raise ConfigError(
-            f'--metrics {metric}: was not evaluated; there are '
-            f'{", ".join(results["clean"])}'
-        )
+    _check_evaluated(results, metric)
     # mmdet gives no metrics where nothing at all is detected.
     corrupted = {
         name: {level: found.get(metric, 0.0) for level, found in row.items()}
@@ -203,6 +205,14 @@ def summarize(results: dict[str, Any], metric: str) -> dict[str, Any]:
         'mPC': overall,
         'rPC': overall / clean if clean else None,
     }
+
+
+def _check_evaluated(results: dict[str, Any], metric: str) -> None:
+    if metric not in results['clean']:
+        raise ConfigError(
+            f'--metrics {metric}: was not evaluated; there are '
+            f'{", ".join(results["clean"]) or "none"}'
+        )
 
 
 def usual_metrics(results: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ import matplotlib
 from mmengine.config import Config
 
 from .config_checks import ConfigError
-from .config_tree import innermost_datasets
+from .config_tree import innermost_datasets, metrics, type_name
 
 # mmdet's configs come without test-time augmentation. This is a plain one: the
 # image and its mirror image.
@@ -33,6 +33,9 @@ _BOX_TTA_META = (
     'flip',
     'flip_direction',
 )
+
+# What mmengine makes the loop of a training from.
+_TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')
 
 
 def _default_box_tta(cfg: Config) -> list[str]:
@@ -78,13 +81,17 @@ def _dump_detections(cfg: Config, out: str) -> None:
         raise ConfigError(
             f'--out {out}: detections go into one file, whose name ends in .pkl'
         )
+    if type_name(cfg.test_evaluator) == 'MultiDatasetsEvaluator':
+        raise ConfigError(
+            '--out: a test_evaluator of the type MultiDatasetsEvaluator gives a metric '
+            'the detections of one data set, and the file none; test one data set'
+        )
     dump = {'type': 'DumpDetResults', 'out_file_path': out}
-    evaluator = cfg.test_evaluator
-    if 'metrics' in evaluator:
-        evaluator.metrics = [*evaluator.metrics, dump]
+    both = [*metrics(cfg, 'test').values(), dump]
+    if 'metrics' in cfg.test_evaluator:
+        cfg.test_evaluator.metrics = both
     else:
-        metrics = evaluator if isinstance(evaluator, list) else [evaluator]
-        cfg.test_evaluator = [*metrics, dump]
+        cfg.test_evaluator = both
 
 
 def _write_label_maps(cfg: Config, out: str) -> None:
@@ -92,8 +99,7 @@ def _write_label_maps(cfg: Config, out: str) -> None:
         raise ConfigError(
             f'--out {out}: label maps are one image each, give the name of a folder'
         )
-    evaluator = cfg.test_evaluator
-    for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
+    for metric in metrics(cfg, 'test').values():
         metric.output_dir = out
     _refuse_one_name(cfg, '--out', with_suffix=False)
 
@@ -117,6 +123,7 @@ def _draw_label_maps(cfg: Config, show_dir: str) -> None:
     cfg.default_hooks.visualization.interval = 1  # by default every 50th batch
     cfg.visualizer.save_dir = show_dir
     cfg.visualizer.vis_backends = [{'type': 'LocalVisBackend'}]
+    _refuse_one_name(cfg, '--show-dir', with_suffix=True)
 
 
 class Scope(NamedTuple):
@@ -157,6 +164,8 @@ def use_visualization(cfg: Config, show: bool, show_dir: str, wait_time: float) 
             "such as dict(type='DetVisualizationHook')"
         )
     hook.draw = True
+    for key in _TRAINING:  # of which mmseg's hook asks the iteration: it would be built
+        cfg.pop(key, None)
     if show:
         if matplotlib.get_backend().lower() == 'agg':
             raise ConfigError('--show: found no display to show on; use --show-dir')

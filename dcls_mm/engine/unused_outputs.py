@@ -6,6 +6,7 @@ from typing import Any, Optional
 from mmengine.config import Config
 
 from .config_checks import ConfigError
+from .config_tree import type_name
 
 _BACKBONE = 'ConvNeXtDCLS'
 _DEFAULT_OUTPUTS = (0, 1, 2, 3)
@@ -26,9 +27,7 @@ def check_outputs(cfg: Config) -> list[str]:
     model = cfg.get('model') or {}
     backbone = model.get('backbone') or {}
     backbone = backbone.get('backbone') or backbone  # of ReplacedConvBackbone
-    kind = backbone.get('type')
-    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-    if name.split('.')[-1] != _BACKBONE:
+    if type_name(backbone) != _BACKBONE:
         return []
     stages = backbone.get('out_indices', _DEFAULT_OUTPUTS)
     stages = tuple(stages) if isinstance(stages, Sequence) else (stages,)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
@@ -22,6 +23,7 @@ from dcls_mm.engine.config_checks import ConfigError
 
 STAGES = ['train', 'val', 'test']
 KEY = 'train_dataloader.dataset.metainfo.classes'
+ROOTS = ('data', 'other')
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +85,33 @@ def test_voc_gives_out_labels_by_name():
         assert len(notices) == (len(names) < 3)
     with pytest.raises(ConfigError, match=r"no 'disk' \(did you mean 'disc'\?\)"):
         check(detector(('disk', 'ring', 'box'), 3, dataset), ['train'])
+
+
+def test_of_a_rare_class_all_of_vocs_files_are_looked_at():
+    """In the second file of 250, also where another class has nearly its name."""
+    write_voc(('disc',), images=250)
+    path = Path('data/Annotations/1.xml')
+    path.write_text(path.read_text().replace('disc', 'discs'))
+    dataset = {'type': 'XMLDataset', 'ann_file': 'ids.txt'}
+    dataset['data_prefix'] = {'sub_data_root': ''}
+    (notice,) = check(detector(('discs',), 1, dataset), ['train'])
+    assert notice == f'{KEY}: leaves out the objects disc of data/Annotations'
+    with pytest.raises(ConfigError, match=r"no 'ring'; they have disc, discs$"):
+        check(detector(('ring',), 1, dataset), ['train'])
+
+
+def test_files_that_only_resemble_vocs_are_not_read():
+    """WIDER Face's stand in the folder of the images."""
+    from mmdet.datasets import WIDERFaceDataset
+
+    write_voc(('face',), root='data/WIDER_train')
+    image = Path('data/WIDER_train/Annotations/0.xml')
+    image.write_text(image.read_text().replace('<size>', '<folder>f</folder><size>'))
+    Path('data/ids.txt').write_text('0')
+    settings = {'ann_file': 'ids.txt', 'data_prefix': {'img': 'WIDER_train'}}
+    assert len(WIDERFaceDataset(data_root='data', **settings)) == 1
+    dataset = {**settings, 'type': 'WIDERFaceDataset'}
+    assert not check(detector(None, 1, dataset), ['train'])
 
 
 def test_a_part_of_the_categories_is_a_choice():
@@ -148,8 +177,14 @@ def test_the_metric_numbers_labels_as_the_data_do():
     write_coco()
     cfg = detector()
     cfg['test_evaluator'] = {**cfg['test_evaluator'], 'ann_file': 'other/ann.json'}
-    for evaluator in (cfg['test_evaluator'], [cfg['test_evaluator']]):
-        said = r"^test_evaluator\.ann_file: .* but other/ann\.json has no 'box'"
+    metric = cfg['test_evaluator']
+    for evaluator, key in (
+        (metric, ''),
+        ([metric], '.0'),
+        ({'metrics': metric}, '.metrics'),
+        ({'metrics': [metric]}, '.metrics.0'),
+    ):
+        said = rf"^test_evaluator{key}\.ann_file: .* but other/ann\.json has no 'box'"
         with pytest.raises(ConfigError, match=said):
             check({**cfg, 'test_evaluator': evaluator}, ['test'])
     assert not check(cfg, ['train'])
@@ -171,6 +206,14 @@ def test_models_that_take_any_text_may_have_other_classes():
     write_coco()
     cfg = detector(count=256)
     cfg['model'] = {**cfg['model'], 'language_model': {'type': 'BertModel'}}
+    assert not check(cfg)
+    write_coco(('square',), root='other')
+    dataset = {**cfg['test_dataloader']['dataset'], 'data_root': 'other'}
+    dataset['metainfo'] = {'classes': ('square',)}
+    both = [cfg['test_dataloader']['dataset'], dataset]
+    cfg['test_dataloader']['dataset'] = {'type': 'ConcatDataset', 'datasets': both}
+    metrics = [{**cfg['test_evaluator'], 'ann_file': f'{r}/ann.json'} for r in ROOTS]
+    cfg['test_evaluator'] = {'type': 'MultiDatasetsEvaluator', 'metrics': metrics}
     assert not check(cfg)
 
 
@@ -213,7 +256,8 @@ def test_outputs_that_do_not_fit(part, key, number):
         check(outputs(**part))
     said = str(caught.value)
     assert said.startswith(f'model.{key} is {number}, but {KEY} are 3 (disc, ring')
-    assert f'--cfg-options model.{key}=3' in said
+    option = f'pass --cfg-options model.{key}=3,'
+    assert ('give as many,' if '+' in key else option) in said
 
 
 def test_outputs_that_a_head_has_by_default():

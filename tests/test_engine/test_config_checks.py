@@ -152,6 +152,9 @@ def test_evaluators(data):
     cfg = Config({'test_dataloader': {'dataset': dataset()}, 'test_evaluator': metrics})
     with pytest.raises(ConfigError, match=r"test_evaluator\.1\.ann_file: 'data/val.js"):
         check_data(cfg, ['test'])
+    cfg.test_evaluator = {'type': 'Evaluator', 'metrics': metrics}
+    with pytest.raises(ConfigError, match=r'test_evaluator\.metrics\.1\.ann_file: '):
+        check_data(cfg, ['test'])
 
 
 def test_only_what_is_about_to_run_counts(data):

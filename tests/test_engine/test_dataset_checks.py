@@ -1,6 +1,7 @@
 """Data sets that hold nothing to train on are told before the first iteration."""
 
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 
 import mmcv
@@ -33,7 +34,7 @@ def build(cfg, stage='train'):
     cfg = Config(cfg)
     init_default_scope(cfg.default_scope)
     runner = SimpleNamespace(build_dataloader=Runner.build_dataloader)
-    check_datasets(runner, cfg)
+    check_datasets(runner, cfg, [stage])
     logger = MMLogger.get_current_instance()
     records = []
     handler = logging.Handler()
@@ -68,6 +69,14 @@ def test_a_suffix_that_no_image_has(serialize):
         "train_dataloader.dataset is empty: no file in 'data/images' ends in "
         "img_suffix='.jpg'; there are 3 '.png'"
     )
+
+
+def test_of_two_dataloaders_with_the_same_data_the_one_that_runs_is_named():
+    write_labels()
+    cfg = segmentor(dataset={'img_suffix': '.jpg'})
+    cfg['val_dataloader'] = cfg['test_dataloader']
+    for stage in ('val', 'test'):
+        assert refused(cfg, stage).startswith(f'{stage}_dataloader.dataset is empty: ')
 
 
 def test_a_data_set_that_is_filtered_away():
@@ -159,6 +168,12 @@ def test_label_images_that_hold_no_labels():
     assert 'data/labels/1.png has 3 channels; it must have one' in said
     write_labels((0, 1, 300), dtype='uint16')  # mmseg would make 44 of 300
     assert 'has the label 300; mmseg reads 8 bits' in refused(segmentor())
+    Path('data/labels/0.png').write_text('no image')
+    said = "train_dataloader.dataset: the label image data/labels/0.png can't be read: "
+    assert refused(segmentor()).startswith(said)
+    dataset = {'data_prefix': {'img_path': 'images'}}
+    said = 'there is no data_prefix.seg_map_path, their folder'
+    assert refused(segmentor(dataset=dataset)).endswith(said)
 
 
 @pytest.mark.parametrize(

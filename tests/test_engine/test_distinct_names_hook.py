@@ -9,23 +9,34 @@ from scenes import write_demo
 from dcls_mm.engine import launch
 from dcls_mm.engine.config_checks import ConfigError
 
-OPTIONS = {'mmdet': 'show_dir', 'mmseg': 'out'}
 
-
-def run(config, checkpoint, folder, scope):
-    out = {OPTIONS[scope]: str(folder / 'out')}
+def run(config, checkpoint, folder, option):
+    out = {option: str(folder / 'out')}
     launch.test(config=config, checkpoint=checkpoint, work_dir=str(folder / 'w'), **out)
-    return sorted(path.stem for path in (folder / 'out').rglob('*.*'))
+    return sorted(path.name for path in (folder / 'out').rglob('*.*g'))
 
 
-@pytest.mark.parametrize('scope', OPTIONS)
-def test_two_data_sets_of_one_name(scope, tmp_path):
-    """Two folders, as two cities or two cameras have them; and one of them alone."""
+@pytest.mark.parametrize(
+    'scope, option, form',
+    [
+        ('mmdet', 'show_dir', '{}.jpg'),
+        ('mmseg', 'out', '{}.png'),
+        ('mmseg', 'show_dir', 'test_{}.jpg_0.png'),
+    ],
+)
+def test_two_data_sets_of_one_name(scope, option, form, tmp_path):
+    """Two folders, as two cities or two cameras have them; and one of them alone.
+
+    There are no data to train on, which mmseg's hook for pictures asked for.
+    """
     config, checkpoint = write_demo(tmp_path, scope, count=2)
     cfg = Config.fromfile(config)
+    cfg.visualizer.name = str(tmp_path)  # mmengine keeps one of a name a process
+    cfg.dump(config)
     first = cfg.test_dataloader.dataset
     stems = sorted(path.stem for path in (tmp_path / 'images' / 'val').iterdir())
-    assert run(config, checkpoint, tmp_path, scope) == stems
+    names = [form.format(stem) for stem in stems]
+    assert run(config, checkpoint, tmp_path, option) == names
 
     shutil.copytree(tmp_path / 'images' / 'val', tmp_path / 'images' / 'other')
     key = 'img' if scope == 'mmdet' else 'img_path'
@@ -33,7 +44,7 @@ def test_two_data_sets_of_one_name(scope, tmp_path):
     second.data_prefix = {**first.data_prefix, key: 'images/other'}
     cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[first, second])
     cfg.dump(config)
-    name = '--show-dir' if scope == 'mmdet' else '--out'
-    message = f'{name}: .*val.* and .*other.* would both be'
+    name = option.replace('_', '-')
+    message = f'--{name}: .*val.* and .*other.* would both be'
     with pytest.raises(ConfigError, match=message):
-        run(config, checkpoint, tmp_path, scope)
+        run(config, checkpoint, tmp_path, option)

@@ -27,7 +27,7 @@ def config(tmp_path, epochs, **changes):
 def numbers(cfg):
     """What is drawn in each epoch, of the numbers of that process."""
     drawn = {}
-    runner = launch.build_runner(cfg, [])
+    runner = launch.build_runner(cfg, [], ['train'])
     step = runner.model.train_step
 
     def train_step(data, optim_wrapper):

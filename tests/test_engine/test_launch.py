@@ -186,7 +186,7 @@ def test_testing(config, tmp_path):
 def test_slurm_without_a_gpu(config):
     cfg = launch.load_config(config(), launcher='slurm')
     with pytest.raises(ConfigError, match='--launcher slurm: needs a GPU'):
-        launch.build_runner(cfg, [])
+        launch.build_runner(cfg, [], ['train'])
 
 
 def test_strategies_without_a_gpu(config):
@@ -195,7 +195,7 @@ def test_strategies_without_a_gpu(config):
         path = config(runner_type='FlexibleRunner', strategy=strategy)
         cfg = launch.load_config(path, launcher='pytorch')
         with pytest.raises(ConfigError, match=f'^{key}: .*needs a GPU'):
-            launch.build_runner(cfg, [])
+            launch.build_runner(cfg, [], ['train'])
 
 
 @pytest.mark.parametrize('launcher', launchers.LAUNCHERS)
@@ -208,7 +208,7 @@ def test_processes_that_no_launcher_started(config, launcher, monkeypatch):
     cfg = launch.load_config(config(), launcher=launcher)
     message = rf'^--launcher {launcher}: the environment has no {variables[0]}; .*by '
     with pytest.raises(ConfigError, match=message + command):
-        launch.build_runner(cfg, [])
+        launch.build_runner(cfg, [], ['train'])
     monkeypatch.setenv(variables[0], '0')
     assert launchers.join_processes(cfg) == []
 

@@ -145,6 +145,14 @@ def test_a_refused_image_is_a_sentence(tmp_path):
         evaluate(config, checkpoint, tmp_path)
 
 
+def test_a_metric_that_is_not_evaluated_is_told_after_the_first_evaluation(tmp_path):
+    config, checkpoint = write_demo(tmp_path, 'mmseg', count=1)
+    out = tmp_path / 'results.json'
+    with pytest.raises(ConfigError, match='--metrics mAP: was not evaluated; .* mIoU'):
+        evaluate(config, checkpoint, tmp_path, metrics=['mAP'], out=str(out))
+    assert not out.exists()
+
+
 def test_groups_stand_for_their_members():
     blur = ['defocus_blur', 'glass_blur', 'motion_blur', 'zoom_blur']
     assert robustness.corruption_names(['blur', 'fog', 'zoom_blur']) == [*blur, 'fog']

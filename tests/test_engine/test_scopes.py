@@ -92,9 +92,21 @@ def test_detections_are_dumped_beside_the_metrics(evaluator, metrics):
 
 
 def test_label_maps_go_into_a_folder():
-    cfg = segmentation(test_evaluator=[{'type': 'IoUMetric'}, {'type': 'Other'}])
+    metrics = [{'type': 'IoUMetric'}, {'type': 'Other'}]
+    cfg = segmentation(test_evaluator=metrics)
     SCOPES['mmseg'].save_predictions(cfg, 'out/maps')
     assert [metric.output_dir for metric in cfg.test_evaluator] == ['out/maps'] * 2
+    cfg = segmentation(test_evaluator={'type': 'Evaluator', 'metrics': metrics})
+    SCOPES['mmseg'].save_predictions(cfg, 'maps')
+    assert [metric.output_dir for metric in cfg.test_evaluator.metrics] == ['maps'] * 2
+    assert 'output_dir' not in cfg.test_evaluator
+
+
+def test_detections_of_several_metrics_data_are_not_dumped():
+    """mmdet's evaluator would leave out the last metric, and write no file."""
+    kind = {'type': 'MultiDatasetsEvaluator', 'metrics': [{'type': 'CocoMetric'}]}
+    with pytest.raises(ConfigError, match='--out: .*one data set'):
+        SCOPES['mmdet'].save_predictions(detection(test_evaluator=kind), 'out.pkl')
 
 
 def test_a_form_of_output_that_does_not_fit(tmp_path):

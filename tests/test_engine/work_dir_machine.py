@@ -332,8 +332,8 @@ def train_and_tell(config, work_dir, result, prepare):
     """Trains, and writes down what TellHook does and which error ended it."""
     build = launch.build_runner
 
-    def build_and_tell(cfg, notices):
-        runner = build(cfg, notices)
+    def build_and_tell(*arguments):
+        runner = build(*arguments)
         runner.register_hook(TellHook(result))
         return runner
 

@@ -338,7 +338,10 @@ def test_mistakes(files, tmp_path):
         (lambda: field(*det, out, shape=(9, 0)), '--shape must be at least 1'),
         (lambda: field(*det, out, shares=[50.0]), '--shares must lie'),
         (lambda: field(*det, out, images='nowhere'), 'nowhere does not exist'),
-        (lambda: field(*det, out, shape=(64, 64), count=1, level=9), 'level must be'),
+        (
+            lambda: field(*det, out, shape=(64, 64), count=1, level=9),
+            '--shape 64 64, --level 9: level must be one of',
+        ),
         (
             lambda: comparison.plot_predictions(*det, str(tmp_path / 'c'), seg),
             'one model detects and the other segments',
@@ -349,7 +352,10 @@ def test_mistakes(files, tmp_path):
         ),
         (lambda: analysis.plot_kernels('no.py', det[1], out), 'does not exist'),
         (lambda: analysis.plot_kernels(str(bare), det[1], out), 'has no model'),
-        (lambda: field(*det, out, shape=(8, 8), count=1), 'at least 32 x 32 pixels'),
+        (
+            lambda: field(*det, out, shape=(8, 8), count=1),
+            '--shape 8 8, --level -1: the input must have at least 32 x 32 pixels',
+        ),
     ):
         with pytest.raises(ConfigError, match=message):
             call()

@@ -1,6 +1,7 @@
 """Classes that fit neither the data nor the model."""
 
 import contextlib
+from pathlib import Path
 
 from small_data import (
     detector,
@@ -53,7 +54,9 @@ def evaluator(key, value):
 
 
 def voc(classes, **dataset):
-    """Prepares a training on VOC's files."""
+    """Prepares a training on VOC's files, among them cut/0.xml, which ends early."""
+    Path('data/cut').mkdir(parents=True)
+    Path('data/cut/0.xml').write_text('<annotation><object>')
     prefix = {'sub_data_root': ''}
     settings = {'type': 'XMLDataset', 'ann_file': 'ids.txt', 'data_prefix': prefix}
     return train(detector(classes, len(classes), {**settings, **dataset}))
@@ -183,6 +186,12 @@ CLASSES = [
         ConfigError,
         'train_dataloader.dataset.ann_file: data/ids.txt names 0, but '
         'data/Elsewhere/0.xml does not exist',
+    ),
+    wrong(
+        lambda: voc(('disc',), ann_subdir='cut'),
+        ConfigError,
+        'train_dataloader.dataset.ann_file: data/ids.txt: data/cut/0.xml is no whole ',
+        'XML: no element found: line 1, column 20',
     ),
     wrong(
         lambda: coco('{"images": [], "annotations": []}'),

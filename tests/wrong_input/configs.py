@@ -219,6 +219,17 @@ READING = [
         "cfg.py: cannot be read, NameError: name 'undefined' is not defined",
     ),
     wrong(
+        lambda: read('model = dict(1)'),
+        ConfigError,
+        'cfg.py: cannot be read, TypeError: ',
+    ),
+    wrong(
+        lambda: read('{"model": ', 'cfg.json'),
+        ConfigError,
+        'cfg.json: cannot be read, ',
+        'line 1 column',
+    ),
+    wrong(
         lambda: read("_base_ = './absent.py'"),
         ConfigError,
         'cfg.py: cannot be read, FileNotFoundError: ',

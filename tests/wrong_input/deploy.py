@@ -90,7 +90,7 @@ def _write(checkpoint=None, head=None, sections=None, **model):
     cfg['custom_imports'] = dict(imports=['dcls_mm'], allow_failed_imports=False)
     Path('model.py').write_text(''.join(f'{k} = {v!r}\n' for k, v in cfg.items()))
     init_default_scope('mmseg')
-    if checkpoint is None and cfg['model']:
+    if checkpoint is None:
         checkpoint = {
             'state_dict': _build(Config(dict(model=model)).model).state_dict()
         }
@@ -107,11 +107,14 @@ def _export(*options, out='m.pt', format='torchscript', config='model.py'):
     command(tool, config, 'model.pth', '--out', out, form, *options)
 
 
-def _given(call, **model):
+WEIGHT = {'state_dict': {'w': torch.ones(1)}}
+
+
+def _given(call, checkpoint=None, **model):
     """A call of a command, on the small segmentor with these changes."""
 
     def written():
-        _write(**model)
+        _write(checkpoint, **model)
         call()
         raise AssertionError('the command succeeded')
 
@@ -302,11 +305,11 @@ REPARAMETERIZE = [
         *(SystemExit, 'error: ', 'absent.pth'),
     ),
     wrong(
-        _given(_reparameterize, checkpoint={'state_dict': {'w': torch.ones(1)}}),
-        *(SystemExit, 'error: ', 'model.pth'),
+        _given(_reparameterize, WEIGHT),
+        *(SystemExit, 'error: checkpoint model.pth', 'belongs to another model'),
     ),
     wrong(
-        _given(_reparameterize, sections={'model': {}}),
+        _given(_reparameterize, WEIGHT, sections={'model': {}}),
         *(SystemExit, 'model.py: the config has no model'),
     ),
     wrong(
@@ -384,11 +387,11 @@ EXPORT = [
     ),
     wrong(_export, SystemExit, 'config model.py does not exist'),
     wrong(
-        _given(_export, checkpoint={'state_dict': {'w': torch.ones(1)}}),
-        *(SystemExit, 'error: ', 'model.pth'),
+        _given(_export, WEIGHT),
+        *(SystemExit, 'error: checkpoint model.pth', 'belongs to another model'),
     ),
     wrong(
-        _given(_export, sections={'model': {}}),
+        _given(_export, WEIGHT, sections={'model': {}}),
         *(SystemExit, 'the config has no model'),
     ),
     wrong(

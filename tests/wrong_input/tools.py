@@ -172,9 +172,19 @@ ROWS = [
         lambda: VISUALIZE(
             'kernels',
             config("default_scope = 'mmdet'\n"),
-            *('a.pth', '--out', 'o.png'),
+            weights({'state_dict': {'a': torch.ones(1)}}),
+            *('--out', 'o.png'),
         ),
         'error: config.py: the config has no model',
+    ),
+    says(
+        lambda: VISUALIZE(
+            'kernels',
+            config("default_scope = 'mmdet'\nmodel = dict(type='Retina')\n"),
+            weights({'state_dict': {'a': torch.ones(1)}}),
+            *('--out', 'o.png'),
+        ),
+        'error: config.py: the model cannot be built: ',
     ),
     says(
         lambda: VISUALIZE('receptive-field', DET, 'a', '--out', 'o.png', '--count', 0),
@@ -246,6 +256,24 @@ ROWS = [
     # get_flops.py
     says(lambda: FLOPS('no.py'), 'error: config no.py does not exist'),
     says(lambda: FLOPS(DET, '--cfg-options', 'foo'), "expected KEY=VALUE, got 'foo'"),
+    *(
+        says(
+            lambda value=value: FLOPS(DET, '--cfg-options', f'custom_hooks={value}'),
+            "custom_hooks: a dict can't be given here, got ",
+            'write it into a config whose _base_ is this one, or set keys of a section',
+        )
+        for value in (
+            "[dict(type='X',begin=-1)]",  # DictAction splits it for ever
+            "dict(type='X')",
+            "{'type': 'X', 'begin': -1}",
+        )
+    ),
+    says(
+        lambda: FLOPS(DET, '--cfg-options', 'model.backbone.out_indices=[1,2'),
+        'model.backbone.out_indices: expected a value, or a list such as [1,2] or ',
+        "got '[1,2'",
+    ),
+    says(lambda: FLOPS(DET, '--cfg-options', '=3'), "expected KEY=VALUE, got '=3'"),
     says(
         lambda: FLOPS(DET, '--cfg-options', 'model.backbone.arch.x=1'),
         'the model cannot be built: arch must be a dict(depths=..., dims=...)',
@@ -258,16 +286,15 @@ ROWS = [
     says(lambda: FLOPS(DET, '--shape', 'big'), "invalid int value: 'big'"),
     says(
         lambda: FLOPS(SEG, '--shape', 2),
-        'error: ',
-        'cannot be run on an image of 2x2',
+        'EncoderDecoder cannot be run on an image of 2x2: the input must have at least',
     ),
     says(
         lambda: FLOPS(config('model = dict(\n')),
-        'error: config.py cannot be read: ',
+        'error: config.py: cannot be read, SyntaxError: ',
     ),
     says(
         lambda: FLOPS(config('model = undefined\n')),
-        "error: config.py cannot be read: name 'undefined' is not defined",
+        "error: config.py: cannot be read, NameError: name 'undefined' is not defined",
     ),
     says(
         lambda: FLOPS(config("default_scope = 'mmpose'\n")),
@@ -309,33 +336,41 @@ ROWS = [
     ),
     says(
         lambda: CONVERT(weights(), file('b.pth'), '--from', 'timm'),
-        'error: ',
-        'b.pth',
-        '--force',
+        'error: b.pth exists: give --force to replace it',
     ),
     says(
         lambda: CONVERT(weights(), 'b.pth', '--from', 'timm', '--version', 'gauss'),
-        'error: ',
-        '--version',
+        'error: --version and --no-sync-positions are for dcls, dcls-mmdet2, ',
+        'weights of timm have no positions',
     ),
     says(
         lambda: CONVERT(weights(), 'b.pth', '--from', 'dcls', '--extent', 17),
-        'error: ',
-        '--extent',
+        'error: --extent is for convnext, mmpretrain, timm; weights of dcls have',
     ),
     says(
         lambda: CONVERT(weights(), 'b.pth', '--from', 'timm', '--sha256', '12'),
-        'error: ',
-        '12',
+        'error: weights.pth has the SHA-256 ',
+        'expected 12',
     ),
     says(
-        lambda: CONVERT(weights(), 'b.pth', '--from', 'timm', '--extent', 4),
-        'error: ',
+        lambda: CONVERT(
+            weights({'stages.0.blocks.0.conv_dw.weight': torch.ones(8, 1, 7, 7)}),
+            *('b.pth', '--from', 'timm', '--extent', 4),
+        ),
+        'error: weights.pth, --extent 4: dilated_kernel_size (4, 4) differs from the ',
+        'change it by one',
+    ),
+    says(
+        lambda: CONVERT(weights(), 'b.pth', '--from', 'timm'),
+        'error: checkpoint weights.pth holds no weights, only state_dict with nothing',
     ),
     # draw_shapes.py
-    says(lambda: DRAW('shapes', '--count', 0), 'error: ', 'count', '0'),
-    says(lambda: DRAW('shapes', '--size', 3), 'error: ', 'size', '3'),
-    says(lambda: DRAW('shapes', '--split', '../x'), 'error: ', 'split', '../x'),
+    says(lambda: DRAW('shapes', '--count', 0), 'error: count must be at least 1'),
+    says(lambda: DRAW('shapes', '--size', 3), 'error: size must be at least 32 pixels'),
+    says(
+        lambda: DRAW('shapes', '--split', '../x'),
+        "error: split must be the name of a folder, got '../x'",
+    ),
     says(lambda: DRAW('shapes', '--seed', -1), 'error: seed must be at least 0'),
     says(lambda: DRAW('shapes', '--seed', 'x'), "invalid int value: 'x'"),
     says(lambda: DRAW(file(), '--count', 1), 'error: ', 'file'),

@@ -43,7 +43,7 @@ def parse_args():
 
 
 def show(metrics, **options):
-    results = robustness.evaluate_corrupted(**options)
+    results = robustness.evaluate_corrupted(metrics=metrics, **options)
     for metric in metrics or robustness.usual_metrics(results):
         summary = robustness.summarize(results, metric)
         levels = [str(level) for level in options['severities']]
