@@ -18,8 +18,6 @@ PRIVATE = [
     'torch._C._are_functorch_transforms_active',
     'torch._C._functorch',
     'torch._C._functorch.is_legacy_batchedtensor',
-    'torch.compiler',
-    'torch.compiler.is_compiling',
     'torch.compiler.is_exporting',
     'forward_ad._current_level',
 ]
