@@ -1,12 +1,13 @@
 """How many channels the images of a model have."""
 
 import torch
+from mmengine.utils.dl_utils.parrots_wrapper import _ConvNd
 from torch import nn
 
 from ..layers import ConstructedConvNd
 from .config_checks import ConfigError
 
-_CONVOLUTIONS = (nn.modules.conv._ConvNd, ConstructedConvNd)
+_CONVOLUTIONS = (_ConvNd, ConstructedConvNd)
 
 
 # Images of colours, without, and with one channel more.

@@ -6,9 +6,8 @@ from typing import Any, NamedTuple, Optional
 
 from mmengine.registry import OPTIMIZERS
 from mmengine.utils.dl_utils import mmcv_full_available
+from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm, _InstanceNorm
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ..functional._arguments import as_bool, as_float
 from ..layers.base import ConstructedConvNd

@@ -70,11 +70,13 @@ def is_compiling() -> bool:
 def is_recorded() -> bool:
     """Whether torch.jit.trace or torch.export is recording the operators.
 
-    Before 2.7 torch doesn't tell the latter from torch.compile: there the graphs that it
-    compiles are made of plain operators, too.
+    Before 2.7 torch doesn't tell the latter from torch.compile: there the graphs that
+    it compiles are made of plain operators, too.
     """
+    if torch.jit.is_tracing():
+        return True
     exporting = _is_exporting()
-    return torch.jit.is_tracing() or (is_compiling() if exporting is None else exporting)
+    return is_compiling() if exporting is None else exporting
 
 
 def _is_exporting() -> Optional[bool]:
