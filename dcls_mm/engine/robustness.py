@@ -25,6 +25,7 @@ from .checkpoint_hooks import CheckpointMatchHook
 from .config_checks import ConfigError
 from .config_tree import innermost_datasets, type_name
 from .launch import build_runner, prepare_test
+from .models import read_checkpoint
 from .outputs import write_file
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -128,6 +129,7 @@ def evaluate_corrupted(
     cfg.randomness = {'seed': 0, **cfg.get('randomness', {})}  # of the noise
     runner = build_runner(cfg, notices)
     runner.register_hook(CheckpointMatchHook(checkpoint))
+    read_checkpoint(checkpoint)  # whether it has weights, before the model runs
     network = unwrapped(runner.model)
     channels = input_channels(getattr(network, 'backbone', network))
     if channels not in (1, 3):
