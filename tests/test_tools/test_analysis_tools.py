@@ -349,7 +349,7 @@ def test_mistakes(files, tmp_path):
         ),
         (lambda: analysis.plot_kernels('no.py', det[1], out), 'does not exist'),
         (lambda: analysis.plot_kernels(str(bare), det[1], out), 'has no model'),
-        (lambda: field(*det, out, shape=(8, 8), count=1), r'32 x 32.*got \(1, 3, 8, 8\)'),
+        (lambda: field(*det, out, shape=(8, 8), count=1), r'32 x 32.*\(1, 3, 8, 8\)'),
     ):
         with pytest.raises(ConfigError, match=message):
             call()
