@@ -63,7 +63,7 @@ def add_common_arguments(parser: ArgumentParser) -> None:
         default='none',
         help='what started the processes of a distributed job',
     )
-    # As torch.distributed.launch passes it, before and since torch 2.
+    # As torch.distributed.launch passes it; the stock scripts take both spellings.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 

@@ -36,7 +36,7 @@ def in_format_of(x: Tensor, y: Tensor) -> Tensor:
 
     torch's own takes over the kernel's as well. Contiguous unless channels_last.
     """
-    if is_recorded():
+    if torch.jit.is_tracing() or _is_exporting():
         return y
     if is_channels_last(x):
         return y.contiguous(memory_format=CHANNELS_LAST[x.ndim])
@@ -64,17 +64,24 @@ def without_autocast(device_type: str) -> AbstractContextManager:
 
 def is_compiling() -> bool:
     """Whether torch.compile or torch.export is tracing the call."""
-    return _asks_compiler('is_compiling')
+    return torch.compiler.is_compiling()
 
 
 def is_recorded() -> bool:
-    """Whether torch.jit.trace or torch.export is recording the operators."""
-    return torch.jit.is_tracing() or _asks_compiler('is_exporting')
+    """Whether torch.jit.trace or torch.export is recording the operators.
+
+    Before 2.7 torch doesn't tell the latter from torch.compile: there the graphs that
+    it compiles are made of plain operators, too.
+    """
+    if torch.jit.is_tracing():
+        return True
+    exporting = _is_exporting()
+    return is_compiling() if exporting is None else exporting
 
 
-def _asks_compiler(question: str) -> bool:
-    """An answer of torch.compiler, which has learnt them one after the other."""
-    return getattr(getattr(torch, 'compiler', None), question, _no)()
+def _is_exporting() -> Optional[bool]:
+    """None where torch can't be asked."""
+    return getattr(torch.compiler, 'is_exporting', _unknown)()
 
 
 def transforms_active(*tensors: Tensor) -> bool:
@@ -99,3 +106,7 @@ def transforms_active(*tensors: Tensor) -> bool:
 def _no(*_) -> bool:
     """The answer where torch can't be asked."""
     return False
+
+
+def _unknown() -> None:
+    """The answer where torch can't be asked, and another question is to tell."""

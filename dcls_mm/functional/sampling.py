@@ -163,7 +163,7 @@ def _sample_and_multiply(
     elements_a_step = min(max(1, STEP_PIXELS // pixels), max(1, count))
     sets_a_step = max(1, STEP_PIXELS // (pixels * elements_a_step))
     step = _resampling_step if _may_resample(x, weight, fraction) else _step
-    axes = [axis._replace(pixels=axis.pixels.to(x.device)) for axis in axes]
+    axes = [_Axis(axis.pixels.to(x.device), axis.spacing) for axis in axes]
     parts = []
     for of_sets in zip(
         weight.split(sets_a_step, 1),

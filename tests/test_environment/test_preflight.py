@@ -4,7 +4,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
-from environment import SetupError, preflight
+from environment import PYTHON, SetupError, preflight
 
 NAME = re.escape(preflight.NAME)
 
@@ -51,7 +51,7 @@ def fit_machine(monkeypatch, tmp_path):
     needs = (tmp_path / 'one', 2 * preflight.GIB), (tmp_path / 'two', preflight.GIB)
     monkeypatch.setattr(preflight, 'NEEDS', needs)
     monkeypatch.setattr(preflight.sys, 'platform', 'linux')
-    monkeypatch.setattr(preflight.sys, 'version_info', (3, 11, 7))
+    monkeypatch.setattr(preflight.sys, 'version_info', (*PYTHON, 7))
     monkeypatch.setattr(preflight.importlib.util, 'find_spec', lambda name: name)
     fit = str(tmp_path / 'fit')
     monkeypatch.setattr(preflight.sysconfig, 'get_path', lambda name: fit)

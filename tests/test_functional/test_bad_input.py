@@ -320,6 +320,12 @@ def test_a_state_dict_without_sigma(strict):
     message = "0\\.P: .* of interpolation 'bilinear', the layer of 'gauss'"
     with pytest.raises(RuntimeError, match=message):
         layer.load_state_dict(state, strict=strict)
+    del state._metadata['0']['interpolation']
+    if strict:
+        with pytest.raises(RuntimeError, match=r'Missing key.*"0\.SIG"'):
+            layer.load_state_dict(state)
+    else:
+        assert layer.load_state_dict(state, strict=False).missing_keys == ['0.SIG']
     assert (layer[0].SIG == 0.23).all()
 
 

@@ -49,7 +49,9 @@ def test_compiled_as_one_graph(name, layout):
         assert_close(grad, expected_grad, factor=5)
     layer.eval()
     with torch.no_grad():
-        assert_close(compiled(x), layer(x), factor=5)
+        y, expected = compiled(x), layer(x)
+    assert_close(y, expected, factor=5)
+    assert y.stride() == expected.stride()
 
 
 @pytest.mark.parametrize('name', LAYERS)

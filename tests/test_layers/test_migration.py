@@ -238,6 +238,9 @@ def test_every_behaviour_that_differs_has_a_row():
 @pytest.mark.parametrize('behaviour', BEHAVIOURS)
 def test_a_behaviour_differs(behaviour):
     theirs, ours = map(BEHAVIOURS[behaviour], MODULES)
+    if behaviour == 'torch.compile as one graph' and torch.__version__ < (2, 7):
+        assert ours == torch.Size([1, 1, 3, 3])
+        pytest.skip('torch before 2.7 may compile the published layers, too')
     assert theirs != ours
 
 

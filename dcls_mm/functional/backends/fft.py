@@ -85,7 +85,9 @@ def _correlate(x: Tensor, kernel: Tensor, call: ConvolutionCall) -> Tensor:
         for side in (p, n - p - size)
     ]
     of_x = torch.fft.rfftn(F.pad(x, before_and_after), dim=axes)
-    of_kernel = torch.fft.rfftn(kernel, s=points, dim=axes).conj()
+    # Not by `s=points`: MKL refuses what expands one element, which padding copies.
+    after = [side for n, k in zip(points[::-1], extent[::-1]) for side in (0, n - k)]
+    of_kernel = torch.fft.rfftn(F.pad(kernel, after), dim=axes).conj()
     # (batch, group, 1, in, ...) * (group, out, in, ...), summed over in.
     of_x = of_x.unflatten(1, (call.groups, 1, -1))
     of_kernel = of_kernel.unflatten(0, (call.groups, -1))
