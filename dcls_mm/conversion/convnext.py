@@ -18,6 +18,7 @@ from ..functional.interpolation import interpolation_name
 from ..layers import DCLSConv2d
 from .published import from_published, to_published
 from .state_dicts import (
+    check_noted,
     check_prefix,
     check_state_dict,
     copy_with_metadata,
@@ -149,6 +150,8 @@ def to_convnext(
                 f'{layer}P must have a row for each of the axes 0 and 1, got '
                 f'{len(positions)} for {axes}'
             )
+        argument = f'interpolation={interpolation!r}'
+        check_noted(state_dict, layer, argument, name, extent)
         order = [axes.index(axis) for axis in range(2)]
         converted[f'{layer}weight'] = construct_kernel(
             real_tensor(state_dict, f'{layer}weight'),

@@ -245,6 +245,15 @@ class PublishedLayer(DCLSConvNd):
     def _computes_as_published(self) -> bool:
         return not any(published_shifts(self.interpolation, self.dilated_kernel_size))
 
+    def _argument_for(self, interpolation: str) -> str:
+        return f'version={published_version(interpolation)!r}'
+
+    def _remedy_for(self, axes: Any) -> str:
+        return (
+            f'load it in a DCLSConv{self.ndim}d, or convert it with '
+            'dcls_mm.conversion.to_published'
+        )
+
     def misreading(
         self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]
     ) -> Optional[str]:
