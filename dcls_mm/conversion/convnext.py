@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..functional import INTERPOLATIONS, construct_kernel
-from ..functional._arguments import IntOrTuple, as_bool, as_tuple
+from ..functional._arguments import IntOrTuple, as_bool, as_tuple, check_choice
 from ..functional.interpolation import interpolation_name
 from ..layers import DCLSConv2d
 from .published import from_published, to_published
@@ -217,8 +217,7 @@ def to_convnext_dcls(
 def _original_keys(state_dict: Mapping[str, Tensor], release: str) -> OrderedDict:
     """The state_dict of a plain ConvNeXt, by the original's keys."""
     check_state_dict(state_dict)
-    if not isinstance(release, str) or release not in RELEASES:
-        raise ValueError(f'release must be one of {list(RELEASES)}, got {release!r}')
+    check_choice('release', release, RELEASES)
     names = {}
     for key in state_dict:
         name = key

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..functional._arguments import IntOrTuple, as_tuple
+from ..functional._arguments import IntOrTuple, as_tuple, check_choice
 from ..layers.dcls import FORMULATIONS
 from ..layers.legacy import pixel_positions, position_scale, regular_taps
 from .state_dicts import (
@@ -134,10 +134,7 @@ def _extent(kernel_size: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[in
 def _check_shapes(
     positions: Tensor, weight: Tensor, ndim: int, formulation: str, layer: str
 ) -> None:
-    if formulation not in FORMULATIONS:
-        raise ValueError(
-            f'formulation must be one of {list(FORMULATIONS)}, got {formulation!r}'
-        )
+    check_choice('formulation', formulation, FORMULATIONS)
     if weight.ndim != ndim:
         kinds = {3: '(out, in // groups, count)', 4: '(out, in // groups, kh, kw)'}
         raise ValueError(

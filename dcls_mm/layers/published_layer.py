@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..functional import INTERPOLATIONS, convolve
-from ..functional._arguments import IntOrTuple, as_bool, as_int, as_tuple
+from ..functional._arguments import IntOrTuple, as_int, as_tuple
 from ..functional._torch import is_compiling, transforms_active
 from ..functional.convolution import padding_sides
 from .dcls import DCLSConvNd
@@ -94,7 +94,7 @@ class PublishedLayer(DCLSConvNd):
             stride=stride,
             padding=padding,
             groups=groups,
-            bias=as_bool('bias', bias),
+            bias=bias,
             padding_mode=padding_mode,
             kernel_count=as_int('kernel_count', kernel_count, minimum=1),
             dilated_kernel_size=as_tuple(
