@@ -44,14 +44,15 @@ def _has_layers(module: nn.Module) -> bool:
 def guard_mmcv() -> None:
     """Let mmcv's ``fuse_conv_bn`` heed our layers, wherever it is called from.
 
-    The function calls itself by its module's name, so that also one that was imported
-    before comes here for all modules but the outermost.
+    It calls itself by its module's name, so that one which was imported by name before
+    dcls_mm comes here for the modules inside, but not for the outermost: import dcls_mm
+    first.
     """
     # By name: the package's attribute of this name is the function.
     home = importlib.import_module('mmcv.cnn.utils.fuse_conv_bn')
     fuse = home.fuse_conv_bn
-    if hasattr(fuse, '__wrapped__'):  # another import of this package was here
-        return
+    if isinstance(fuse, functools.partial) and fuse.func.__module__ == __name__:
+        (fuse,) = fuse.args  # an earlier import was here, with classes of its own
     guarded = functools.wraps(fuse)(functools.partial(fuse_conv_bn, fuse))
     for place in (home, mmcv.cnn.utils, mmcv.cnn):
         place.fuse_conv_bn = guarded

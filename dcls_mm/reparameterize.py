@@ -10,6 +10,9 @@ from .functional._arguments import as_bool
 from .layers import ConstructedConvNd
 from .module_places import find_places, put
 
+# What a layer computes beside its kernel; some kinds have not all of these.
+FORWARD_PASS = ('forward', '_conv_forward')
+
 
 class Folded(NamedTuple):
     """A layer that has become a plain convolution.
@@ -154,11 +157,16 @@ def _check_only_convolves(layer: ConstructedConvNd) -> None:
             'remove them first (torch.nn.utils.remove_spectral_norm and '
             'remove_weight_norm take out those of torch)'
         )
-    if not getattr(layer.forward, '__module__', '').startswith(__package__ + '.'):
-        raise ValueError(
-            f'its forward pass is not that of a layer of {__package__}, so it may '
-            f'compute more than a convolution (class {type(layer).__qualname__})'
-        )
+    for name in FORWARD_PASS:
+        if not hasattr(layer, name):
+            continue
+        home = getattr(getattr(layer, name), '__module__', '')
+        if not home.startswith(__package__ + '.'):
+            raise ValueError(
+                f'its forward pass is not that of a layer of {__package__}, so it may '
+                f'compute more than a convolution ({name} of class '
+                f'{type(layer).__qualname__})'
+            )
 
 
 def _check_roundable(layer: ConstructedConvNd) -> None:
@@ -170,7 +178,7 @@ def _check_roundable(layer: ConstructedConvNd) -> None:
         return
     if not hasattr(layer, 'integer_positions'):
         raise ValueError(f"a {type(layer).__name__}'s positions can't be rounded")
-    sigma = layer.SIG
+    sigma = layer.elements()[2]  # a drop-in layer may have a SIG that it doesn't read
     if layer.interpolation == 'gauss' or (sigma is not None and sigma.any()):
         raise ValueError(
             'only elements that stay on one tap can be rounded, those of interpolation '

@@ -9,6 +9,7 @@ from torch import nn
 
 from dcls_mm.deploy.pooling import UnrolledPooling, unroll_pooling
 from dcls_mm.layers import ConstructedConvNd, DCLSConv2d
+from dcls_mm.layers.dropin import Dcls2d
 from dcls_mm.reparameterize import fold, switch_to_deploy
 from dcls_mm.replace import replace_convs
 
@@ -117,6 +118,13 @@ class Doubled(DCLSConv2d):
         return 2 * super().forward(x)
 
 
+class DoubledAsPublished(Dcls2d):
+    """Code for the published package changes the convolution here."""
+
+    def _conv_forward(self, *arguments):
+        return 2 * super()._conv_forward(*arguments)
+
+
 def with_instance_forward():
     layer = make_dcls()
     layer.forward = lambda x: x
@@ -133,6 +141,7 @@ def with_hook(kind):
     'make, message',
     [
         (lambda: Doubled(2, 2, 3), 'forward pass is not that of .* Doubled'),
+        (lambda: DoubledAsPublished(2, 2, 3), '_conv_forward of .*DoubledAsPublished'),
         (with_instance_forward, 'forward pass is not that of a layer of dcls_mm'),
         (lambda: nn.utils.spectral_norm(make_dcls()), 'hooks .SpectralNorm.*remove'),
         (lambda: with_hook('forward_hook'), 'hooks .*lambda'),

@@ -127,6 +127,20 @@ def test_rounded_elements_have_one_tap_each():
     assert not layer.integer_positions and layer.training
 
 
+@pytest.mark.parametrize('version', ['v0', 'v1'])
+def test_a_sigma_that_is_not_read_is_no_hindrance_to_rounding(version):
+    layer = Dcls2d(4, 4, 3, dilated_kernel_size=5, groups=4, version='gauss')
+    layer.version = version
+    kernel = fold(layer, round_positions=True).weight
+    rounded = Dcls2d(4, 4, 3, dilated_kernel_size=5, groups=4, version=version)
+    rounded.load_state_dict(
+        {key: value for key, value in layer.state_dict().items() if key != 'SIG'}
+    )
+    rounded.round_positions()
+    assert_close(kernel, rounded.kernel())
+    assert (kernel.flatten(1) != 0).sum(1).max() <= 3
+
+
 @pytest.mark.parametrize(
     'model, message',
     [

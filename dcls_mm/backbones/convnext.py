@@ -8,7 +8,13 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..functional._arguments import as_bool, as_float, as_int, as_tuple
+from ..functional._arguments import (
+    as_bool,
+    as_float,
+    as_int,
+    as_tuple,
+    check_floating,
+)
 from ..layers import ConstructedConvNd, DCLSConvNd
 from ..reparameterize import switch_to_deploy
 from .convnext_blocks import ConvNeXtBlock, LayerNorm2d, downsampling, stem
@@ -132,9 +138,11 @@ class ConvNeXtDCLS(BaseModule):
         """(batch, in_channels, H, W) -> one (batch, dim, H / 2^(2+i), ...) an output.
 
         Raises:
-            ValueError: the input has another rank or another number of channels, or is
+            TypeError: the input is no tensor of floating point.
+            ValueError: it has another rank or another number of channels, or is
                 smaller than a pixel of the last stage.
         """
+        check_floating('the input', x)
         in_channels = self.downsample_layers[0][0].in_channels
         if x.ndim != 4 or x.shape[1] != in_channels:
             raise ValueError(

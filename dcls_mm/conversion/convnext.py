@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from .._listing import listing
 from ..functional import INTERPOLATIONS, construct_kernel
-from ..functional._arguments import IntOrTuple, as_bool, as_tuple
+from ..functional._arguments import IntOrTuple, as_bool, as_tuple, check_choice
 from ..functional.interpolation import interpolation_name
 from ..layers import DCLSConv2d
 from .published import from_published, to_published
 from .state_dicts import (
+    check_noted,
     check_prefix,
     check_state_dict,
     copy_with_metadata,
@@ -150,6 +151,8 @@ def to_convnext(
                 f'{layer}P must have a row for each of the axes 0 and 1, got '
                 f'{len(positions)} for {axes}'
             )
+        argument = f'interpolation={interpolation!r}'
+        check_noted(state_dict, layer, argument, name, extent)
         order = [axes.index(axis) for axis in range(2)]
         converted[f'{layer}weight'] = construct_kernel(
             real_tensor(state_dict, f'{layer}weight'),
@@ -215,8 +218,7 @@ def to_convnext_dcls(
 def _original_keys(state_dict: Mapping[str, Tensor], release: str) -> OrderedDict:
     """The state_dict of a plain ConvNeXt, by the original's keys."""
     check_state_dict(state_dict)
-    if not isinstance(release, str) or release not in RELEASES:
-        raise ValueError(f'release must be one of {list(RELEASES)}, got {release!r}')
+    check_choice('release', release, RELEASES)
     names = {}
     for key in state_dict:
         name = key

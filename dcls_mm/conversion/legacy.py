@@ -6,10 +6,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..functional._arguments import IntOrTuple, as_tuple
+from ..functional._arguments import IntOrTuple, as_tuple, check_choice
 from ..layers.dcls import FORMULATIONS
 from ..layers.legacy import pixel_positions, position_scale, regular_taps
 from .state_dicts import (
+    check_noted,
     copy_with_metadata,
     layers_with_positions,
     note_position_axes,
@@ -59,10 +60,7 @@ def from_legacy(
         note_position_axes(converted, layer, (0, 1))
         converted._metadata[layer[:-1]].update(
             interpolation='bilinear',
-            extent=tuple(
-                step * (count - 1) + 1
-                for step, count in zip(dilation, positions.shape[-2:])
-            ),
+            extent=_extent(positions.shape[-2:], dilation),
         )
     return converted
 
@@ -91,6 +89,7 @@ def to_legacy(
     kernel_size = as_tuple('kernel_size', kernel_size, 2, minimum=1)
     dilation = as_tuple('dilation', dilation, 2, minimum=1)
     regular = regular_taps(kernel_size, dilation)
+    extent = _extent(kernel_size, dilation)
     converted = copy_with_metadata(state_dict)
     for layer in layers_with_positions(state_dict, prefix):
         positions = real_tensor(state_dict, f'{layer}P')
@@ -103,6 +102,12 @@ def to_legacy(
             raise ValueError(
                 f'kernel_size {kernel_size} has {regular[0].numel()} elements, '
                 f'{layer}weight has {weight.shape[2]}'
+            )
+        check_noted(state_dict, layer, 'a legacy layer', 'bilinear', extent)
+        if f'{layer}SIG' in state_dict:
+            raise ValueError(
+                f'state_dict has {layer}SIG, so the layer is of interpolation '
+                "'max' or 'gauss': legacy layers are 'bilinear'"
             )
         moves = []
         for row, taps in zip(positions.unflatten(-1, kernel_size), regular):
@@ -122,13 +127,14 @@ def to_legacy(
     return converted
 
 
+def _extent(kernel_size: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(step * (count - 1) + 1 for count, step in zip(kernel_size, dilation))
+
+
 def _check_shapes(
     positions: Tensor, weight: Tensor, ndim: int, formulation: str, layer: str
 ) -> None:
-    if formulation not in FORMULATIONS:
-        raise ValueError(
-            f'formulation must be one of {list(FORMULATIONS)}, got {formulation!r}'
-        )
+    check_choice('formulation', formulation, FORMULATIONS)
     if weight.ndim != ndim:
         kinds = {3: '(out, in // groups, count)', 4: '(out, in // groups, kh, kw)'}
         raise ValueError(

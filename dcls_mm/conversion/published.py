@@ -14,6 +14,7 @@ from ..layers.geometry import published_axes
 from ..layers.published_kernel import published_interpolation
 from ..layers.published_layer import published_shifts
 from .state_dicts import (
+    check_noted,
     copy_with_metadata,
     layer_metadata,
     layers_with_positions,
@@ -102,9 +103,11 @@ def to_published(
         positions, sigma, weight = _parameters(state_dict, layer, version)
         rows = len(positions)
         axes = _own_axes(state_dict, layer, rows, weight)
+        extent = None
         if rows > 1:
             published = published_axes(name, rows)
             shift = _row_shifts(positions, name, dilated_kernel_size, layer)
+            extent = _extent_of(state_dict, layer, dilated_kernel_size, rows)
             order = [axes.index(axis) for axis in published]
             positions = positions[order]
             positions = positions if shift is None else positions - shift
@@ -116,6 +119,7 @@ def to_published(
                     f'{layer}SIG must be {EXTRA_WIDTH:.2f} pixels at least for the '
                     "published Dcls2_1d of version 'gauss', which can't be narrower"
                 )
+        check_noted(state_dict, layer, f'version={version!r}', name, extent)
         _store(converted, layer, positions, sigma)
         note_position_axes(converted, layer, None)
     return converted
@@ -184,6 +188,21 @@ def _row_shifts(
     extent = as_tuple('dilated_kernel_size', dilated_kernel_size, rows, minimum=1)
     shifts = published_shifts(name, extent)
     return positions.new_tensor(shifts).view(-1, 1, 1, 1) if any(shifts) else None
+
+
+def _extent_of(
+    state_dict: Mapping[str, Tensor],
+    layer: str,
+    dilated_kernel_size: Optional[IntOrTuple],
+    rows: int,
+) -> Optional[tuple[int, ...]]:
+    """The extent that is given; None for none, or an int beside a noted square."""
+    noted = layer_metadata(state_dict, layer).get('extent') or (0,)
+    if dilated_kernel_size is None or (
+        isinstance(dilated_kernel_size, int) and len(set(noted)) == 1
+    ):
+        return None
+    return as_tuple('dilated_kernel_size', dilated_kernel_size, rows, minimum=1)
 
 
 def _spatial_axes(rows: int, weight: Tensor) -> Optional[tuple[int, ...]]:

@@ -6,6 +6,8 @@ from typing import Optional
 
 from torch import Tensor, nn
 
+from ..layers.noted import as_noted, is_other_interpolation
+
 
 def check_state_dict(state_dict: Mapping[str, Tensor]) -> None:
     """Raise a TypeError unless it is a dict with names for keys, and good metadata."""
@@ -134,4 +136,33 @@ def refuse_converted(state_dict: Mapping[str, Tensor], layer: str) -> None:
         raise ValueError(
             f'{layer}P is of a layer of dcls_mm already, as the metadata of state_dict '
             'tell: load it as it is'
+        )
+
+
+def check_noted(
+    state_dict: Mapping[str, Tensor],
+    layer: str,
+    argument: str,
+    interpolation: str,
+    extent: Optional[tuple[int, ...]] = None,
+) -> None:
+    """Raise a ValueError if the metadata of a layer tell of another than is given.
+
+    Args:
+        argument: what gives the interpolation, such as ``version='gauss'``.
+        interpolation: its name.
+        extent: in taps; None for any.
+    """
+    notes = layer_metadata(state_dict, layer)
+    noted = notes.get('interpolation')
+    if is_other_interpolation(noted, interpolation):
+        raise ValueError(
+            f'{layer}P is of interpolation {noted!r}, as the metadata of state_dict '
+            f'tell: {argument} would compute something else'
+        )
+    noted = as_noted(notes.get('extent'))
+    if extent is not None and noted not in (None, extent):
+        raise ValueError(
+            f'{layer}P is of the extent {noted}, as the metadata of state_dict tell, '
+            f'got {extent}; conversion.without_extent(state_dict) lets it be another'
         )

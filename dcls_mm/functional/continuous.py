@@ -10,6 +10,8 @@ from typing import Optional, Union
 import torch
 from torch import Tensor
 
+from ._arguments import check_choice
+
 Number = Union[float, Tensor]
 
 # What rounding may take from a whole number of taps.
@@ -114,8 +116,7 @@ def alias_penalty(
         raise ValueError(
             f'filters must have the shape (filters,), got {tuple(filters.shape)}'
         )
-    if not isinstance(method, str) or method not in ALIAS_METHODS:
-        raise ValueError(f'method must be one of {list(ALIAS_METHODS)}, got {method!r}')
+    check_choice('method', method, ALIAS_METHODS)
     return (ALIAS_METHODS[method](filters, mask, nyquist).relu() ** 2).sum()
 
 

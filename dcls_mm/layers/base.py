@@ -13,7 +13,7 @@ from ..functional._arguments import (
     as_tuple,
     check_choice,
 )
-from ..functional._torch import is_compiling, transforms_active
+from ..functional._torch import is_compiling
 from ..functional.backends import BACKENDS
 from ..functional.convolution import (
     check_input,
@@ -21,6 +21,7 @@ from ..functional.convolution import (
     convolve_checked,
     padding_sides,
 )
+from .kept_kernel import KeptKernel, made_from
 from .noted import NotedState
 from .shared import SharedParameters
 
@@ -152,26 +153,15 @@ class ConstructedConvNd(SharedParameters, NotedState):
         # A compiled graph would not see that a parameter has changed.
         if self.training or torch.is_grad_enabled() or is_compiling():
             return self.kernel()
-        made_from = self._made_from()
-        tensors = [thing for thing in made_from if isinstance(thing, Tensor)]
-        if not all(map(_tells_of_writes, tensors)) or transforms_active(*tensors):
-            return self.kernel()
-        if self._kept_kernel is None or self._kept_kernel[0] != _state(made_from):
-            kernel = self.kernel().contiguous()
-            made_from = self._made_from()
-            # What it is made from is kept too, lest a new thing takes an old one's id.
-            self._kept_kernel = _state(made_from), kernel, made_from
-        return self._kept_kernel[1]
-
-    def _made_from(self) -> list:
-        """The attributes, parameters and buffers of this module and those inside it."""
-        things = []
-        for module in self.modules():
-            attributes = vars(module)
-            things += (v for k, v in attributes.items() if k != '_kept_kernel')
-            things += attributes['_parameters'].values()
-            things += attributes['_buffers'].values()
-        return things
+        kept = self._kept_kernel
+        if kept is not None and kept.stands(self):
+            return kept.kernel
+        self._kept_kernel = None
+        kernel = self.kernel()
+        things = made_from(self)  # now, as making it may have replaced some
+        if things is None:
+            return kernel
+        return KeptKernel(self, kernel.contiguous(), things).kernel
 
     def train(self, mode: bool = True):
         self._kept_kernel = None
@@ -200,21 +190,3 @@ class ConstructedConvNd(SharedParameters, NotedState):
         ]
         parts += [f'{k}={v!r}' for k, v, default in optional if v != default]
         return ', '.join(parts)
-
-
-def _state(things: list) -> list:
-    """What differs once one of ``things`` is another, or a tensor is written to."""
-    return [
-        (id(thing), thing._version, thing.data_ptr())
-        if isinstance(thing, Tensor)
-        else id(thing)
-        for thing in things
-    ]
-
-
-def _tells_of_writes(tensor: Tensor) -> bool:
-    """Whether torch counts the writes to a tensor, and has it in a memory of its own.
-
-    Not so for inference tensors, and for what stands in for a tensor.
-    """
-    return type(tensor) in (Tensor, nn.Parameter) and not tensor.is_inference()

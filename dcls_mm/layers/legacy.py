@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..functional import construct_kernel, sampled_convolution
-from ..functional._arguments import IntOrTuple, as_bool, as_float, as_tuple
+from ..functional._arguments import IntOrTuple, as_float, as_tuple, check_choice
 from .base import ConstructedConvNd
 from .dcls import FORMULATIONS
 
@@ -99,10 +99,7 @@ class LegacyDcls2d(ConstructedConvNd):
     ):
         kernel_size = as_tuple('kernel_size', kernel_size, self.ndim, minimum=1)
         dilation = as_tuple('dilation', dilation, self.ndim, minimum=1)
-        if formulation not in FORMULATIONS:
-            raise ValueError(
-                f'formulation must be one of {list(FORMULATIONS)}, got {formulation!r}'
-            )
+        check_choice('formulation', formulation, FORMULATIONS)
         super().__init__(
             in_channels,
             out_channels,
@@ -121,7 +118,7 @@ class LegacyDcls2d(ConstructedConvNd):
         self.weight = nn.Parameter(torch.empty(shape))
         placed = shape if formulation == 'construct' else shape[1:]
         self.P = nn.Parameter(torch.empty(2, *placed))
-        self.register_bias(as_bool('bias', bias))
+        self.register_bias(bias)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -5,6 +5,8 @@ from typing import Any, Optional
 
 from torch import nn
 
+from ..functional import INTERPOLATIONS
+
 
 class StateDictError(RuntimeError):
     """A state_dict whose parameters mean something else than the layer's.
@@ -80,3 +82,14 @@ def other_extent(key: str, noted: Any, extent: tuple[int, ...]) -> Optional[str]
         f' give dilated_kernel_size={noted}, or take the parameters over on purpose by '
         'dcls_mm.conversion.without_extent (in a Pretrained init_cfg: any_extent=True)'
     )
+
+
+def is_other_interpolation(noted: Any, interpolation: str) -> bool:
+    """Whether parameters of the interpolation ``noted`` mean something else in another.
+
+    Not where nothing is noted (None); and 'bilinear' and 'triangle' are one function.
+    """
+    if noted in (None, interpolation):
+        return False
+    rules = [INTERPOLATIONS.get(str(name)) for name in (noted, interpolation)]
+    return not all(rule is not None and rule.two_taps for rule in rules)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from ..functional import INTERPOLATIONS
 from ..functional._arguments import as_float
-from ..functional.interpolation import ALIASES
 from .geometry import published_axes
-from .noted import NotedState, as_noted, other_extent
+from .noted import NotedState, as_noted, is_other_interpolation, other_extent
+from .published_kernel import published_version
 
 # Standard deviation of the published initial positions, in pixels.
 POSITION_STD = 0.5
@@ -143,12 +143,13 @@ class LearnedPositions(NotedState):
         if saved == self.position_axes:
             return None
         convert = 'convert it with dcls_mm.conversion.from_published (in a Pretrained '
-        convert += f'init_cfg: version={_version(self.interpolation)!r})'
+        convert += f'init_cfg: version={published_version(self.interpolation)!r})'
         if saved is not None:
+            noted = 'position_axes' in notes
+            remedy = self._remedy_for(saved) if noted else convert
             return (
                 f'{key}: in the state_dict its rows stand for the spatial axes {saved},'
-                f' here for {self.position_axes}; if it is of the published package, '
-                + convert
+                f' here for {self.position_axes}: {remedy}'
             )
         if self.axes_given or published == self.position_axes:
             return None
@@ -161,15 +162,20 @@ class LearnedPositions(NotedState):
         )
 
     def _other_interpolation(self, key: str, saved: Any) -> Optional[str]:
-        own = INTERPOLATIONS[self.interpolation]
-        if saved in (None, self.interpolation):
-            return None
-        if own.two_taps and saved in INTERPOLATIONS and INTERPOLATIONS[saved].two_taps:
+        if not is_other_interpolation(saved, self.interpolation):
             return None
         return (
             f'{key}: the state_dict is of interpolation {saved!r}, the layer of '
-            f'{self.interpolation!r}: build it with interpolation={saved!r}'
+            f'{self.interpolation!r}: build it with {self._argument_for(saved)}'
         )
+
+    def _argument_for(self, interpolation: str) -> str:
+        """How the class is told an interpolation, for an error."""
+        return f'interpolation={interpolation!r}'
+
+    def _remedy_for(self, axes: Any) -> str:
+        """What to do with rows of another layer of dcls_mm, for an error."""
+        return f'build it with position_axes={axes}'
 
 
 @torch.no_grad()
@@ -188,12 +194,6 @@ def _assigned(old: nn.Parameter, new: nn.Parameter) -> nn.Parameter:
 
 def _equal(one: Tensor, other: Tensor) -> bool:
     return one.is_meta or torch.equal(one, other)
-
-
-def _version(interpolation: str) -> str:
-    """The published package's name for an interpolation."""
-    names = {name: alias for alias, name in ALIASES.items()}
-    return names.get(interpolation, interpolation)
 
 
 def _freeze(parameter: nn.Parameter) -> None:

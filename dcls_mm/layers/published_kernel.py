@@ -5,7 +5,7 @@ from typing import Optional
 from torch import Tensor, nn
 
 from ..functional import INTERPOLATIONS, construct_kernel
-from ..functional._arguments import IntOrTuple, as_int, as_tuple
+from ..functional._arguments import IntOrTuple, as_int, as_tuple, check_choice
 from ..functional.interpolation import ALIASES, interpolation_name
 from .geometry import published_axes
 
@@ -20,8 +20,7 @@ def published_interpolation(version: str) -> str:
     Raises:
         ValueError: ``version`` is not a published name.
     """
-    if not isinstance(version, str) or version not in VERSIONS:
-        raise ValueError(f'version must be one of {list(VERSIONS)}, got {version!r}')
+    check_choice('version', version, VERSIONS)
     return interpolation_name(version)
 
 

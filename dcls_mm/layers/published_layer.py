@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..functional import INTERPOLATIONS, convolve
-from ..functional._arguments import IntOrTuple, as_bool, as_int, as_tuple
+from ..functional._arguments import IntOrTuple, as_int, as_tuple
 from ..functional._torch import is_compiling, transforms_active
 from ..functional.convolution import padding_sides
 from .dcls import DCLSConvNd
@@ -94,7 +94,7 @@ class PublishedLayer(DCLSConvNd):
             stride=stride,
             padding=padding,
             groups=groups,
-            bias=as_bool('bias', bias),
+            bias=bias,
             padding_mode=padding_mode,
             kernel_count=as_int('kernel_count', kernel_count, minimum=1),
             dilated_kernel_size=as_tuple(
@@ -244,6 +244,15 @@ class PublishedLayer(DCLSConvNd):
 
     def _computes_as_published(self) -> bool:
         return not any(published_shifts(self.interpolation, self.dilated_kernel_size))
+
+    def _argument_for(self, interpolation: str) -> str:
+        return f'version={published_version(interpolation)!r}'
+
+    def _remedy_for(self, axes: Any) -> str:
+        return (
+            f'load it in a DCLSConv{self.ndim}d, or convert it with '
+            'dcls_mm.conversion.to_published'
+        )
 
     def misreading(
         self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]

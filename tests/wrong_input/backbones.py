@@ -115,6 +115,19 @@ ROWS = [
     wrong(convnext(frozen_stages=3), ValueError, 'frozen_stages must be at most 2'),
     wrong(convnext(frozen_stages='1'), TypeError, 'frozen_stages must be an integer'),
     wrong(convnext(frozen_stages=-2), ValueError, 'frozen_stages must be at least -1'),
+    # Inputs.
+    wrong(
+        lambda: convnext()()(None),
+        *(TypeError, 'the input must be a torch.Tensor, got None'),
+    ),
+    wrong(
+        lambda: convnext()()(torch.zeros(1, 3, 64, 64).numpy()),
+        *(TypeError, 'the input must be a torch.Tensor, got a ndarray'),
+    ),
+    wrong(
+        lambda: convnext()()(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)),
+        *(TypeError, 'the input must be of a floating dtype', 'torch.uint8'),
+    ),
     # Stages.
     wrong(convnext(out_indices=()), ValueError, 'out_indices', 'one at least, got ()'),
     wrong(convnext(out_indices=2), ValueError, 'out_indices', '0..1', 'got 2'),

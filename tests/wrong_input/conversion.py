@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from dcls_mm import conversion
-from dcls_mm.layers import dropin
+from dcls_mm.layers import DCLSConv2d, dropin
 from dcls_mm.layers.legacy import LegacyDcls2d
 
 from . import command, wrong
@@ -51,10 +51,64 @@ def noting(notes):
     return noted
 
 
+def noted_layer(key='', **options):
+    """A square DCLSConv2d's state_dict, whose metadata tell what it is of."""
+    layer = DCLSConv2d(4, 4, 3, groups=4, dilation=2, **options)
+    prefix = f'{key}.' if key else ''
+    return layer.state_dict(prefix=prefix)
+
+
+DWCONV = 'stages.0.0.dwconv'
+OTHER_EXTENT = 'as the metadata of state_dict tell, got'
+
 NO_DICT = 'state_dict must be a dict of tensors by name'
 NOT_FLOATING = 'must be a tensor of floating point, got'
 
 ROWS = [
+    # Layers of another interpolation or extent than is said, as their metadata tell.
+    wrong(
+        convert('to_published', noted_layer(interpolation='gauss'), version='max'),
+        *(ValueError, "P is of interpolation 'gauss'", "version='max' would compute"),
+    ),
+    wrong(
+        convert('to_published', noted_layer(), dilated_kernel_size=(3, 5)),
+        *(ValueError, 'P is of the extent (5, 5)', OTHER_EXTENT, '(3, 5)'),
+    ),
+    wrong(
+        convert('to_published', noted_layer(dilated_kernel_size=(5, 7)), version='v0'),
+        *(ValueError, 'P is of the extent (5, 7)', OTHER_EXTENT, '(5, 5)'),
+    ),
+    wrong(
+        convert('to_convnext_dcls', noted_layer(interpolation='max'), version='gauss'),
+        *(ValueError, "of interpolation 'max'", "version='gauss' would compute"),
+    ),
+    wrong(
+        convert('to_convnext', noted_layer(DWCONV, interpolation='gauss')),
+        *(ValueError, 'bilinear'),
+    ),
+    wrong(
+        convert(
+            *('to_convnext', noted_layer(DWCONV, interpolation='gauss')),
+            interpolation='max',
+        ),
+        *(ValueError, f'{DWCONV}.P is of interpolation', "interpolation='max' would"),
+    ),
+    wrong(
+        convert('to_convnext', noted_layer(DWCONV), dilated_kernel_size=3),
+        *(ValueError, f'{DWCONV}.P is of the extent (5, 5)', 'without_extent'),
+    ),
+    wrong(
+        convert('to_legacy', noted_layer(interpolation='gauss')),
+        *(ValueError, "P is of interpolation 'gauss'", 'a legacy layer would'),
+    ),
+    wrong(
+        convert('to_legacy', dict(noted_layer(interpolation='max'))),
+        *(ValueError, 'state_dict has SIG', "legacy layers are 'bilinear'"),
+    ),
+    wrong(
+        convert('to_legacy', noted_layer(dilated_kernel_size=9)),
+        *(ValueError, 'P is of the extent (9, 9)', OTHER_EXTENT, '(5, 5)'),
+    ),
     # Things that are no state_dict, to every function.
     *(
         wrong(convert(function, None), TypeError, NO_DICT, 'got NoneType')

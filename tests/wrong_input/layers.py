@@ -12,6 +12,7 @@ from dcls_mm.layers import (
     FlexConv2d,
     LargeKernelConv2d,
 )
+from dcls_mm.layers.dropin import Dcls2d
 from dcls_mm.layers.noted import StateDictError
 from dcls_mm.replace import replace_convs
 
@@ -384,7 +385,21 @@ ROWS = [
     wrong(
         load(gauss(position_axes=(1, 0)), interpolation='gauss'),
         StateDictError,
-        *('rows stand for the spatial axes (1, 0), here for (0, 1)', "version='gauss'"),
+        'rows stand for the spatial axes (1, 0), here for (0, 1)',
+        'build it with position_axes=(1, 0)',
+    ),
+    wrong(
+        lambda: Dcls2d(4, 4, 9, dilated_kernel_size=3).load_state_dict(
+            gauss()().state_dict()
+        ),
+        StateDictError,
+        *('axes (0, 1), here for (1, 0): load it in a DCLSConv2d', 'to_published'),
+    ),
+    wrong(
+        lambda: Dcls2d(4, 4, 9, version='max').load_state_dict(
+            Dcls2d(4, 4, 9).state_dict()
+        ),
+        *(StateDictError, "build it with version='gauss'"),
     ),
     wrong(
         lambda: gauss()().load_state_dict(as_published(gauss())),
