@@ -86,14 +86,10 @@ def root(node):
     return node.id if isinstance(node, ast.Name) else None
 
 
-# Names of functions that stand in the checkpoints that torch has written since 0.3.
-IN_FILES = {'checkpoint/records.py': ['_rebuild_tensor', '_utils']}
-
-
 def test_no_other_private_name_of_torch_is_used():
     used = {
         str(path.relative_to(PACKAGE)): names
         for path in PACKAGE.rglob('*.py')
         if (names := list(private_names(path)))
     }
-    assert used == IN_FILES
+    assert used == {}
