@@ -113,7 +113,8 @@ class GaborFilter(SharedParameters):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        alpha = torch.full(self.gamma.shape, self.alpha)
+        # On the CPU, as torch 2.6 draws none on the device 'meta'.
+        alpha = torch.full(self.gamma.shape, self.alpha, device='cpu')
         gamma = torch.distributions.Gamma(alpha, 1.0, validate_args=False)
         self.gamma.copy_(gamma.sample())
         nn.init.uniform_(self.mu, -self.spread, self.spread)

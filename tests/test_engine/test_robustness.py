@@ -5,6 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
@@ -133,6 +134,10 @@ def test_other_images_are_refused_by_name(change, message, image):
 
 
 def test_a_refused_image_is_a_sentence(tmp_path):
+    try:
+        torch.zeros(1, dtype=torch.uint16)[[0]]
+    except RuntimeError:
+        pytest.skip('this torch indexes no uint16, which the evaluation before needs')
     config, checkpoint = write_demo(tmp_path, 'mmseg', count=1)
     cfg = Config.fromfile(config)
     cfg.test_dataloader.dataset.pipeline[0].color_type = 'unchanged'

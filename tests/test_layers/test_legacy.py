@@ -15,6 +15,11 @@ from dcls_mm.layers.legacy import LegacyDcls2d
 FORMULATIONS = ['construct', 'sample']
 
 
+def within(place, last):
+    """Clamped; with a gradient on the border, which torch 2.15's own has not."""
+    return place if 0 <= place <= last else place.detach().clamp(0, last)
+
+
 def kernel_by_loops(weight, places, dilation, gain):
     """One element at a time; ``places`` is P with as many outputs as ``weight``."""
     out, group_in, *size = weight.shape
@@ -22,9 +27,7 @@ def kernel_by_loops(weight, places, dilation, gain):
     kernel = torch.zeros(out, group_in, *extent, dtype=weight.dtype)
     for o, c, *tap in itertools.product(*map(range, weight.shape)):
         at = [
-            (tap[a] * dilation[a] + gain * places[(a, o, c, *tap)]).clamp(
-                0, extent[a] - 1
-            )
+            within(tap[a] * dilation[a] + gain * places[(a, o, c, *tap)], extent[a] - 1)
             for a in (0, 1)
         ]
         first = [int(place.floor()) for place in at]
