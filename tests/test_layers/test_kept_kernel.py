@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import assert_close
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -165,12 +166,15 @@ def test_what_hides_its_writes_is_not_kept():
 
 @torch.no_grad()
 def test_a_compiled_layer_follows():
-    """A graph keeps no kernel, and is made anew for another attribute."""
+    """A graph keeps no kernel, and is made anew for another attribute.
+
+    By torch before 2.7 its operators are others than the layer's, and round otherwise.
+    """
     layer = build('bilinear')
     compiled = torch.compile(layer, backend='eager')
     x = torch.randn(1, 2, 9, 9)
     for rounded in (True, False):
         layer.integer_positions = rounded
-        assert torch.equal(compiled(x), layer(x))
+        assert_close(compiled(x), layer(x))
         layer.P.add_(0.3)
-        assert torch.equal(compiled(x), layer(x))
+        assert_close(compiled(x), layer(x))
