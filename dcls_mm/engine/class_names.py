@@ -31,6 +31,8 @@ def class_names(checkpoint: dict, cfg: Config) -> dict[str, Any]:
     classes = of_file.get('classes') or of_config.get('classes')
     if not classes:
         return {}
+    if isinstance(classes, str):  # of one class, and a slip for ('disc',)
+        classes = (classes,)
     palette = of_file.get('palette')
     if not palette and list(classes) == list(of_config.get('classes') or ()):
         palette = of_config.get('palette')

@@ -57,6 +57,10 @@ def test_of_the_checkpoint_come_first(meta):
     assert names(None, meta) == NAMED
 
 
+def test_a_text_is_one_class_and_not_its_letters():
+    assert names(None, {'CLASSES': 'disc'})['classes'] == ('disc',)
+
+
 def test_colours_of_a_checkpoint_without_any():
     """The config's for the same classes; else some, the same each time."""
     dataset = {'type': 'BaseSegDataset', 'metainfo': NAMED}

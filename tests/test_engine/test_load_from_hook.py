@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from toy import write_config
 
+from dcls_mm.checkpoint import read_checkpoint
 from dcls_mm.engine import launch
 from dcls_mm.engine.checkpoint import CheckpointError
 from dcls_mm.engine.load_from_hook import count_matching
@@ -88,7 +89,7 @@ def test_a_training_stops_and_another_is_told(tmp_path, monkeypatch, capfd):
         tmp_path / 'toy.py', train_cfg={'by_epoch': True, 'max_epochs': 1}
     )
     launch.train(config=config, work_dir='first')
-    start = torch.load('first/epoch_1.pth', weights_only=False)['state_dict']
+    start = read_checkpoint('first/epoch_1.pth')['state_dict']
     torch.save({'state_dict': {**start, 'net.2.bias': torch.ones(5)}}, 'most.pth')
     config = write_config(
         tmp_path / 'toy.py',
