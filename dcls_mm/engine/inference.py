@@ -1,5 +1,6 @@
 """Predictions for images, drawn, by mmdet's and mmseg's own inferencers."""
 
+import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -50,9 +51,9 @@ def predict(
         images: One image, or a folder of them; its subfolders are left out.
         out: The folder that gets the pictures, in ``vis``, and the predictions:
             in ``preds`` a JSON file an image (mmdet: boxes, scores, labels, masks
-            as COCO's run lengths), or in ``pred`` its label map (mmseg). They are
-            called as the images are; where two images differ in the suffix alone, the
-            predictions keep it (``a.jpg.json``).
+            as COCO's run lengths), or in ``pred`` its label map or depths (mmseg: a
+            .png or .npy file). They are called as the images are; where two images
+            differ in the suffix alone, the predictions keep it (``a.jpg.json``).
         score_threshold: The least score of an object that is drawn; mmdet only.
         batch_size: How many images to predict at once.
 
@@ -149,8 +150,11 @@ def _write_objects(out: Path, name: str, found: dict) -> None:
 
 
 def _write_label_map(out: Path, name: str, found: np.ndarray) -> None:
-    if np.issubdtype(found.dtype, np.floating):
-        raise ConfigError('the model gives depths, of which there is no label map')
+    if np.issubdtype(found.dtype, np.floating):  # depths, as mmseg writes them
+        buffer = io.BytesIO()
+        np.save(buffer, found)
+        write_file(out / 'pred' / f'{name}.npy', buffer.getvalue())
+        return
     # A PNG holds 8 or 16 bits a label.
     kind = np.uint8 if found.max(initial=0) < 256 else np.uint16
     write_picture(out / 'pred' / f'{name}.png', found.astype(kind))

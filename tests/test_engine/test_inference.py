@@ -263,6 +263,12 @@ def test_labels_beyond_255_are_written_as_they_are(tmp_path):
     np.testing.assert_array_equal(written, labels)
 
 
+def test_depths_are_written_as_they_are(tmp_path):
+    depths = np.linspace(0, 80, 12, dtype=np.float32).reshape(3, 4)
+    inference._write_label_map(tmp_path, 'far', depths)
+    np.testing.assert_array_equal(np.load(tmp_path / 'pred' / 'far.npy'), depths)
+
+
 def test_command(demo, tmp_path):
     scope, folder, config, checkpoint = demo
     if scope != 'mmseg':
