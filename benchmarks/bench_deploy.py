@@ -18,15 +18,15 @@ from bench_backbone import METHODS, PEER, SMALL
 from common import Report, argument_parser, interleave, progress
 from torch import nn
 
+from dcls_mm.apis.export import FORMATS
 from dcls_mm.backbones.convnext import DCLS_17X17, ConvNeXtDCLS
-from dcls_mm.deploy import FORMATS
-from dcls_mm.deploy.models import (
+from dcls_mm.deploy.parts import (
     RECORDED_SHAPE,
     largest_difference,
     sample_images,
     take_part,
 )
-from dcls_mm.reparameterize import switch_to_deploy
+from dcls_mm.layers.folding import switch_to_deploy
 
 KEPT = 'DCLS, kernels kept'
 FOLDED = 'folded'

@@ -163,7 +163,8 @@ def work(folder, seed, first, count, seconds):
     import checkpoint_grammar
 
     import dcls_mm  # noqa: F401
-    from dcls_mm.engine.checkpoint import CheckpointError, load_checkpoint_file
+    from dcls_mm.checkpoint import CheckpointError
+    from dcls_mm.checkpoint.mmengine_loaders import load_checkpoint_file
 
     warnings.simplefilter('ignore')
     canary, path = folder / 'canary', folder / 'x.pth'

@@ -26,10 +26,10 @@ import mmseg.models  # noqa: E402
 import mmseg.visualization  # noqa: E402, F401
 from mmengine.config import Config  # noqa: E402
 
+from dcls_mm.apis import train  # noqa: E402
+from dcls_mm.checkpoint.mmengine_loaders import load_checkpoint_file  # noqa: E402
+from dcls_mm.checkpoint.resumable import find_resumable  # noqa: E402
 from dcls_mm.datasets import write_scenes  # noqa: E402
-from dcls_mm.engine import launch  # noqa: E402
-from dcls_mm.engine.checkpoint import load_checkpoint_file  # noqa: E402
-from dcls_mm.engine.resume import find_resumable  # noqa: E402
 from dcls_mm.visualization import read_curves  # noqa: E402
 
 DEMO = ROOT / 'configs' / 'demo' / 'upernet_convnext-dcls-demo_shapes.py'
@@ -87,7 +87,7 @@ def start(config, work_dir):
             )
             os.dup2(output, 1)
             os.dup2(output, 2)
-            launch.train(config=config, work_dir=str(work_dir), resume='auto')
+            train.train(config=config, work_dir=str(work_dir), resume='auto')
             status = 0
         finally:
             os._exit(status)

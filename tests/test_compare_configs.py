@@ -10,7 +10,7 @@ import pytest
 from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
-TOY = ROOT / 'tests' / 'test_engine'
+TOY = ROOT / 'tests'
 sys.path[:0] = [str(TOY), str(ROOT / 'benchmarks')]
 from compare_configs import parse_args, print_metric  # noqa: E402
 from toy import write_config  # noqa: E402

@@ -14,9 +14,9 @@ sys.path.insert(0, str(ROOT))  # dcls_mm, uninstalled
 import mmcv  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 
-from dcls_mm.engine.checkpoint import CheckpointError  # noqa: E402
-from dcls_mm.engine.models import load_trained  # noqa: E402
-from dcls_mm.engine.resume import find_resumable  # noqa: E402
+from dcls_mm.apis.trained import load_trained  # noqa: E402
+from dcls_mm.checkpoint import CheckpointError  # noqa: E402
+from dcls_mm.checkpoint.resumable import find_resumable  # noqa: E402
 from dcls_mm.visualization import (  # noqa: E402
     depthwise_kernels,
     draw_curves,

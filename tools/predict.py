@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # dcls_mm, uninstalled
-from dcls_mm.engine import inference, launch  # noqa: E402
+from dcls_mm.apis import command, predict  # noqa: E402
 
 
 def parse_args():
@@ -27,9 +27,9 @@ def parse_args():
     )
     parser.add_argument('--batch-size', type=int, default=1)
     parser.add_argument('--device', help='such as cpu or cuda:0; by default the GPU')
-    launch.add_override_argument(parser)
+    command.add_override_argument(parser)
     return parser.parse_args()
 
 
 if __name__ == '__main__':
-    launch.run(inference.predict, vars(parse_args()))
+    command.run(predict.predict, vars(parse_args()))

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # dcls_mm, uninstalled
-from dcls_mm.engine import launch  # noqa: E402
+from dcls_mm.apis import command  # noqa: E402
+from dcls_mm.apis import test as testing
 
 
 def parse_args():
@@ -26,9 +27,9 @@ def parse_args():
     parser.add_argument(
         '--tta', action='store_true', help='test with augmented images, and merge'
     )
-    launch.add_common_arguments(parser)
+    command.add_common_arguments(parser)
     return parser.parse_args()
 
 
 if __name__ == '__main__':
-    launch.run(launch.test, vars(parse_args()))
+    command.run(testing.test, vars(parse_args()))

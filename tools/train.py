@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # dcls_mm, uninstalled
-from dcls_mm.engine import launch  # noqa: E402
+from dcls_mm.apis import command, train  # noqa: E402
 
 
 def parse_args():
@@ -26,9 +26,9 @@ def parse_args():
         action='store_true',
         help='scale the learning rate to the batch size in use',
     )
-    launch.add_common_arguments(parser)
+    command.add_common_arguments(parser)
     return parser.parse_args()
 
 
 if __name__ == '__main__':
-    launch.run(launch.train, vars(parse_args()))
+    command.run(train.train, vars(parse_args()))

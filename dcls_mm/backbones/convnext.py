@@ -16,7 +16,7 @@ from ..functional._arguments import (
     check_floating,
 )
 from ..layers import ConstructedConvNd, DCLSConvNd
-from ..reparameterize import switch_to_deploy
+from ..layers.folding import switch_to_deploy
 from .convnext_blocks import ConvNeXtBlock, LayerNorm2d, downsampling, stem
 from .pretrained import is_pretrained, load_pretrained
 
@@ -203,7 +203,7 @@ class ConvNeXtDCLS(BaseModule):
         The state_dict is then that of a backbone whose ``depthwise_cfg`` is
         ``dict(type='Conv2d', kernel_size=<the extent>)``; of FlexConv layers each has
         the size of its own mask. See
-        :func:`dcls_mm.reparameterize.switch_to_deploy`.
+        :func:`dcls_mm.layers.folding.switch_to_deploy`.
 
         Raises:
             ValueError: there is no such layer, or one can't be folded.

@@ -1,15 +1,15 @@
 """From one package's state_dict to another's: pure functions, without files."""
 
-from .convnext import (
+from .convnext_weights import (
     from_convnext,
     from_convnext_dcls,
     to_convnext,
     to_convnext_dcls,
 )
 from .extent import without_extent
-from .legacy import from_legacy, to_legacy
-from .openmmlab import from_mmdet2, from_mmseg0
-from .published import from_published, to_published
+from .legacy_weights import from_legacy, to_legacy
+from .openmmlab_weights import from_mmdet2, from_mmseg0
+from .published_weights import from_published, to_published
 
 __all__ = [
     'from_convnext',

@@ -1,7 +1,1 @@
-"""Trained models for use without this package: what ``tools/deploy`` does."""
-
-from .export import FORMATS, export_model
-from .models import PARTS
-from .stock import reparameterize_checkpoint
-
-__all__ = ['FORMATS', 'PARTS', 'export_model', 'reparameterize_checkpoint']
+"""What of a trained model runs without this package, and the files that hold it."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ..module_places import find_places, put
+from ..layers.module_places import find_places, put
 
 
 class UnrolledPooling(nn.Module):

@@ -9,7 +9,7 @@ import time
 from typing import Any, ClassVar, Optional, Union
 
 from .._files import NEITHER_FOLLOW_NOR_WAIT, take_lock
-from .config_checks import ConfigError
+from ..checks.config_checks import ConfigError
 
 LOCK = '.training.lock'
 _LONGEST = 1000  # bytes of a lock's text

@@ -2,7 +2,7 @@
 
 from .base import ConstructedConvNd
 from .dcls import DCLSConv1d, DCLSConv2d, DCLSConv3d, DCLSConvNd
-from .flexconv import FlexConv1d, FlexConv2d, FlexConvNd
+from .flexconv.layer import FlexConv1d, FlexConv2d, FlexConvNd
 from .large_kernel import LargeKernelConv2d
 from .transposed import (
     DCLSConvTranspose1d,

@@ -5,25 +5,6 @@ from typing import NamedTuple, Optional, Union
 
 from ..functional._arguments import IntOrTuple, as_tuple
 
-# Where the published package's P has its rows in another order than the spatial axes.
-PUBLISHED_AXES = {
-    ('bilinear', 3): (0, 2, 1),
-    ('triangle', 2): (1, 0),
-    ('triangle', 3): (2, 1, 0),
-    ('max', 2): (1, 0),
-    ('max', 3): (2, 1, 0),
-    ('gauss', 2): (1, 0),
-    ('gauss', 3): (2, 1, 0),
-}
-
-
-def published_axes(interpolation: str, ndim: int) -> tuple[int, ...]:
-    """The spatial axis that each row of the published package's P stands for.
-
-    Measured on `dcls` 0.1.1, for layers that learn along all ``ndim`` axes.
-    """
-    return PUBLISHED_AXES.get((interpolation, ndim), tuple(range(ndim)))
-
 
 class Geometry(NamedTuple):
     """Sizes of a DCLS layer, one an axis.

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from ..functional import INTERPOLATIONS
 from ..functional._arguments import as_float
-from .geometry import published_axes
 from .noted import NotedState, as_noted, is_other_interpolation, other_extent
-from .published_kernel import published_version
+from .published import published_axes, published_version
 
 # Standard deviation of the published initial positions, in pixels.
 POSITION_STD = 0.5

@@ -2,7 +2,12 @@
 
 from .curves import Curve, draw_curves, read_curves
 from .kernels import depthwise_kernels, draw_kernels
-from .positions import displacement, draw_histograms, draw_movement, draw_positions
+from .position_pictures import (
+    displacement,
+    draw_histograms,
+    draw_movement,
+    draw_positions,
+)
 from .predictions import draw_side_by_side
 from .receptive_field import (
     SHARES,

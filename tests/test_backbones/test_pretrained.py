@@ -8,11 +8,11 @@ from conftest import assert_close
 from mmengine.runner import load_checkpoint
 
 import dcls_mm  # noqa: F401
+from dcls_mm.apis.trained import read_checkpoint
 from dcls_mm.backbones import ConvNeXtDCLS, ReplacedConvBackbone
+from dcls_mm.checkpoint import CheckpointError
+from dcls_mm.checkpoint.matching import load_matching
 from dcls_mm.conversion import to_published
-from dcls_mm.engine.checkpoint import CheckpointError
-from dcls_mm.engine.checkpoint_hooks import load_matching
-from dcls_mm.engine.models import read_checkpoint
 
 SMALL = dict(depths=[1, 2], dims=[8, 12])
 

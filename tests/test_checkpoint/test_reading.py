@@ -7,7 +7,6 @@ import os
 import pickle
 import shutil
 import struct
-import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -20,18 +19,15 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, Runner
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'test_engine'))
 from toy import toy_config  # noqa: E402
 
 from dcls_mm import checkpoint  # noqa: E402
-from dcls_mm.engine.checkpoint import (  # noqa: E402
+from dcls_mm.checkpoint import (
     CheckpointError,
     DamagedCheckpointError,
     MissingCheckpointError,
-    as_data,
-    load_checkpoint_file,
 )
+from dcls_mm.checkpoint.mmengine_loaders import as_data, load_checkpoint_file
 
 SCHEDULERS = [
     {'type': 'LinearLR', 'start_factor': 0.1, 'by_epoch': False, 'end': 4},

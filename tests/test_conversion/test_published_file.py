@@ -16,8 +16,8 @@ from conftest import assert_close
 
 from dcls_mm.backbones import ConvNeXtDCLS
 from dcls_mm.backbones.pretrained import load_pretrained
+from dcls_mm.checkpoint import CheckpointError
 from dcls_mm.conversion import to_convnext_dcls
-from dcls_mm.engine.checkpoint import CheckpointError
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'model_converters' / 'convert.py'
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
+from dcls_mm.checks.config_checks import ConfigError
 from dcls_mm.deploy.config_file import Beside, write_config
-from dcls_mm.engine.config_checks import ConfigError
 
 RUNS = "x'+str(open('ran','w'))+'"
 # Of what breaks a string, and of what mmengine replaces where it reads a file.

@@ -7,9 +7,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from scenes import write_demo
 
-from dcls_mm.deploy import export_model
+from dcls_mm.apis.export import export_model
+from dcls_mm.checks.config_checks import ConfigError
 from dcls_mm.deploy.pooling import UnrolledPooling
-from dcls_mm.engine.config_checks import ConfigError
 
 
 def load(config, checkpoint):
@@ -103,6 +103,6 @@ def test_a_folder_is_no_file(tmp_path):
 
 
 def test_missing_packages_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr('dcls_mm.deploy.export.find_spec', lambda name: None)
+    monkeypatch.setattr('dcls_mm.apis.export.find_spec', lambda name: None)
     with pytest.raises(ConfigError, match='--format onnx needs: pip install onnx onnx'):
         export_model('config.py', 'x.pth', 'x.onnx', 'onnx')

@@ -7,7 +7,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import save_checkpoint
 from predictions import predict
 
-from dcls_mm.deploy import reparameterize_checkpoint
+from dcls_mm.apis.fold import fold_checkpoint
 
 CONFIG = """
 from mmcv.transforms import LoadImageFromFile
@@ -18,7 +18,7 @@ from mmseg.models import EncoderDecoder, FCNHead, SegDataPreProcessor
 from torch.nn import BatchNorm2d, ReLU
 
 from dcls_mm.backbones import ConvNeXtDCLS
-from dcls_mm.engine import PositionsVisualizationHook
+from dcls_mm.engine.hooks import PositionsVisualizationHook
 from dcls_mm.layers import DCLSConv2d
 
 default_scope = SCOPE
@@ -74,7 +74,7 @@ def test_pure_python(scope, in_file, tmp_path):
     meta = {'dataset_meta': OF_THE_FILE} if in_file else {}
     save_checkpoint({'state_dict': model.state_dict(), 'meta': meta}, checkpoint)
     out = tmp_path / 'out'
-    reparameterize_checkpoint(config, checkpoint, str(out))
+    fold_checkpoint(config, checkpoint, str(out))
     # mmseg's init_model takes no config without a scope.
     (tmp_path / 'model.py').write_text(CONFIG.replace('SCOPE', repr('mmseg')))
     expected = predict('mmseg', config, checkpoint)

@@ -9,8 +9,10 @@ import torch
 from predictions import predict
 from small_models import ALL, write_model
 
-from dcls_mm.deploy import export, export_model, reparameterize_checkpoint, stock
-from dcls_mm.engine.config_checks import ConfigError
+from dcls_mm.apis import export, fold
+from dcls_mm.apis.export import export_model
+from dcls_mm.apis.fold import fold_checkpoint
+from dcls_mm.checks.config_checks import ConfigError
 
 WITHOUT_US = """
 import pathlib, sys
@@ -31,7 +33,7 @@ RUNS = "x'+str(open('ran','w'))+'"
 def small_images():
     """The models are recorded and checked by images as small as they are."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (stock, export):
+        for module in (fold, export):
             patch.setattr(module, 'RECORDED_SHAPE', (2, 64, 96))
             patch.setattr(module, 'CHECKED_SHAPES', ((1, 96, 64), (3, 128, 96)))
         yield
@@ -50,7 +52,7 @@ def folded(tmp_path_factory):
         given.mkdir()
         out = given / RUNS
         config, checkpoint = write_model(given, name)
-        reparameterize_checkpoint(config, checkpoint, str(out))
+        fold_checkpoint(config, checkpoint, str(out))
         (out / 'scope').write_text(ALL[name][0])
         written[name] = config, checkpoint, out
     folders = [str(out) for *_, out in written.values()]

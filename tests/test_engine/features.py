@@ -16,8 +16,8 @@ from torch import nn
 from toy import ToyDataset, toy_config
 
 from dcls_mm.backbones import ReplacedConvBackbone
-from dcls_mm.engine import AliasLossHook
-from dcls_mm.engine.loading import unwrapped
+from dcls_mm.checkpoint.matching import unwrapped
+from dcls_mm.engine.hooks import AliasLossHook
 from dcls_mm.functional.repulsion import repulsion
 from dcls_mm.layers import DCLSConv2d, FlexConv2d
 

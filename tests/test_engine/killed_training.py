@@ -24,8 +24,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from toy import write_config
 
-from dcls_mm.engine import launch
-from dcls_mm.engine.checkpoint import load_checkpoint_file
+from dcls_mm.apis import train as training
+from dcls_mm.checkpoint.mmengine_loaders import load_checkpoint_file
 
 EVERY = 4  # of the operations, to save time; 1 passes too
 EPOCHS = 2
@@ -49,7 +49,7 @@ def train(config, work_dir, kill_at=None, resume=None):
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if kill_at is not None:
         kill_before_operation(kill_at)
-    launch.train(config=config, work_dir=str(work_dir), resume=resume)
+    training.train(config=config, work_dir=str(work_dir), resume=resume)
 
 
 def kill_before_operation(number):
@@ -93,7 +93,7 @@ def main(folder):
         if in_child(train, config, work_dir, kill_at) != signal.SIGKILL:
             break
         held = sorted(path.name for path in work_dir.glob('*.pth'))
-        cfg, _ = launch.prepare_train(config, str(work_dir), 'auto')
+        cfg, _ = training.prepare_train(config, str(work_dir), 'auto')
         status = in_child(train, config, work_dir, None, 'auto')
         actual = weights(work_dir, f'epoch_{EPOCHS}.pth')
         results.append(

@@ -14,13 +14,10 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, MODELS
 from positions_toy import PositionsToy, train
 
-from dcls_mm.engine import (
-    AliasLossHook,
-    DCLSOptimizerConstructor,
-    RepulsionLossHook,
-)
-from dcls_mm.engine.added_loss import AddedLoss
-from dcls_mm.engine.config_checks import ConfigError
+from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.engine.hooks import AliasLossHook, RepulsionLossHook
+from dcls_mm.engine.hooks.added_loss import AddedLoss
+from dcls_mm.engine.optimizers import DCLSOptimizerConstructor
 from dcls_mm.functional.repulsion import repulsion
 from dcls_mm.layers import DCLSConv1d, FlexConv1d
 

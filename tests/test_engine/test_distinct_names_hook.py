@@ -6,13 +6,15 @@ import pytest
 from mmengine.config import Config
 from scenes import write_demo
 
-from dcls_mm.engine import launch
-from dcls_mm.engine.config_checks import ConfigError
+from dcls_mm.apis import test as testing
+from dcls_mm.checks.config_checks import ConfigError
 
 
 def run(config, checkpoint, folder, option):
     out = {option: str(folder / 'out')}
-    launch.test(config=config, checkpoint=checkpoint, work_dir=str(folder / 'w'), **out)
+    testing.test(
+        config=config, checkpoint=checkpoint, work_dir=str(folder / 'w'), **out
+    )
     return sorted(path.name for path in (folder / 'out').rglob('*.*g'))
 
 

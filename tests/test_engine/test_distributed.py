@@ -11,8 +11,8 @@ import torch
 from mmengine.config import Config
 from scenes import write_demo
 
-from dcls_mm.engine import launch, launchers
-from dcls_mm.engine.checkpoint import load_checkpoint_file
+from dcls_mm.apis import launchers, train
+from dcls_mm.checkpoint.mmengine_loaders import load_checkpoint_file
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -31,7 +31,7 @@ def train_in_two(config, work_dir, *arguments):
         env={
             **os.environ,
             'PYTHON': sys.executable,
-            'PYTHONPATH': str(HERE),
+            'PYTHONPATH': os.pathsep.join([str(HERE.parent), str(HERE)]),
             'PORT': free_port(),
             'OMP_NUM_THREADS': '1',
             'CUDA_VISIBLE_DEVICES': '-1',
@@ -90,7 +90,7 @@ def test_gradients_are_those_of_the_joint_batch(tmp_path):
     for name, options in settings.items():
         work_dir = str(tmp_path / name)
         options['experiment_name'] = name  # runners of one name share state
-        launch.train(config=config, work_dir=work_dir, cfg_options=options)
+        train.train(config=config, work_dir=work_dir, cfg_options=options)
     options = ['--cfg-options', 'train_dataloader.batch_size=2']
     train_in_two(config, tmp_path / 'two', *options)
 

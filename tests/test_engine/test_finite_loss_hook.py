@@ -8,9 +8,11 @@ import torch
 from mmengine.registry import MODELS
 from toy import ToyModel, write_config
 
-from dcls_mm.engine import FiniteLossHook, launch
-from dcls_mm.engine.config_checks import ConfigError
-from dcls_mm.engine.finite_loss_hook import NonFiniteLossError
+from dcls_mm.apis import command
+from dcls_mm.apis import train as training
+from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.engine.hooks import FiniteLossHook
+from dcls_mm.engine.hooks.finite_loss_hook import NonFiniteLossError
 
 
 @MODELS.register_module(force=True)
@@ -63,7 +65,7 @@ def train(tmp_path, at, value=math.nan, checkpoint=(), options=None, **changes):
         changed = f"{{'type': 'BreakingToy', 'at': {at}, 'value': float('{value}')}}"
         (tmp_path / 'toy.py').write_text(content.replace(text, changed))
     try:
-        launch.run(launch.train, options)
+        command.run(training.train, options)
     except SystemExit as error:
         return error.code
     return None

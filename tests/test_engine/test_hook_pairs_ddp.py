@@ -33,6 +33,7 @@ def folder(tmp_path_factory):
         probe.bind(('127.0.0.1', 0))
         port = str(probe.getsockname()[1])
     variables = dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1', LOCAL_RANK='0')
+    variables['PYTHONPATH'] = os.pathsep.join(map(str, [HERE.parents[1], HERE.parent]))
     command = [sys.executable, str(HERE / 'two_processes.py')]
     with contextlib.ExitStack() as stack:
         said = [stack.enter_context(open(folder / f'{r}.txt', 'w+')) for r in (0, 1)]

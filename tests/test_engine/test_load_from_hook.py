@@ -5,10 +5,9 @@ import torch
 from torch import nn
 from toy import write_config
 
-from dcls_mm.checkpoint import read_checkpoint
-from dcls_mm.engine import launch
-from dcls_mm.engine.checkpoint import CheckpointError
-from dcls_mm.engine.load_from_hook import count_matching
+from dcls_mm.apis import train
+from dcls_mm.checkpoint import CheckpointError, read_checkpoint
+from dcls_mm.engine.hooks.load_from_hook import count_matching
 from dcls_mm.layers import DCLSConv2d
 
 
@@ -82,13 +81,13 @@ def test_a_training_stops_and_another_is_told(tmp_path, monkeypatch, capfd):
     torch.save({'state_dict': {'a': torch.ones(1)}}, 'other.pth')
     config = write_config(tmp_path / 'toy.py', load_from='other.pth')
     with pytest.raises(CheckpointError, match='load_from other.pth: only 0 of the 8'):
-        launch.train(config=config, work_dir='work')
+        train.train(config=config, work_dir='work')
     assert not list(tmp_path.glob('work/*.pth'))
 
     config = write_config(
         tmp_path / 'toy.py', train_cfg={'by_epoch': True, 'max_epochs': 1}
     )
-    launch.train(config=config, work_dir='first')
+    train.train(config=config, work_dir='first')
     start = read_checkpoint('first/epoch_1.pth')['state_dict']
     torch.save({'state_dict': {**start, 'net.2.bias': torch.ones(5)}}, 'most.pth')
     config = write_config(
@@ -97,5 +96,5 @@ def test_a_training_stops_and_another_is_told(tmp_path, monkeypatch, capfd):
         train_cfg={'by_epoch': True, 'max_epochs': 1},
     )
     capfd.readouterr()
-    launch.train(config=config, work_dir='second')
+    train.train(config=config, work_dir='second')
     assert 'load_from most.pth: 7 of 8 values are taken' in ''.join(capfd.readouterr())

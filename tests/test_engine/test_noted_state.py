@@ -14,11 +14,13 @@ from torch import nn
 from toy import toy_config, write_config
 
 import dcls_mm  # noqa: F401
-from dcls_mm.engine import launch
-from dcls_mm.engine.checkpoint import CheckpointError, as_data
-from dcls_mm.engine.checkpoint_hooks import CheckpointMatchHook, load_matching
-from dcls_mm.engine.load_from_hook import LoadFromHook
-from dcls_mm.engine.models import read_checkpoint
+from dcls_mm.apis import command, train
+from dcls_mm.apis.trained import read_checkpoint
+from dcls_mm.checkpoint import CheckpointError
+from dcls_mm.checkpoint.matching import load_matching
+from dcls_mm.checkpoint.mmengine_loaders import as_data
+from dcls_mm.engine.hooks.checkpoint_match_hook import CheckpointMatchHook
+from dcls_mm.engine.hooks.load_from_hook import LoadFromHook
 from dcls_mm.layers import DCLSConv2d, FlexConv2d
 
 
@@ -150,7 +152,7 @@ def test_a_command_ends_with_what_a_layer_says(tmp_path):
     )
     options = dict(config=config, work_dir=str(tmp_path / 'work'))
     with pytest.raises(SystemExit, match='^error: net.0.P: .* extent .5, 5., this one'):
-        launch.run(launch.train, options)
+        command.run(train.train, options)
 
 
 @pytest.mark.parametrize('resume', [True, False])

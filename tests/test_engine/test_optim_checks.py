@@ -8,9 +8,10 @@ from positions_toy import PositionsToy
 from torch import nn
 from toy import write_config
 
-from dcls_mm.engine import launch
-from dcls_mm.engine.config_checks import ConfigError
-from dcls_mm.engine.optim_checks import check_optimizer
+from dcls_mm.apis import train as training
+from dcls_mm.apis.command import run
+from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.engine.optimizers.optim_checks import check_optimizer
 from dcls_mm.layers import DCLSConv1d
 
 DECAYED = dict(decay_type='layer_wise', decay_rate=0.7, num_layers=6)
@@ -155,7 +156,7 @@ def command(tmp_path, **changes):
     )
     options = {'config': config, 'work_dir': str(tmp_path / 'work')}
     try:
-        launch.run(launch.train, options)
+        run(training.train, options)
     except SystemExit as error:
         return error.code
     return ''.join(path.read_text() for path in (tmp_path / 'work').rglob('*.log'))

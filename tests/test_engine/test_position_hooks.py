@@ -10,14 +10,14 @@ from positions_toy import LIMIT, PositionsToy, train
 from torch import distributed, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from dcls_mm.engine import (
+from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.engine.hooks import (
     ClampPositionsHook,
-    DCLSOptimizerConstructor,
     FreezePositionsHook,
     RepulsionLossHook,
     SigmaAnnealingHook,
 )
-from dcls_mm.engine.config_checks import ConfigError
+from dcls_mm.engine.optimizers import DCLSOptimizerConstructor
 from dcls_mm.functional.repulsion import repulsion
 
 

@@ -15,8 +15,8 @@ from mmengine.dist import get_rank
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 
-from dcls_mm.engine.finite_loss_hook import NonFiniteLossError
-from dcls_mm.engine.loading import unwrapped
+from dcls_mm.checkpoint.matching import unwrapped
+from dcls_mm.engine.hooks.finite_loss_hook import NonFiniteLossError
 
 
 @MODELS.register_module(force=True)

@@ -35,6 +35,8 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # toy
 from killed_training import (
     be_quick,
     in_child,
@@ -46,7 +48,7 @@ from mmengine.hooks import Hook
 from toy import write_config
 
 from dcls_mm import _files
-from dcls_mm.engine import launch
+from dcls_mm.apis import runner
 
 LONGEST = 6  # epochs
 OPTIMIZERS = {
@@ -330,14 +332,14 @@ class TellHook(Hook):
 
 def train_and_tell(config, work_dir, result, prepare):
     """Trains, and writes down what TellHook does and which error ended it."""
-    build = launch.build_runner
+    build = runner.build_runner
 
     def build_and_tell(*arguments):
         runner = build(*arguments)
         runner.register_hook(TellHook(result))
         return runner
 
-    launch.build_runner = build_and_tell
+    runner.build_runner = build_and_tell
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     if prepare is not None:
         prepare()

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from dcls_mm._compat import SUPPORTED
+from dcls_mm._versions import SUPPORTED
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,7 +9,7 @@ from dcls_mm.functional.backends import (
     BACKENDS,
     ConvolutionCall,
     select_backend,
-    tuning,
+    timing,
 )
 
 
@@ -23,8 +23,8 @@ def trials(monkeypatch):
         timed.append((names[backend], tuple(call.x.shape)))
         return seconds[names[backend]]
 
-    monkeypatch.setattr(tuning, '_fastest', {})
-    monkeypatch.setattr(tuning, '_seconds', given)
+    monkeypatch.setattr(timing, '_fastest', {})
+    monkeypatch.setattr(timing, '_seconds', given)
     return seconds, timed
 
 
@@ -55,13 +55,13 @@ def test_the_fastest_is_chosen_and_remembered(trials):
 
 def test_really_timed(monkeypatch):
     """The result is the same whichever backend wins, gradients included."""
-    monkeypatch.setattr(tuning, '_fastest', {})
+    monkeypatch.setattr(timing, '_fastest', {})
     x = torch.randn(2, 4, 20, 20, requires_grad=True)
     kernel = torch.randn(4, 1, 11, 11, requires_grad=True)
     with autotune():
         y = convolve(x, kernel, padding=5, groups=4)
     expected = convolve(x, kernel, padding=5, groups=4, backend='native')
-    assert len(tuning._fastest) == 1
+    assert len(timing._fastest) == 1
     assert x.grad is None and kernel.grad is None
     assert_close(y, expected, factor=5)
     y.sum().backward()
@@ -71,7 +71,7 @@ def test_really_timed(monkeypatch):
 def test_as_a_function():
     autotune()
     try:
-        assert tuning.is_tuning()
+        assert timing.is_tuning()
     finally:
         autotune(False)
-    assert not tuning.is_tuning()
+    assert not timing.is_tuning()

@@ -28,7 +28,7 @@ from dcls_mm.functional.reference import (
     reference_sampled_convolution,
     reference_transposed_convolution,
 )
-from dcls_mm.layers.geometry import published_axes
+from dcls_mm.layers.published import published_axes
 
 # Derandomised: the same cases in every run.
 generated = settings(max_examples=150, deadline=None, derandomize=True, database=None)

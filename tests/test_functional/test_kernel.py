@@ -6,7 +6,7 @@ from conftest import assert_close
 
 from dcls_mm.functional import INTERPOLATIONS, construct_kernel
 from dcls_mm.functional.reference import reference_kernel
-from dcls_mm.layers.geometry import published_axes
+from dcls_mm.layers.published import published_axes
 
 EXTENTS = [(5,), (6,), (7, 7), (3, 6), (5, 17), (3, 4, 5)]
 

@@ -14,8 +14,8 @@ from torch import nn
 import dcls_mm  # noqa: F401
 from dcls_mm.conversion import without_extent
 from dcls_mm.layers import FlexConv1d, FlexConv2d
-from dcls_mm.layers.kernel_nets import KERNEL_NETS
-from dcls_mm.reparameterize import fold
+from dcls_mm.layers.flexconv.kernel_nets import KERNEL_NETS
+from dcls_mm.layers.folding import fold
 
 NETS = {
     'magnet': 'magnet',

@@ -13,8 +13,7 @@ from dcls_mm.layers import (
     FlexConv2d,
     LargeKernelConv2d,
 )
-from dcls_mm.layers.dropin import Dcls2d
-from dcls_mm.layers.legacy import LegacyDcls2d
+from dcls_mm.layers.dropin import Dcls2d, LegacyDcls2d
 
 OPTIONS = dict(kernel_count=3, dilated_kernel_size=7)
 

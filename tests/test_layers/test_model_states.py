@@ -28,7 +28,7 @@ from torch import nn
 
 import dcls_mm  # noqa: F401
 from dcls_mm.layers import DCLSConv2d, FlexConv2d, LargeKernelConv2d
-from dcls_mm.reparameterize import switch_to_deploy
+from dcls_mm.layers.folding import switch_to_deploy
 
 CHANNELS = 4
 

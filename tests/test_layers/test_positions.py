@@ -10,7 +10,7 @@ from torch import nn
 from dcls_mm.conversion import without_extent
 from dcls_mm.functional.reference import reference_kernel
 from dcls_mm.layers import DCLSConv1d, DCLSConv2d, DCLSConv3d
-from dcls_mm.layers.geometry import published_axes
+from dcls_mm.layers.published import published_axes
 
 LAYERS = {1: DCLSConv1d, 2: DCLSConv2d, 3: DCLSConv3d}
 CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

@@ -16,11 +16,11 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import save_checkpoint
 
+from dcls_mm.analysis import collect_elements
+from dcls_mm.apis import compare, tuning_report, visualize
+from dcls_mm.checkpoint import CheckpointError
+from dcls_mm.checks.config_checks import ConfigError
 from dcls_mm.datasets import write_scenes
-from dcls_mm.engine import analysis, comparison
-from dcls_mm.engine.checkpoint import CheckpointError
-from dcls_mm.engine.config_checks import ConfigError
-from dcls_mm.tuning import collect_elements
 from dcls_mm.visualization import depthwise_kernels
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,7 +97,7 @@ def drawn(monkeypatch):
             calls.append(args)
             return PICTURE
 
-        monkeypatch.setattr(analysis.visualization, name, draw)
+        monkeypatch.setattr(visualize.visualization, name, draw)
         return calls
 
     return record
@@ -105,7 +105,7 @@ def drawn(monkeypatch):
 
 def test_kernels_are_those_of_the_model(models, files, tmp_path, drawn):
     calls = drawn('draw_kernels')
-    analysis.plot_kernels(*files('det'), str(tmp_path / 'new/a.png'), columns=3)
+    visualize.plot_kernels(*files('det'), str(tmp_path / 'new/a.png'), columns=3)
     ((kernels, columns),) = calls
     expected = depthwise_kernels(models[1]['det'])
     assert kernels.keys() == expected.keys() and columns == 3
@@ -115,7 +115,7 @@ def test_kernels_are_those_of_the_model(models, files, tmp_path, drawn):
 
 def test_positions_are_those_of_the_model(models, files, tmp_path, drawn):
     calls = drawn('draw_positions')
-    analysis.plot_positions(*files('det'), str(tmp_path / 'a.png'))
+    visualize.plot_positions(*files('det'), str(tmp_path / 'a.png'))
     ((elements,),) = calls
     expected = collect_elements(models[1]['det'])
     assert elements.keys() == expected.keys()
@@ -127,7 +127,7 @@ def test_movement_between_checkpoints(files, tmp_path, drawn):
     """The model moved by a pixel along both axes from the first to the second."""
     movement, curves = drawn('draw_movement'), drawn('draw_curves')
     config, checkpoint = files('det')
-    analysis.plot_movement(config, str(Path(checkpoint).parent), str(tmp_path), 2)
+    visualize.plot_movement(config, str(Path(checkpoint).parent), str(tmp_path), 2)
     assert names(tmp_path) == ['displacement.png', 'movement.png']
     assert movement[0][1:] == ([1, 2], 'epoch', 2)
     for points in curves[0][0].values():
@@ -139,14 +139,14 @@ def test_iterations_count_where_there_are_no_epochs(tmp_path):
     for number in (5, 10, 100):
         (tmp_path / f'iter_{number}.pth').touch()
     (tmp_path / 'epoch_1.pth').touch()
-    unit, found = analysis._training_checkpoints(str(tmp_path))
+    unit, found = visualize._training_checkpoints(str(tmp_path))
     assert unit == 'iteration' and list(found) == [5, 10, 100]
 
 
 def test_receptive_fields_side_by_side(models, files, tmp_path):
     folder, _ = models
     shown = [
-        comparison.plot_receptive_field(
+        compare.plot_receptive_field(
             *files('det'),
             str(tmp_path / 'field.png'),
             against=files('plain'),
@@ -179,7 +179,7 @@ def test_receptive_field_of_models_of_other_images(channels, models, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (96, 64, 4), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / 'a.png'), pixels)
     for images in (None, str(tmp_path / 'a.png')):
-        text = comparison.plot_receptive_field(
+        text = compare.plot_receptive_field(
             *(str(tmp_path / name) for name in ('config.py', 'a.pth', 'field.png')),
             images=images,
             count=1,
@@ -193,10 +193,10 @@ def test_images_of_other_channels_are_refused(models, tmp_path):
     model, files = SimpleNamespace(data_preprocessor=None), [str(tmp_path / 'a.png')]
     cv2.imwrite(files[0], np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(ConfigError, match='takes 4 channels, and .*a.png has 3'):
-        next(comparison._prepared(model, files, (64, 64), 4))
+        next(compare._prepared(model, files, (64, 64), 4))
     Path(files[0]).write_bytes(b'text')
     with pytest.raises(ConfigError, match='a.png is no image that OpenCV can read'):
-        next(comparison._prepared(model, files, (64, 64), 3))
+        next(compare._prepared(model, files, (64, 64), 3))
 
 
 def test_two_models_of_one_config_have_the_same_names(files, tmp_path, monkeypatch):
@@ -210,11 +210,9 @@ def test_two_models_of_one_config_have_the_same_names(files, tmp_path, monkeypat
         named.append(inferencer.visualizer.dataset_meta)
         return iter(())
 
-    monkeypatch.setattr(comparison, 'predictions', spy)
-    monkeypatch.setattr(
-        comparison.visualization, 'draw_side_by_side', lambda *_: PICTURE
-    )
-    comparison.plot_predictions(
+    monkeypatch.setattr(compare, 'predictions', spy)
+    monkeypatch.setattr(compare.visualization, 'draw_side_by_side', lambda *_: PICTURE)
+    compare.plot_predictions(
         config, checkpoint, str(tmp_path), [config, str(bare)], count=1, device='cpu'
     )
     assert len(named) == 2 and named[0] == named[1]
@@ -231,7 +229,7 @@ def test_an_unreadable_image_is_named_and_the_rest_drawn(kind, models, files, tm
     with pytest.raises(
         ConfigError, match='1 of 3 images could not be read, .*\n.*a.png'
     ):
-        comparison.plot_predictions(
+        compare.plot_predictions(
             *files(kind), str(tmp_path / 'out'), images=str(images), device='cpu'
         )
     assert len(names(tmp_path / 'out')) == 2
@@ -246,7 +244,7 @@ def test_predictions_side_by_side(models, files, tmp_path, drawn, kind, truth):
     images = None if truth else str(folder / 'images/val')
     other = [config, checkpoint.replace('epoch_2', 'epoch_1')]
     options = dict(device='cpu', score_threshold=0.0, count=1, images=images)
-    comparison.plot_predictions(config, checkpoint, str(tmp_path), other, **options)
+    compare.plot_predictions(config, checkpoint, str(tmp_path), other, **options)
     ((pictures, _),) = calls
     expected = ['config, epoch_2.pth', 'config, epoch_1.pth']
     assert list(pictures) == ['ground truth'] * truth + expected
@@ -263,7 +261,7 @@ def test_truth_of_segmentation(models, tmp_path):
     cfg = Config.fromfile(folder / 'seg' / 'config.py')
     init_default_scope('mmseg')
     visualizer = SegLocalVisualizer(name='test_truth', alpha=1.0)
-    ((file, pictures), *_) = comparison._with_truth(cfg, visualizer, 1)
+    ((file, pictures), *_) = compare._with_truth(cfg, visualizer, 1)
     palette = cfg.test_dataloader.dataset.metainfo.palette
     found = {tuple(colour) for colour in pictures['ground truth'].reshape(-1, 3)}
     # Most pixels are of the classes' colours, others of the words on them.
@@ -272,9 +270,11 @@ def test_truth_of_segmentation(models, tmp_path):
 
 
 def test_report(models, files, tmp_path):
-    text = analysis.report_tuning(*files('seg'))
+    text = tuning_report.report_tuning(*files('seg'))
     assert 'backbone.stages.0.0.dwconv' in text and 'Advice' in text
-    content = json.loads(analysis.report_tuning(*files('seg'), str(tmp_path), True))
+    content = json.loads(
+        tuning_report.report_tuning(*files('seg'), str(tmp_path), True)
+    )
     pictures = ['histograms.png', 'positions.png']
     assert names(tmp_path) == [*pictures, 'report.json', 'report.md']
     assert json.loads((tmp_path / 'report.json').read_text()) == content
@@ -284,9 +284,9 @@ def test_report(models, files, tmp_path):
 
 
 COMMANDS = {
-    'kernels': analysis.plot_kernels,
-    'positions': analysis.plot_positions,
-    'report': analysis.report_tuning,
+    'kernels': visualize.plot_kernels,
+    'positions': visualize.plot_positions,
+    'report': tuning_report.report_tuning,
 }
 
 
@@ -313,23 +313,23 @@ def test_nothing_is_left_half_written(files, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, 'fsync', fail)
     with pytest.raises(ConfigError, match='--out .*: No space left on device'):
-        analysis.plot_positions(*files('det'), str(tmp_path / 'out.png'))
+        visualize.plot_positions(*files('det'), str(tmp_path / 'out.png'))
     assert names(tmp_path) == []
 
 
 def test_mistakes(files, tmp_path):
     det, seg = files('det'), files('seg')
-    field = comparison.plot_receptive_field
+    field = compare.plot_receptive_field
     out = str(tmp_path / 'a.png')
     (tmp_path / 'empty').mkdir()
     bare = tmp_path / 'bare.py'
     bare.write_text("default_scope = 'mmdet'\n")
     for call, message in (
-        (lambda: analysis.plot_kernels(*det, 'a.gif'), 'must be the name of a .png'),
-        (lambda: analysis.plot_kernels(*det, out, 0), '--columns'),
-        (lambda: analysis.plot_movement(det[0], 'nowhere', 'b'), 'is no folder'),
+        (lambda: visualize.plot_kernels(*det, 'a.gif'), 'must be the name of a .png'),
+        (lambda: visualize.plot_kernels(*det, out, 0), '--columns'),
+        (lambda: visualize.plot_movement(det[0], 'nowhere', 'b'), 'is no folder'),
         (
-            lambda: analysis.plot_movement(det[0], str(tmp_path / 'empty'), out[:-4]),
+            lambda: visualize.plot_movement(det[0], str(tmp_path / 'empty'), out[:-4]),
             'two checkpoints at least',
         ),
         (lambda: field(*det, out, det), 'must give 2 different names'),
@@ -343,15 +343,15 @@ def test_mistakes(files, tmp_path):
             '--shape 64 64, --level 9: level must be one of',
         ),
         (
-            lambda: comparison.plot_predictions(*det, str(tmp_path / 'c'), seg),
+            lambda: compare.plot_predictions(*det, str(tmp_path / 'c'), seg),
             'one model detects and the other segments',
         ),
         (
-            lambda: comparison.plot_predictions(*det, str(tmp_path / 'c'), count=0),
+            lambda: compare.plot_predictions(*det, str(tmp_path / 'c'), count=0),
             '--count must be',
         ),
-        (lambda: analysis.plot_kernels('no.py', det[1], out), 'does not exist'),
-        (lambda: analysis.plot_kernels(str(bare), det[1], out), 'has no model'),
+        (lambda: visualize.plot_kernels('no.py', det[1], out), 'does not exist'),
+        (lambda: visualize.plot_kernels(str(bare), det[1], out), 'has no model'),
         (
             lambda: field(*det, out, shape=(8, 8), count=1),
             '--shape 8 8, --level -1: the input must have at least 32 x 32 pixels',
@@ -360,7 +360,7 @@ def test_mistakes(files, tmp_path):
         with pytest.raises(ConfigError, match=message):
             call()
     with pytest.raises(CheckpointError, match='belongs to another model'):
-        analysis.plot_kernels(det[0], seg[1], out)
+        visualize.plot_kernels(det[0], seg[1], out)
     assert not Path(out).exists()
 
 

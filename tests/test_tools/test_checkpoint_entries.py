@@ -7,12 +7,12 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'test_engine'))
 from toy import write_config  # noqa: E402
 from wrong_input import command  # noqa: E402
 
 from dcls_mm.backbones import ConvNeXtDCLS, ReplacedConvBackbone  # noqa: E402
-from dcls_mm.engine.checkpoint import CheckpointError, as_data  # noqa: E402
+from dcls_mm.checkpoint import CheckpointError  # noqa: E402
+from dcls_mm.checkpoint.mmengine_loaders import as_data  # noqa: E402
 
 pytest.importorskip('mmdet')
 
@@ -72,8 +72,7 @@ COMMANDS = {
         '--from',
         'timm',
     ],
-    'reparameterize': ['tools/deploy/reparameterize.py', 'toy.py', 'x.pth']
-    + ['--out', 'out'],
+    'fold': ['tools/deploy/fold.py', 'toy.py', 'x.pth'] + ['--out', 'out'],
     'export': ['tools/deploy/export.py', 'toy.py', 'x.pth', '--format', 'onnx']
     + ['--out', 'out.onnx'],
     'report': ['tools/analysis_tools/tuning_report.py', 'toy.py', 'x.pth'],

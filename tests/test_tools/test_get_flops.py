@@ -12,8 +12,8 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 from torch import nn
 
-from dcls_mm.engine.config_checks import ConfigError
-from dcls_mm.engine.flops import count_config, count_model
+from dcls_mm.apis.flops import count_config, count_model
+from dcls_mm.checks.config_checks import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'

@@ -10,11 +10,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / 'tools'
-TOY = ROOT / 'tests' / 'test_engine'
+TOY = ROOT / 'tests'
 sys.path.insert(0, str(TOY))
 from toy import write_config  # noqa: E402
 
-from dcls_mm.engine.checkpoint import load_checkpoint_file  # noqa: E402
+from dcls_mm.checkpoint.mmengine_loaders import load_checkpoint_file  # noqa: E402
 
 
 def run(script, *arguments, **environment):

@@ -299,8 +299,8 @@ def check_robustness(case, capsys):
     assert '| brightness |' in capsys.readouterr().out
 
 
-def check_reparameterize(case, capsys):
-    command('tools/deploy/reparameterize.py', 'config.py', 'weights.pth', '--out', 'o')
+def check_fold(case, capsys):
+    command('tools/deploy/fold.py', 'config.py', 'weights.pth', '--out', 'o')
     assert {'config.py', 'checkpoint.pth'} <= {*files('o')}
 
 
@@ -314,7 +314,7 @@ TOOLS = {
     'report': check_report,
     'flops': check_flops,
     'robustness': check_robustness,
-    'reparameterize': check_reparameterize,
+    'fold': check_fold,
 }
 
 
@@ -327,7 +327,7 @@ def sentence(case):
         return 'no layer that constructs one'
     if tool == 'robustness' and case['channels'] == 4:
         return 'defined for 1 or 3 channels, the model takes 4'
-    if tool == 'reparameterize' and backbone in ('plain', 'dilated'):
+    if tool == 'fold' and backbone in ('plain', 'dilated'):
         return 'no '
     return None
 

@@ -15,15 +15,15 @@ import torch
 from mmengine.visualization import LocalVisBackend
 
 ROOT = Path(__file__).resolve().parents[2]
-TOY = ROOT / 'tests' / 'test_engine'
+TOY = ROOT / 'tests'
 sys.path.insert(0, str(TOY))
 from toy import ToyDataset, write_config  # noqa: E402
 
-from dcls_mm.engine import launch  # noqa: E402
-from dcls_mm.engine.checkpoint import load_checkpoint_file  # noqa: E402
-from dcls_mm.engine.config_checks import ConfigError  # noqa: E402
+from dcls_mm.apis import train  # noqa: E402
+from dcls_mm.apis.work_dir import sole_training  # noqa: E402
+from dcls_mm.checkpoint.mmengine_loaders import load_checkpoint_file  # noqa: E402
+from dcls_mm.checks.config_checks import ConfigError  # noqa: E402
 from dcls_mm.engine.folder_lock import FolderLock  # noqa: E402
-from dcls_mm.engine.work_dir import sole_training  # noqa: E402
 
 
 def start(tool, *arguments, file_size=resource.RLIM_INFINITY):
@@ -91,7 +91,7 @@ def test_a_killed_training_is_resumed_and_tested(uninterrupted, tmp_path):
     training.send_signal(signal.SIGSTOP)
     refused = f'work dir: another training writes there .process {training.pid}, host'
     with pytest.raises(ConfigError, match=refused):
-        launch.train(config=config, work_dir=str(work_dir), resume='auto')
+        train.train(config=config, work_dir=str(work_dir), resume='auto')
     training.kill()
     finish(training)
     assert not (work_dir / 'epoch_3.pth').exists()
@@ -132,7 +132,7 @@ def test_an_interrupted_training_says_so_and_is_resumed(tmp_path):
     status, _, err = finish(training)
     assert status == 130
     assert err.strip().endswith('interrupted')
-    cfg, _ = launch.prepare_train(config, work_dir=tmp_path, resume='auto')
+    cfg, _ = train.prepare_train(config, work_dir=tmp_path, resume='auto')
     # mmengine's own hook may have been interrupted as it wrote a later one.
     assert cfg.load_from in map(str, tmp_path.glob('epoch_*.pth'))
     assert load_checkpoint_file(cfg.load_from)['meta']['epoch'] >= 1
@@ -160,11 +160,11 @@ def test_logs_that_find_no_room_are_told_in_a_sentence(tmp_path, monkeypatch, nu
 
     monkeypatch.setattr(LocalVisBackend, 'add_scalars', fail)
     with pytest.raises(ConfigError) as caught:
-        launch.train(config=config, work_dir=str(tmp_path / 'w'))
+        train.train(config=config, work_dir=str(tmp_path / 'w'))
     assert os.strerror(number) in str(caught.value)
     assert 'go on by --resume' in str(caught.value)
     monkeypatch.undo()
-    launch.train(config=config, work_dir=str(tmp_path / 'w'), resume='auto')
+    train.train(config=config, work_dir=str(tmp_path / 'w'), resume='auto')
     assert (tmp_path / 'w' / 'epoch_3.pth').exists()
 
 
@@ -174,7 +174,7 @@ def test_another_error_of_a_file_keeps_its_traceback(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ToyDataset, '__getitem__', fail)
     with pytest.raises(PermissionError, match='of the data'):
-        launch.train(
+        train.train(
             config=write_config(tmp_path / 'toy.py'), work_dir=str(tmp_path / 'w')
         )
 
@@ -191,9 +191,7 @@ def test_another_error_of_a_file_keeps_its_traceback(tmp_path, monkeypatch):
         ('mpi', {'OMPI_COMM_WORLD_RANK': '3'}, False),
     ],
 )
-def test_one_process_locks_for_all(
-    monkeypatch, tmp_path, launcher, variables, locks
-):
+def test_one_process_locks_for_all(monkeypatch, tmp_path, launcher, variables, locks):
     for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():

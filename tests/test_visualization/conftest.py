@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from dcls_mm.analysis import collect_elements
 from dcls_mm.layers import DCLSConv2d
-from dcls_mm.tuning import collect_elements
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from mmengine.config import Config
 import dcls_mm  # noqa: F401
 from dcls_mm.backbones import ConvNeXtDCLS, DCLSDeconvModule, ReplacedConvBackbone
 from dcls_mm.checkpoint import ContentError
-from dcls_mm.engine.config_checks import ConfigError
-from dcls_mm.engine.unused_outputs import check_outputs
+from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.unused_outputs import check_outputs
 
 from . import wrong
 

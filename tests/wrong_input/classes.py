@@ -12,9 +12,9 @@ from small_data import (
     write_labels,
 )
 
-from dcls_mm.engine import launch
-from dcls_mm.engine.class_checks import check_classes
-from dcls_mm.engine.config_checks import ConfigError
+from dcls_mm.apis import configs
+from dcls_mm.checks.class_checks import check_classes
+from dcls_mm.checks.config_checks import ConfigError
 
 from . import wrong
 from .configs import test, train
@@ -32,7 +32,7 @@ def model(scope='mmdet', **parts):
     cfg = {'mmdet': detector, 'mmseg': segmentor}[scope]()
     write_coco(images=1)
     write_labels(images=1)
-    cfg = launch.load_config(write({**cfg, 'model': {'type': 'X', **parts}}))
+    cfg = configs.load_config(write({**cfg, 'model': {'type': 'X', **parts}}))
     return check_classes(cfg, ['train'])
 
 
@@ -42,7 +42,7 @@ def coco(text):
     with open('data/other.json', 'w', encoding='utf-8') as file:
         file.write(text)
     dataset = {'ann_file': 'other.json'}
-    return launch.prepare_train(write(detector(dataset=dataset)))
+    return train.prepare_train(write(detector(dataset=dataset)))
 
 
 def evaluator(key, value):

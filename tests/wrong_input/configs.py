@@ -11,11 +11,13 @@ from small_data import (
     write_voc,
 )
 
-from dcls_mm.engine import launch
-from dcls_mm.engine.checkpoint import CheckpointError, MissingCheckpointError
-from dcls_mm.engine.config_checks import ConfigError
-from dcls_mm.engine.launchers import join_processes
-from dcls_mm.engine.load_from_hook import count_matching
+from dcls_mm.apis import configs
+from dcls_mm.apis import test as testing
+from dcls_mm.apis import train as training
+from dcls_mm.apis.launchers import join_processes
+from dcls_mm.checkpoint import CheckpointError, MissingCheckpointError
+from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.engine.hooks.load_from_hook import count_matching
 
 from . import wrong
 
@@ -25,7 +27,7 @@ def train(cfg, **options):
     write_coco(images=1)
     write_labels(images=1)
     write_voc(images=1)
-    return launch.prepare_train(write(cfg), **options)
+    return training.prepare_train(write(cfg), **options)
 
 
 def test(cfg, checkpoint='x.pth', **options):
@@ -33,20 +35,20 @@ def test(cfg, checkpoint='x.pth', **options):
     write_coco(images=1)
     write_labels(images=1)
     torch.save({}, 'x.pth')
-    return launch.prepare_test(write(cfg), checkpoint, **options)
+    return testing.prepare_test(write(cfg), checkpoint, **options)
 
 
 def override(key, value=1, **changes):
     """Overrides a key of a detector's config."""
     write_coco(images=1)
-    return launch.load_config(write(detector(**changes)), cfg_options={key: value})
+    return configs.load_config(write(detector(**changes)), cfg_options={key: value})
 
 
 def read(text, name='cfg.py'):
     """Reads a config of this text."""
     with open(name, 'w', encoding='utf-8') as file:
         file.write(text)
-    return launch.load_config(name)
+    return configs.load_config(name)
 
 
 def without(cfg, *keys):
@@ -63,7 +65,7 @@ def loader(**changes):
 
 def join(launcher, **changes):
     """Joins the processes of a launcher that did not start this one."""
-    cfg = launch.load_config(write(detector(**changes)), launcher=launcher)
+    cfg = configs.load_config(write(detector(**changes)), launcher=launcher)
     return join_processes(cfg)
 
 
@@ -204,7 +206,7 @@ SECTIONS = [
 
 READING = [
     wrong(
-        lambda: launch.load_config('absent.py'),
+        lambda: configs.load_config('absent.py'),
         ConfigError,
         'config absent.py does not exist (looked in ',
     ),

@@ -7,7 +7,7 @@ from torch import nn
 
 from dcls_mm import conversion
 from dcls_mm.layers import DCLSConv2d, dropin
-from dcls_mm.layers.legacy import LegacyDcls2d
+from dcls_mm.layers.dropin import LegacyDcls2d
 
 from . import command, wrong
 

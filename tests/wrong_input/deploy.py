@@ -1,4 +1,4 @@
-"""Wrong models, options and files of folding, reparameterize.py and export.py."""
+"""Wrong models, options and files of folding, fold.py and export.py."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 import dcls_mm  # noqa: F401
-from dcls_mm.deploy import export_model
+from dcls_mm.apis.export import export_model
+from dcls_mm.checks.channels import input_channels
+from dcls_mm.checks.config_checks import ConfigError
 from dcls_mm.deploy.config_file import write_config
-from dcls_mm.engine.channels import input_channels
-from dcls_mm.engine.config_checks import ConfigError
 from dcls_mm.layers import DCLSConv1d, DCLSConv2d, FlexConv2d
-from dcls_mm.reparameterize import fold, switch_to_deploy
+from dcls_mm.layers.folding import fold, switch_to_deploy
 
 from . import command, wrong
 
@@ -97,8 +97,8 @@ def _write(checkpoint=None, head=None, sections=None, **model):
     torch.save(checkpoint, 'model.pth')
 
 
-def _reparameterize(*options, out='out', config='model.py', checkpoint='model.pth'):
-    tool = 'tools/deploy/reparameterize.py'
+def _fold(*options, out='out', config='model.py', checkpoint='model.pth'):
+    tool = 'tools/deploy/fold.py'
     command(tool, config, checkpoint, '--out', out, *options)
 
 
@@ -271,61 +271,61 @@ CONFIGS = [
 
 REPARAMETERIZE = [
     wrong(
-        lambda: command('tools/deploy/reparameterize.py', 'model.py', 'model.pth'),
+        lambda: command('tools/deploy/fold.py', 'model.py', 'model.pth'),
         *(SystemExit, 'status 2', 'required: --out'),
     ),
-    wrong(lambda: _reparameterize(out=''), SystemExit, '--out must be the name of a'),
+    wrong(lambda: _fold(out=''), SystemExit, '--out must be the name of a'),
     wrong(
-        _there('out/config.py', call=_reparameterize),
+        _there('out/config.py', call=_fold),
         *(SystemExit, 'error: --out: out/config.py exists; remove it'),
     ),
     wrong(
-        _there('out/backbone.pt', call=_reparameterize),
+        _there('out/backbone.pt', call=_fold),
         *(SystemExit, 'out/backbone.pt exists', 'another place'),
     ),
-    wrong(_reparameterize, SystemExit, 'config model.py does not exist'),
+    wrong(_fold, SystemExit, 'config model.py does not exist'),
     wrong(
-        _there('model.py', call=_reparameterize),
+        _there('model.py', call=_fold),
         *(SystemExit, 'model.py: default_scope must be one of mmdet, mmseg'),
     ),
     wrong(
-        _given(lambda: _reparameterize('--round-positions=yes')),
+        _given(lambda: _fold('--round-positions=yes')),
         *(SystemExit, 'status 2', 'ignored explicit argument'),
     ),
     wrong(
-        _given(lambda: _reparameterize('--cfg-options', 'foo')),
+        _given(lambda: _fold('--cfg-options', 'foo')),
         *(SystemExit, "expected KEY=VALUE, got 'foo'"),
     ),
     wrong(
-        _given(lambda: _reparameterize('--cfg-options', 'modle.x=1')),
+        _given(lambda: _fold('--cfg-options', 'modle.x=1')),
         *(SystemExit, '--cfg-options modle.x', 'did you mean model?'),
     ),
     wrong(
-        _given(lambda: _reparameterize(checkpoint='absent.pth')),
+        _given(lambda: _fold(checkpoint='absent.pth')),
         *(SystemExit, 'error: ', 'absent.pth'),
     ),
     wrong(
-        _given(_reparameterize, WEIGHT),
+        _given(_fold, WEIGHT),
         *(SystemExit, 'error: checkpoint model.pth', 'belongs to another model'),
     ),
     wrong(
-        _given(_reparameterize, WEIGHT, sections={'model': {}}),
+        _given(_fold, WEIGHT, sections={'model': {}}),
         *(SystemExit, 'model.py: the config has no model'),
     ),
     wrong(
         _given(
-            _reparameterize,
+            _fold,
             backbone=_backbone(depthwise_cfg=dict(type='Conv2d', kernel_size=3)),
         ),
         *(SystemExit, 'model.py: the model has no DCLS layers to fold'),
     ),
     wrong(
-        _given(_reparameterize, head={'conv_cfg': dict(type='DCLSConv2d')}),
+        _given(_fold, head={'conv_cfg': dict(type='DCLSConv2d')}),
         *(SystemExit, 'outside the backbone', 'decode_head', 'export.py'),
     ),
     wrong(
         _given(
-            _reparameterize,
+            _fold,
             neck=dict(
                 type='FPN',
                 in_channels=[4] * 4,
@@ -338,14 +338,14 @@ REPARAMETERIZE = [
     ),
     wrong(
         _given(
-            lambda: _reparameterize('--round-positions'),
+            lambda: _fold('--round-positions'),
             backbone=_backbone(depthwise_cfg=GAUSS),
         ),
         *(SystemExit, "can't be folded", "not of 'gauss'"),
     ),
     wrong(
         _given(
-            _reparameterize,
+            _fold,
             sections={
                 'test_dataloader': dict(
                     dataset=dict(pipeline=[dict(type='CorruptImage')])
@@ -358,7 +358,7 @@ REPARAMETERIZE = [
         ),
     ),
     wrong(
-        _given(_reparameterize, sections={'test_cfg': {'scale': 1j}}),
+        _given(_fold, sections={'test_cfg': {'scale': 1j}}),
         *(SystemExit, 'test_cfg.scale is 1j', "can't give back"),
     ),
 ]

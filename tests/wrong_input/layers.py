@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from dcls_mm.backbones.conv_replacement import replace_convs
 from dcls_mm.layers import (
     DCLSConv1d,
     DCLSConv2d,
@@ -14,7 +15,6 @@ from dcls_mm.layers import (
 )
 from dcls_mm.layers.dropin import Dcls2d
 from dcls_mm.layers.noted import StateDictError
-from dcls_mm.replace import replace_convs
 
 from . import wrong
 

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sys
 from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,24 +9,22 @@ from types import SimpleNamespace
 import torch
 from mmengine.optim import MultiStepLR, OptimWrapper, OptimWrapperDict
 from processes import child
+from toy import write_config  # noqa: E402
 
-from dcls_mm.checkpoint.errors import ContentError
-from dcls_mm.engine.checkpoint import (
+from dcls_mm.apis.outputs import write_file
+from dcls_mm.checkpoint import (
     CheckpointError,
     DamagedCheckpointError,
     MissingCheckpointError,
 )
-from dcls_mm.engine.checkpoint_hooks import AtomicLocalBackend
-from dcls_mm.engine.config_checks import ConfigError
+from dcls_mm.checkpoint.errors import ContentError
+from dcls_mm.checkpoint.resumable import check_resumable, find_resumable
+from dcls_mm.checks.config_checks import ConfigError
 from dcls_mm.engine.folder_lock import LOCK, FolderLock
-from dcls_mm.engine.outputs import write_file
-from dcls_mm.engine.resume import check_resumable, find_resumable
-from dcls_mm.engine.resume_match import ResumeMatchHook
+from dcls_mm.engine.hooks.atomic_checkpoint_hook import AtomicLocalBackend
+from dcls_mm.engine.hooks.resume_match_hook import ResumeMatchHook
 
 from . import command, wrong
-
-sys.path.append(str(Path(__file__).parents[1] / 'test_engine'))
-from toy import write_config  # noqa: E402
 
 
 def checkpoint(**changes):

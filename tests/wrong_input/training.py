@@ -9,10 +9,10 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import nn
 
-from dcls_mm.engine import (
+from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.engine.hooks import (
     AliasLossHook,
     ClampPositionsHook,
-    DCLSOptimizerConstructor,
     EpochSeedHook,
     FiniteLossHook,
     FreezePositionsHook,
@@ -20,9 +20,9 @@ from dcls_mm.engine import (
     RepulsionLossHook,
     SigmaAnnealingHook,
 )
-from dcls_mm.engine.config_checks import ConfigError
-from dcls_mm.engine.finite_loss_hook import NonFiniteLossError
-from dcls_mm.engine.optim_checks import check_optimizer
+from dcls_mm.engine.hooks.finite_loss_hook import NonFiniteLossError
+from dcls_mm.engine.optimizers import DCLSOptimizerConstructor
+from dcls_mm.engine.optimizers.optim_checks import check_optimizer
 from dcls_mm.layers import DCLSConv1d
 
 from . import Wrong, wrong

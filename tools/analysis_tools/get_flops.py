@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # dcls_mm, uninstalled
-from dcls_mm.engine import flops, launch  # noqa: E402
+from dcls_mm.apis import command, flops  # noqa: E402
 
 
 def parse_args():
@@ -19,7 +19,7 @@ def parse_args():
         help='of the image in pixels; by default 800 1280 for detectors and 512 2048 '
         'for segmentors',
     )
-    launch.add_override_argument(parser)
+    command.add_override_argument(parser)
     return parser.parse_args()
 
 
@@ -31,4 +31,4 @@ def show(config, shape, cfg_options):
 
 
 if __name__ == '__main__':
-    launch.run(show, vars(parse_args()))
+    command.run(show, vars(parse_args()))

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # dcls_mm, uninstalled
-from dcls_mm.engine import launch, robustness  # noqa: E402
+from dcls_mm.apis import command, robustness  # noqa: E402
 
 
 def parse_args():
@@ -38,7 +38,7 @@ def parse_args():
     )
     parser.add_argument('--out', help='JSON file for all metrics of all evaluations')
     parser.add_argument('--work-dir', help='folder for logs')
-    launch.add_common_arguments(parser)
+    command.add_common_arguments(parser)
     return parser.parse_args()
 
 
@@ -58,4 +58,4 @@ def show(metrics, **options):
 
 
 if __name__ == '__main__':
-    launch.run(show, vars(parse_args()))
+    command.run(show, vars(parse_args()))

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # dcls_mm, uninstalled
-from dcls_mm.engine import analysis, launch  # noqa: E402
+from dcls_mm.apis import command, tuning_report  # noqa: E402
 
 
 def parse_args():
@@ -18,13 +18,13 @@ def parse_args():
     parser.add_argument(
         '--json', action='store_true', help='print JSON instead of a table'
     )
-    launch.add_override_argument(parser)
+    command.add_override_argument(parser)
     return parser.parse_args()
 
 
 def main(**options):
-    print(analysis.report_tuning(**options))
+    print(tuning_report.report_tuning(**options))
 
 
 if __name__ == '__main__':
-    launch.run(main, vars(parse_args()))
+    command.run(main, vars(parse_args()))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # dcls_mm, uninstalled
-from dcls_mm.engine.flops import count_config  # noqa: E402
+from dcls_mm.apis.flops import count_config  # noqa: E402
 
 # Whose published images are larger than the usual: part of the name -> (height, width).
 SHAPES = {'ade20k-640x640': (640, 2560)}

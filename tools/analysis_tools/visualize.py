@@ -5,17 +5,18 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # dcls_mm, uninstalled
-from dcls_mm.engine import analysis, comparison, launch  # noqa: E402
+from dcls_mm.apis import compare, visualize  # noqa: E402
+from dcls_mm.apis.command import add_override_argument, run  # noqa: E402
 
 COMMANDS = {
-    'kernels': (analysis.plot_kernels, 'constructed kernels by layer'),
-    'positions': (analysis.plot_positions, 'where the elements lie'),
-    'movement': (analysis.plot_movement, 'how they moved during training'),
+    'kernels': (visualize.plot_kernels, 'constructed kernels by layer'),
+    'positions': (visualize.plot_positions, 'where the elements lie'),
+    'movement': (visualize.plot_movement, 'how they moved during training'),
     'receptive-field': (
-        comparison.plot_receptive_field,
+        compare.plot_receptive_field,
         'effective receptive field of the backbone, of two side by side',
     ),
-    'predictions': (comparison.plot_predictions, 'predictions, of two side by side'),
+    'predictions': (compare.plot_predictions, 'predictions, of two side by side'),
 }
 
 
@@ -36,7 +37,7 @@ def parse_args():
         command.add_argument(
             '--out', required=True, help='folder to fill' if folder else 'PNG file'
         )
-        launch.add_override_argument(command)
+        add_override_argument(command)
     for name in ('kernels', 'movement'):
         parsers[name].add_argument(
             '--columns',
@@ -102,4 +103,4 @@ def main(command, **options):
 
 
 if __name__ == '__main__':
-    launch.run(main, vars(parse_args()))
+    run(main, vars(parse_args()))

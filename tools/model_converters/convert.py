@@ -5,11 +5,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # dcls_mm, uninstalled
-from dcls_mm.engine.conversion_tool import (  # noqa: E402
-    FORMS,
-    ConversionError,
-    convert_file,
-)
+from dcls_mm.apis.convert import FORMS, ConversionError, convert_file
 
 
 def parse_args():

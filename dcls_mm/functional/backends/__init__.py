@@ -14,7 +14,7 @@ from typing import Optional
 from .._arguments import check_choice
 from . import cpu_depthwise, fft, native
 from .call import ConvolutionCall
-from .tuning import autotune, fastest, is_tuning
+from .timing import autotune, fastest, is_tuning
 
 __all__ = ['BACKENDS', 'ConvolutionCall', 'autotune', 'select_backend']
 

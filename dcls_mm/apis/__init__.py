@@ -1,0 +1,1 @@
+"""What each command of ``tools/`` does, a module a command."""

@@ -1,0 +1,91 @@
+"""What the scripts of tools/ share: arguments, and how they end."""
+
+import os
+import re
+import sys
+from argparse import ArgumentParser, ArgumentTypeError
+from typing import Any, Callable
+
+from mmengine.config import DictAction
+
+from ..checkpoint import CheckpointError
+from ..checkpoint.mmengine_loaders import as_data
+from ..checks.config_checks import ConfigError
+from ..engine.hooks.finite_loss_hook import NonFiniteLossError
+from ..layers.noted import StateDictError
+
+
+def add_override_argument(parser: ArgumentParser) -> None:
+    """Adds ``--cfg-options``, for whatever reads a config."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        type=_assignment,
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. train_dataloader.batch_size=4',
+    )
+
+
+def add_common_arguments(parser: ArgumentParser) -> None:
+    """Adds the arguments that training and testing share."""
+    add_override_argument(parser)
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started the processes of a distributed job',
+    )
+    # As torch.distributed.launch passes it; the stock scripts take both spellings.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+# Where a value, or an element of a list, is a dict as Python writes it.
+_DICT = re.compile(r"""(?:^|[\[(,])\s*['"]?(?:dict\(|\{\s*['"])""")
+
+
+def _assignment(text: str) -> str:
+    """Checks an override, as ``DictAction`` ends in a traceback or makes other values.
+
+    Raises:
+        ArgumentTypeError: it is no KEY=VALUE, has a dict in it, or odd brackets.
+    """
+    key, equals, value = text.partition('=')
+    if not (key and equals):
+        raise ArgumentTypeError(f'expected KEY=VALUE, got {text!r}')
+    if _DICT.search(value):
+        raise ArgumentTypeError(
+            f"{key}: a dict can't be given here, got {value!r}; write it into a config "
+            f'whose _base_ is this one, or set keys of a section by {key}.NAME=VALUE'
+        )
+    try:
+        DictAction._parse_iterable(value)
+    except (AssertionError, RecursionError):
+        raise ArgumentTypeError(
+            f'{key}: expected a value, or a list such as [1,2] or (1,2), got {value!r}'
+        ) from None
+    return text
+
+
+def run(function: Callable[..., None], options: dict[str, Any]) -> None:
+    """Calls ``train`` or ``test`` as a command.
+
+    A mistake in the config, the options or a checkpoint, a layer that refuses a file of
+    ``init_cfg``, and a loss that is not finite, end the process with status 1 and a
+    sentence; any other error keeps its traceback.
+
+    Args:
+        function: ``train`` or ``test``.
+        options: Its options, and ``local_rank`` where the launcher passes it.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(options.pop('local_rank', 0)))
+    try:
+        with as_data():
+            function(**options)
+    except (ConfigError, CheckpointError, NonFiniteLossError) as error:
+        sys.exit(f'error: {error}')
+    except StateDictError as error:  # mmengine loads these, and logs which
+        sys.exit(f'error: {error.reason}')
+    except KeyboardInterrupt:
+        sys.stderr.write('interrupted\n')
+        sys.exit(130)

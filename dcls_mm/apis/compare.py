@@ -1,0 +1,243 @@
+"""One or two models side by side: their receptive fields and their predictions."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+from mmengine.utils import track_iter_progress
+from torch import Tensor, nn
+
+from .. import visualization
+from ..checks.channels import input_channels
+from ..checks.config_checks import ConfigError, check_data, check_positive, errors_about
+from ..checks.config_tree import innermost_datasets, type_name
+from .configs import load_config
+from .inferencers import build_inferencer
+from .outputs import check_folder, check_picture, label, write_picture
+from .predict import check_all_read, check_score, list_images, predictions
+from .trained import load_trained
+
+# What reads an image and its truth, and what packs them; the rest changes the image.
+_TRUTH_STEPS = re.compile(r'Load\w*|Pack\w*')
+
+
+def plot_receptive_field(
+    config: str,
+    checkpoint: str,
+    out: str,
+    against: Optional[Sequence[str]] = None,
+    names: Optional[Sequence[str]] = None,
+    images: Optional[str] = None,
+    count: int = 10,
+    shape: Sequence[int] = (1024, 1024),
+    level: int = -1,
+    shares: Sequence[float] = visualization.SHARES,
+    cfg_options: Optional[dict[str, Any]] = None,
+) -> str:
+    """Draws the effective receptive field of one or two backbones, and measures it.
+
+    Args:
+        config: The file of the model. One without a ``backbone`` is taken for one.
+        checkpoint: The weights: a path, or a URL that mmengine knows.
+        out: The PNG file to write.
+        against: Config and checkpoint of the model beside it.
+        names: What to call them; by default their configs and checkpoints.
+        images: An image or a folder of them, which are resized to ``shape`` and
+            prepared as the model has it; by default noise, N(0, 1) a pixel.
+        count: How many images to take, at most.
+        shape: Height and width in pixels.
+        level: Which of the backbone's outputs.
+        shares: Of the contribution, whose squares are drawn and measured.
+        cfg_options: What to override in both configs, by dotted key.
+
+    Returns:
+        A table of the squares' sides.
+
+    Raises:
+        ConfigError: a config or an option can't be used.
+        CheckpointError: a checkpoint can't be read, or is of another model.
+    """
+    check_positive(count=count, shape=min(shape))
+    if any(not 0 < share < 1 for share in shares):
+        raise ConfigError(
+            f'--shares must lie between 0 and 1, got {" ".join(map(str, shares))}'
+        )
+    check_picture(out)
+    files = None if images is None else list_images(images)[:count]
+    fields = {}
+    for name, (one, weights) in _models(config, checkpoint, against, names).items():
+        model = load_trained(one, weights, cfg_options).model
+        backbone = getattr(model, 'backbone', model)
+        source = f'{weights}, --shape {shape[0]} {shape[1]}, --level {level}'
+        with errors_about(source):
+            channels = input_channels(backbone, tuple(shape))
+        if files is None:
+            prepared = visualization.noise_images(count, tuple(shape), channels)
+        else:
+            prepared = _prepared(model, files, shape, channels)
+        with errors_about(source):
+            fields[name] = visualization.receptive_field(backbone, prepared, level)
+    picture = visualization.draw_receptive_fields(fields, shares)
+    return f'{write_picture(out, picture)}\n{_sides(fields, shares)}'
+
+
+def plot_predictions(
+    config: str,
+    checkpoint: str,
+    out: str,
+    against: Optional[Sequence[str]] = None,
+    names: Optional[Sequence[str]] = None,
+    images: Optional[str] = None,
+    count: int = 10,
+    score_threshold: float = 0.3,
+    device: Optional[str] = None,
+    cfg_options: Optional[dict[str, Any]] = None,
+) -> str:
+    """Draws the predictions of one or two models side by side.
+
+    Args:
+        config, checkpoint, against, names: See ``plot_receptive_field``.
+        out: The folder that gets a picture an image.
+        images: An image, or a folder of them. By default those of the first config's
+            test_dataloader, with what is true on the left.
+        count: How many images to take, at most.
+        score_threshold: The least score of an object that is drawn; mmdet only.
+        device: As torch names it; by default the GPU where there is one.
+        cfg_options: What to override in both configs, by dotted key.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ConfigError: a config or an option can't be used; or one model detects, the
+            other segments; or, once the others are done, some images could not be read.
+        CheckpointError: see ``plot_receptive_field``.
+    """
+    check_positive(count=count)
+    check_score(score_threshold)
+    folder = check_folder(out)
+    inferencers = {
+        name: build_inferencer(one, weights, device, cfg_options)
+        for name, (one, weights) in _models(config, checkpoint, against, names).items()
+    }
+    scopes = {inferencer.scope for inferencer in inferencers.values()}
+    if len(scopes) > 1:
+        raise ConfigError('--against: one model detects and the other segments')
+    if images is None:
+        first = next(iter(inferencers.values()))
+        cfg = load_config(config, cfg_options=cfg_options)
+        pairs = list(_with_truth(cfg, first.visualizer, count))
+    else:
+        pairs = [(file, {}) for file in list_images(images)[:count]]
+    unread: dict[str, str] = {}
+    for number, (file, pictures) in enumerate(track_iter_progress(pairs)):
+        for name, inferencer in inferencers.items():
+            for result in predictions(inferencer, [file], score_threshold, unread):
+                pictures[name] = result.picture
+        if file not in unread:
+            picture = visualization.draw_side_by_side(pictures, Path(file).name)
+            write_picture(folder / f'{number:04d}_{Path(file).stem}.png', picture)
+    check_all_read(unread, len(pairs))
+    return f'{folder}: {len(pairs)} pictures'
+
+
+def _models(
+    config: str,
+    checkpoint: str,
+    against: Optional[Sequence[str]],
+    names: Optional[Sequence[str]],
+) -> dict[str, tuple[str, str]]:
+    """Name -> config and checkpoint, of one or two models."""
+    models = [(config, checkpoint)] + ([tuple(against)] if against else [])
+    if names is None:
+        names = [label(*model) for model in models]
+        if len({*names}) < len(models):
+            names = [weights for _, weights in models]
+    if len({*names}) != len(models) or len(names) != len(models):
+        raise ConfigError(
+            f'--names must give {len(models)} different names, one a model, got '
+            f'{", ".join(names)}'
+        )
+    return dict(zip(names, models))
+
+
+def _prepared(
+    model: nn.Module, files: Sequence[str], shape: Sequence[int], channels: int
+) -> Iterator[Tensor]:
+    """Images resized, and normalised as the model does."""
+    if not hasattr(model, 'data_preprocessor'):
+        raise ConfigError(
+            f'--images: a {type(model).__name__} has no data_preprocessor to prepare '
+            'them; leave --images out, for noise'
+        )
+    flag = {1: 'grayscale', 3: 'color'}.get(channels, 'unchanged')
+    for file in files:
+        image = mmcv.imread(file, flag)
+        if image is None:
+            raise ConfigError(f'--images: {file} is no image that OpenCV can read')
+        image = np.atleast_3d(mmcv.imresize(image, tuple(shape)[::-1]))
+        if image.shape[2] != channels:
+            raise ConfigError(
+                f'--images: the model takes {channels} channels, and {file} has '
+                f'{image.shape[2]}; leave --images out, for noise'
+            )
+        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        batch = {'inputs': [tensor], 'data_samples': None}
+        yield model.data_preprocessor(batch, False)['inputs'][0]
+
+
+def _sides(
+    fields: Mapping[str, visualization.ReceptiveField], shares: Sequence[float]
+) -> str:
+    lines = ['sides in pixels of the squares that hold a share of the contribution:']
+    for name, field in fields.items():
+        sides = (f'{share:.0%} {field.side(share):.0f}' for share in shares)
+        height, width = field.contribution.shape
+        lines.append(f'  {name} ({height}x{width}): {", ".join(sides)}')
+    return '\n'.join(lines)
+
+
+def _with_truth(
+    cfg: Config, visualizer: Any, count: int
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """The files of the test set, each with a picture of the truth if there is any."""
+    if not cfg.get('test_dataloader'):
+        raise ConfigError('the config has no test_dataloader; name images by --images')
+    check_data(cfg, ['test'])
+    for settings in innermost_datasets(cfg.test_dataloader.dataset).values():
+        for sample in _samples_with_truth(settings, visualizer, count):
+            yield sample
+            count -= 1
+        if not count:
+            return
+
+
+def _samples_with_truth(
+    settings: dict, visualizer: Any, count: int
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """The same of one data set."""
+    settings['pipeline'] = [
+        step for step in settings['pipeline'] if _TRUTH_STEPS.fullmatch(type_name(step))
+    ]
+    has_truth = any('Annotations' in type_name(step) for step in settings['pipeline'])
+    dataset = DATASETS.build(settings)
+    for index in range(min(count, len(dataset))):
+        sample = dataset[index]['data_samples']
+        pictures = {}
+        if has_truth:
+            image = mmcv.imread(sample.img_path, channel_order='rgb')
+            if 'gt_instances' in sample:  # mmdet draws plain tensors only
+                boxes = sample.gt_instances.bboxes
+                sample.gt_instances.bboxes = getattr(boxes, 'tensor', boxes)
+            visualizer.dataset_meta = dataset.metainfo
+            visualizer.add_datasample(
+                Path(sample.img_path).name, image, sample, draw_pred=False
+            )
+            pictures['ground truth'] = visualizer.get_image()
+        yield sample.img_path, pictures

@@ -1,0 +1,156 @@
+"""What ``tools/model_converters/convert.py`` does: one checkpoint file to another."""
+
+import io
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from .._files import write_whole
+from ..checkpoint import (
+    ANY_CONTAINER_KEYS,
+    CheckpointError,
+    read_checkpoint,
+    weights_of,
+)
+from ..conversion import from_convnext, from_convnext_dcls, from_mmdet2, from_mmseg0
+from ..conversion.convnext_weights import RELEASES
+
+# The forms of weights that have positions already, of the published code.
+PUBLISHED = {
+    'dcls': from_convnext_dcls,
+    'dcls-mmdet2': from_mmdet2,
+    'dcls-mmseg0': from_mmseg0,
+}
+FORMS = [*PUBLISHED, *RELEASES]
+
+DEFAULT_EXTENT = 17
+
+
+class ConversionError(RuntimeError):
+    """A conversion that can't be done, and why."""
+
+
+def convert_file(
+    source: str,
+    destination: str,
+    form: str,
+    version: Optional[str] = None,
+    extent: Optional[int] = None,
+    sync_positions: bool = True,
+    sha256: Optional[str] = None,
+    force: bool = False,
+) -> str:
+    """Convert a checkpoint of another package, and write it whole or not at all.
+
+    Args:
+        source: path or URL.
+        destination: the file to write; missing folders are made.
+        form: of ``source``, one of ``FORMS``.
+        version, sync_positions: for the forms of the published ConvNeXt-dcls.
+        extent: in pixels, for the forms of a plain ConvNeXt; 17 by default.
+        sha256: checksum that the file of ``source`` must have, in hexadecimal digits.
+        force: replace ``destination`` if it exists.
+
+    Returns:
+        What was done, in a line.
+
+    Raises:
+        ConversionError: it can't be done, in a sentence.
+    """
+    options = _options(form, version, extent, sync_positions)
+    if os.path.exists(destination) and not force:
+        raise ConversionError(f'{destination} exists: give --force to replace it')
+    try:
+        checkpoint = read_checkpoint(source, sha256=sha256)
+        weights = _weights(checkpoint, source)
+    except (CheckpointError, OSError) as error:
+        raise ConversionError(str(error)) from error
+    has_positions = any(key.endswith('.dwconv.P') for key in weights)
+    if form in PUBLISHED and version is None and has_positions:
+        raise ConversionError(_open_version(weights, source))
+    try:
+        converted = PUBLISHED.get(form, from_convnext)(weights, **options)
+    except (ValueError, TypeError) as error:
+        option = '' if extent is None else f', --extent {extent}'
+        raise ConversionError(f'{source}{option}: {error}') from error
+    _write(dict(meta=_meta(checkpoint), state_dict=converted), destination)
+    return (
+        f'{destination}: {len(converted)} tensors of {source} ({form}); '
+        f'depthwise_cfg takes {_depthwise_cfg(converted, version, options)}'
+    )
+
+
+def _options(
+    form: str, version: Optional[str], extent: Optional[int], sync_positions: bool
+) -> dict[str, Any]:
+    """The keyword arguments of the form's function; other options are refused."""
+    if form in PUBLISHED:
+        if extent is not None:
+            raise ConversionError(
+                f'--extent is for {", ".join(RELEASES)}; weights of {form} have theirs'
+            )
+        return dict(version=version, sync_positions=sync_positions)
+    if version is not None or not sync_positions:
+        raise ConversionError(
+            f'--version and --no-sync-positions are for {", ".join(PUBLISHED)}; '
+            f'weights of {form} have no positions'
+        )
+    return dict(
+        release=form,
+        dilated_kernel_size=DEFAULT_EXTENT if extent is None else extent,
+    )
+
+
+def _weights(checkpoint: Any, source: str) -> OrderedDict:
+    """The tensors in a checkpoint, with the metadata of their state_dict."""
+    state_dict = weights_of(checkpoint, source, ANY_CONTAINER_KEYS)
+    weights = OrderedDict(
+        (key, value) for key, value in state_dict.items() if isinstance(value, Tensor)
+    )
+    weights._metadata = getattr(state_dict, '_metadata', OrderedDict())
+    return weights
+
+
+def _open_version(weights: Mapping[str, Tensor], source: str) -> str:
+    if any(key.endswith('.dwconv.SIG') for key in weights):
+        has, choice = 'has', 'gauss (as published) or max'
+    else:
+        has, choice = 'has no', 'v0 (as published) or v1'
+    return f'{source} {has} SIG, which leaves its version open: give --version {choice}'
+
+
+def _meta(checkpoint: Mapping) -> dict[str, Any]:
+    """What a detector or segmentor is told of its classes, by today's names."""
+    meta = checkpoint.get('meta')
+    if not isinstance(meta, Mapping):
+        return {}
+    names = {'CLASSES': 'classes', 'PALETTE': 'palette'}
+    dataset_meta = {new: meta[old] for old, new in names.items() if meta.get(old)}
+    dataset_meta = meta.get('dataset_meta') or dataset_meta
+    return {'dataset_meta': dataset_meta} if dataset_meta else {}
+
+
+def _write(checkpoint: dict[str, Any], destination: str) -> None:
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    try:
+        write_whole(destination, buffer.getvalue())
+    except OSError as error:
+        raise ConversionError(f'{destination} could not be written: {error}') from error
+
+
+def _depthwise_cfg(
+    converted: Mapping[str, Tensor], version: Optional[str], options: dict[str, Any]
+) -> str:
+    """What the config must say for these weights, as far as it is known."""
+    counts = {v.shape[-1] for k, v in converted.items() if k.endswith('.dwconv.P')}
+    parts = [f'kernel_count={"/".join(map(str, sorted(counts)))}']
+    if version is not None:
+        parts.append(f'interpolation={version!r}')
+    if 'dilated_kernel_size' in options:
+        parts.append(f'dilated_kernel_size={options["dilated_kernel_size"]}')
+    return ', '.join(parts)

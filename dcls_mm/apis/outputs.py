@@ -1,0 +1,65 @@
+"""The files that a command writes to ``--out``: checked before, and written whole."""
+
+import os
+from pathlib import Path
+from typing import Union
+
+import cv2
+import numpy as np
+
+from .._files import remove_unfinished, write_whole
+from ..checks.config_checks import ConfigError
+
+
+def label(config: str, checkpoint: str) -> str:
+    """What a picture or a report calls a model."""
+    return f'{Path(config).stem}, {Path(checkpoint).name}'
+
+
+def check_picture(out: str) -> None:
+    """Checks, before the work, that a PNG file can be written; makes its folder.
+
+    Raises:
+        ConfigError: it can't.
+    """
+    if Path(out).suffix.lower() != '.png':
+        raise ConfigError(f'--out {out}: must be the name of a .png file')
+    if os.path.isdir(out):
+        raise ConfigError(f'--out {out}: is a folder')
+    check_folder(str(Path(out).parent))
+
+
+def check_folder(out: str) -> Path:
+    """Makes a folder, and checks that it can be written to.
+
+    Raises:
+        ConfigError: it can't.
+    """
+    try:
+        os.makedirs(out, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f'--out {out}: {error.strerror}') from error
+    if not os.access(out, os.W_OK):
+        raise ConfigError(f'--out {out}: the folder is write-protected')
+    remove_unfinished(out)
+    return Path(out)
+
+
+def write_picture(out: Union[str, Path], picture: np.ndarray) -> str:
+    """Writes an RGB or grey array in the format of the suffix; see ``write_file``."""
+    bgr = picture[..., ::-1] if picture.ndim == 3 else picture
+    _, content = cv2.imencode(Path(out).suffix, bgr)
+    return write_file(out, content.tobytes())
+
+
+def write_file(out: Union[str, Path], content: bytes) -> str:
+    """Writes a file whole or not at all, and returns its name.
+
+    Raises:
+        ConfigError: it can't be written.
+    """
+    try:
+        write_whole(out, content)
+    except OSError as error:
+        raise ConfigError(f'--out {out}: {error.strerror}') from error
+    return str(out)

@@ -1,0 +1,202 @@
+"""Predictions for images, drawn, by mmdet's and mmseg's own inferencers."""
+
+import io
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+import cv2
+import numpy as np
+from mmengine.fileio import dump
+from mmengine.infer import BaseInferencer
+from mmengine.utils import track_iter_progress
+
+from ..checks.config_checks import ConfigError, check_positive, first_line
+from .inferencers import build_inferencer
+from .outputs import check_folder, write_file, write_picture
+
+_IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+
+
+class Prediction(NamedTuple):
+    """What an inferencer makes of an image.
+
+    Attributes:
+        file: the image.
+        found: mmdet's dict of lists, or mmseg's label map, (height, width).
+        picture: the image with what was found, (height, width, 3) in RGB.
+    """
+
+    file: str
+    found: Any
+    picture: np.ndarray
+
+
+def predict(
+    config: str,
+    checkpoint: str,
+    images: str,
+    out: str,
+    score_threshold: float = 0.3,
+    batch_size: int = 1,
+    device: Optional[str] = None,
+    cfg_options: Optional[dict[str, Any]] = None,
+) -> int:
+    """Predicts what is in images, and draws it.
+
+    Args:
+        config: See ``build_inferencer``, as for checkpoint, device and cfg_options.
+        images: One image, or a folder of them; its subfolders are left out.
+        out: The folder that gets the pictures, in ``vis``, and the predictions:
+            in ``preds`` a JSON file an image (mmdet: boxes, scores, labels, masks
+            as COCO's run lengths), or in ``pred`` its label map or depths (mmseg: a
+            .png or .npy file). They are called as the images are; where two images
+            differ in the suffix alone, the predictions keep it (``a.jpg.json``).
+        score_threshold: The least score of an object that is drawn; mmdet only.
+        batch_size: How many images to predict at once.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        ConfigError: the config or an option can't be used, there are no images, or
+            ``out`` is no folder that can be written to; or, once the others are done,
+            some images could not be read.
+        CheckpointError: See ``build_inferencer``.
+    """
+    check_positive(batch_size=batch_size)
+    check_score(score_threshold)
+    files = list_images(images)
+    names = output_names(files)
+    check_folder(out)
+    inferencer = build_inferencer(config, checkpoint, device, cfg_options)
+    unread: dict[str, str] = {}
+    batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]
+    for batch in track_iter_progress(batches):
+        for result in predictions(inferencer, batch, score_threshold, unread):
+            write = _write_objects if inferencer.scope == 'mmdet' else _write_label_map
+            write(Path(out), names[result.file], result.found)
+            write_picture(Path(out, 'vis', Path(result.file).name), result.picture)
+    check_all_read(unread, len(files))
+    return len(files)
+
+
+def predictions(
+    inferencer: BaseInferencer,
+    files: Sequence[str],
+    score_threshold: float,
+    unread: dict[str, str],
+) -> Iterator[Prediction]:
+    """Predicts for a batch of images.
+
+    Args:
+        inferencer: As ``build_inferencer`` makes it.
+        files: The images.
+        score_threshold: The least score of an object that is drawn; mmdet only.
+        unread: Gains each file that can't be read, and why; it is passed over.
+
+    Raises:
+        ConfigError: the model can't take images of this size.
+    """
+    inputs = {}
+    for file in files:
+        try:
+            inputs[file] = inferencer.pipeline(file)
+        except Exception as error:  # decoders raise anything
+            unread[file] = first_line(error)
+    if not inputs:
+        return
+    batch = inferencer.collate_fn(list(inputs.values()))
+    try:
+        samples = inferencer.forward(batch)
+    except (RuntimeError, ValueError) as error:
+        sizes = (f'{file} ({_size(data)})' for file, data in inputs.items())
+        raise ConfigError(
+            f'the model cannot be run on {", ".join(sizes)}: {error}'
+        ) from error
+    options = {'return_vis': True}
+    if inferencer.scope == 'mmdet':
+        options['pred_score_thr'] = score_threshold
+    for file, sample in zip(inputs, samples):
+        (picture,) = inferencer.visualize([file], [sample], **options)
+        found = inferencer.postprocess([sample], None)['predictions']
+        found = found[0] if inferencer.scope == 'mmdet' else found
+        yield Prediction(file, found, picture)
+
+
+def check_all_read(unread: dict[str, str], count: int) -> None:
+    """Raises a ConfigError if some of ``count`` images could not be read, and why."""
+    if unread:
+        lines = '\n'.join(f'  {file}: {reason}' for file, reason in unread.items())
+        raise ConfigError(
+            f'{len(unread)} of {count} images could not be read, and were left out:\n'
+            f'{lines}'
+        )
+
+
+def _size(data: dict) -> str:
+    return '{}x{} pixels'.format(*data['inputs'].shape[-2:])
+
+
+def _write_objects(out: Path, name: str, found: dict) -> None:
+    panoptic = found.pop('panoptic_seg', None)
+    if panoptic is not None:
+        file = out / 'preds' / f'{name}_panoptic_seg.png'
+        found['panoptic_seg_path'] = write_picture(file, panoptic)
+    text = dump(found, file_format='json')
+    write_file(out / 'preds' / f'{name}.json', text.encode())
+
+
+def _write_label_map(out: Path, name: str, found: np.ndarray) -> None:
+    if np.issubdtype(found.dtype, np.floating):  # depths, as mmseg writes them
+        buffer = io.BytesIO()
+        np.save(buffer, found)
+        write_file(out / 'pred' / f'{name}.npy', buffer.getvalue())
+        return
+    # A PNG holds 8 or 16 bits a label.
+    kind = np.uint8 if found.max(initial=0) < 256 else np.uint16
+    write_picture(out / 'pred' / f'{name}.png', found.astype(kind))
+
+
+def output_names(files: Sequence[str]) -> dict[str, str]:
+    """What the predictions of each image are called, without their own suffix.
+
+    The images' names without suffix, unless two would then be called the same.
+    """
+    count = Counter(Path(file).stem.lower() for file in files)
+    unique = max(count.values(), default=1) == 1
+    return {file: Path(file).stem if unique else Path(file).name for file in files}
+
+
+def check_score(score_threshold: float) -> None:
+    """Raises a ConfigError unless ``score_threshold`` is a number."""
+    if not np.isfinite(score_threshold):
+        raise ConfigError(
+            f'--score-threshold must be a finite number, got {score_threshold}'
+        )
+
+
+def list_images(images: str) -> list[str]:
+    """The files of an image or of a folder of images, in order.
+
+    Raises:
+        ConfigError: there are none, or a single one is no image by its first bytes.
+    """
+    if os.path.isfile(images):
+        if not cv2.haveImageReader(images):
+            raise ConfigError(f'{images} is no image that OpenCV can read')
+        return [images]
+    if not os.path.isdir(images):
+        raise ConfigError(f'{images} does not exist (looked in {os.getcwd()})')
+    files = sorted(
+        os.path.join(images, name)
+        for name in os.listdir(images)
+        if name.lower().endswith(_IMAGE_SUFFIXES)
+    )
+    if not files:
+        raise ConfigError(
+            f'{images} holds no images: no file ends in {", ".join(_IMAGE_SUFFIXES)}'
+        )
+    return files

@@ -1,0 +1,74 @@
+"""The model of a config, for use: in evaluation, and with a checkpoint's weights."""
+
+from typing import Any, NamedTuple, Optional
+
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from ..checkpoint import check_content
+from ..checkpoint import read_checkpoint as read_as_data
+from ..checkpoint.matching import load_matching
+from ..checks.config_checks import ConfigError, first_line
+from .configs import load_config
+
+
+class Trained(NamedTuple):
+    """A trained model, the config that describes it, and its checkpoint as loaded."""
+
+    model: nn.Module
+    cfg: Config
+    checkpoint: dict
+
+
+def build_model(cfg: Config, config: str) -> nn.Module:
+    """The model of a config, in evaluation, with one process's batch norms.
+
+    Args:
+        cfg: The config.
+        config: Its file, for the message.
+
+    Raises:
+        ConfigError: it has no model, or one that can't be built.
+    """
+    if not cfg.get('model'):
+        raise ConfigError(f'{config}: the config has no model')
+    init_default_scope(cfg.default_scope)
+    try:
+        return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+    except Exception as error:  # a model's constructor may raise anything
+        raise ConfigError(
+            f'{config}: the model cannot be built: {first_line(error)}'
+        ) from error
+
+
+def read_checkpoint(checkpoint: str) -> dict:
+    """Reads a checkpoint onto the CPU: a path, or a URL that mmengine knows.
+
+    Raises:
+        CheckpointError: it can't be read, or holds no weights.
+    """
+    read = read_as_data(checkpoint)
+    check_content(read, checkpoint)
+    return read
+
+
+def load_trained(
+    config: str, checkpoint: str, cfg_options: Optional[dict[str, Any]] = None
+) -> Trained:
+    """The model of a config with a checkpoint's weights, in evaluation.
+
+    Args:
+        config, cfg_options: see :func:`.configs.load_config`.
+        checkpoint: the weights: a path, or a URL that mmengine knows.
+
+    Raises:
+        ConfigError: the config can't be used.
+        CheckpointError: the checkpoint can't be read, or is of another model.
+    """
+    cfg = load_config(config, cfg_options=cfg_options)
+    weights = read_checkpoint(checkpoint)
+    model = build_model(cfg, config)
+    load_matching(model, weights, checkpoint)
+    return Trained(model, cfg, weights)

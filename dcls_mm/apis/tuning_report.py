@@ -1,0 +1,49 @@
+"""A report on the positions that a model learned, with advice."""
+
+from typing import Any, Optional
+
+from .. import analysis, visualization
+from .outputs import check_folder, label, write_file, write_picture
+from .trained import load_trained
+from .visualize import model_elements
+
+
+def report_tuning(
+    config: str,
+    checkpoint: str,
+    out: Optional[str] = None,
+    json: bool = False,
+    cfg_options: Optional[dict[str, Any]] = None,
+) -> str:
+    """Reports on the positions of a model, with advice on what to change.
+
+    Args:
+        config: See :func:`.visualize.plot_kernels`, as for checkpoint and cfg_options.
+        out: The folder that gets report.md, report.json and pictures, if any.
+        json: Return JSON instead of a table.
+
+    Returns:
+        The report.
+
+    Raises:
+        ConfigError, CheckpointError: see there.
+    """
+    folder = None if out is None else check_folder(out)
+    model = load_trained(config, checkpoint, cfg_options).model
+    elements = model_elements(model, checkpoint)
+    statistics = analysis.compute_statistics(elements)
+    advice = analysis.advise(statistics)
+    if folder is not None:
+        pictures = {'histograms.png': visualization.draw_histograms(elements)}
+        if any(len(layer.axes) == 2 for layer in elements.values()):
+            pictures['positions.png'] = visualization.draw_positions(elements)
+        for name, picture in pictures.items():
+            write_picture(folder / name, picture)
+        title = f'Positions of {label(config, checkpoint)}'
+        page = analysis.as_markdown(statistics, advice, title, list(pictures))
+        write_file(
+            folder / 'report.json', analysis.as_json(statistics, advice).encode()
+        )
+        write_file(folder / 'report.md', page.encode())
+    form = analysis.as_json if json else analysis.as_text
+    return form(statistics, advice)

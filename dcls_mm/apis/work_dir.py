@@ -1,0 +1,58 @@
+"""The folder of a training: for it alone, and what is said once it is full."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+
+from ..checks.config_checks import ConfigError
+from ..engine.folder_lock import FolderLock
+
+# Where each launcher tells a process its rank.
+_RANKS = {
+    'pytorch': 'RANK',
+    'slurm': 'SLURM_PROCID',
+    'mpi': 'OMPI_COMM_WORLD_RANK',
+}
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+@contextlib.contextmanager
+def sole_training(work_dir: str, launcher: str) -> Iterator[list[str]]:
+    """Keeps other trainings out of a folder for as long as this one writes there.
+
+    Of the processes that a launcher started only the first one locks it.
+
+    Args:
+        work_dir: The folder.
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+
+    Yields:
+        What there is to warn of.
+
+    Raises:
+        ConfigError: another training is at work there, or nothing more can be written.
+    """
+    rank = os.environ.get(_RANKS.get(launcher, ''), '0')
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_full_disk_explained(work_dir))
+        warnings = []
+        if rank == '0':
+            lock = stack.enter_context(FolderLock(work_dir))
+            warnings += [lock.warning] if lock.warning else []
+        yield warnings
+
+
+@contextlib.contextmanager
+def _full_disk_explained(work_dir: str) -> Iterator[None]:
+    """Makes a sentence of what happens where logs can't be written any more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise ConfigError(
+            f'work_dir {work_dir}: the training stopped, as a file could not be '
+            f'written ({error}); the checkpoints there are whole: make room, and go '
+            'on by --resume'
+        ) from error

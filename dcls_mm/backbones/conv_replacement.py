@@ -1,0 +1,281 @@
+"""Plain convolutions of any model, replaced by layers that make their kernel."""
+
+import re
+import sys
+import warnings
+from collections.abc import Iterable
+from typing import NamedTuple, Optional
+
+from torch import nn
+
+from ..functional._arguments import IntOrTuple, as_tuple, check_choice
+from ..layers import ConstructedConvNd, DCLSConvNd
+from ..layers.module_places import find_places, put
+from ..layers.positions import LearnedPositions
+
+STARTS = ('conv', 'fresh')
+
+SHOWN_CONVS = 8
+
+
+class Replaced(NamedTuple):
+    """A convolution that another layer has replaced.
+
+    Attributes:
+        name: inside the model.
+        was, became: type, extent and groups, before and after.
+        shares: name of the layer whose positions it has, None if they are its own.
+    """
+
+    name: str
+    was: str
+    became: str
+    shares: Optional[str]
+
+    def __str__(self) -> str:
+        shared = f', positions of {self.shares}' if self.shares else ''
+        return f'{self.name}: {self.was} -> {self.became}{shared}'
+
+
+def replace_convs(
+    model: nn.Module,
+    layer: type[ConstructedConvNd],
+    *,
+    name: Optional[str] = None,
+    kernel_size: Optional[IntOrTuple] = None,
+    depthwise: Optional[bool] = None,
+    start: str = 'conv',
+    share_positions: Optional[str] = None,
+    **options,
+) -> list[Replaced]:
+    """Put a ``layer`` in the place of each chosen convolution of a model.
+
+    Output sizes stay as they are. A convolution that stands in two places stays one; of
+    a frozen one the positions are frozen too.
+
+    Args:
+        model: changed in place, or not at all where an error is raised.
+        layer: class of the layers, such as DCLSConv2d; it replaces torch.nn.ConvNd of
+            as many axes, or mmcv's wrapper of it.
+        name: a regular expression to find in the convolution's dotted name inside the
+            model; None for any name.
+        kernel_size: what the convolution's must be, None for any.
+        depthwise: True for as many groups as input channels, False for fewer, None for
+            both.
+        start: 'conv', a layer computes what the convolution computes, by
+            ``layer.from_conv``; 'fresh', it has the convolution's geometry, and the
+            layer's own initial values. Of the whole pixels where 'conv' puts the
+            positions only 'bilinear' moves them; a warning tells of another one.
+        share_positions: a regular expression to find in the name. Layers for which its
+            groups match the same text share their positions (and sigma), if those are
+            of one shape and the convolutions of one kernel size and dilation:
+            ``r'layer(\\d)'`` shares by stage of a ResNet; without groups all share.
+        options: keyword arguments of the layer, but those that the convolution gives.
+
+    Returns:
+        What was replaced, in the order of the model.
+
+    Raises:
+        ValueError, TypeError: an argument that doesn't fit, by its name; nothing is
+            chosen; what is chosen computes more than a plain convolution, or can't
+            become such a layer, and is named.
+    """
+    _check_layer(layer, start, share_positions)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f'model must be a torch.nn.Module, got {model!r}')
+    kind = getattr(nn, f'Conv{layer.ndim}d')
+    names = find_places(model, kind)
+    if any('' in places for places in names.values()):
+        raise ValueError(
+            'the model is itself a convolution, which no change in place can replace: '
+            f'use {layer.__name__}.from_conv(conv)'
+        )
+    chosen = _choose(names, kind.__name__, name, kernel_size, depthwise)
+    made = {}
+    for conv in chosen:
+        _check_plain(conv, names)
+        try:
+            made[conv] = _make(layer, conv, start, options)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{names[conv][0]} can't become a {layer.__name__}: {error}"
+            ) from error
+    if start == 'conv':
+        _warn_of_stuck_positions(made.values())
+    first_names = {conv: names[conv][0] for conv in chosen}
+    shares = {}
+    if share_positions is not None:
+        shares = _share(made, first_names, share_positions)
+    for conv, new in made.items():
+        put(model, names[conv], new)
+    return [
+        Replaced(first_names[conv], describe(conv), describe(new), shares.get(conv))
+        for conv, new in made.items()
+    ]
+
+
+def describe(conv: nn.Module) -> str:
+    """Type, extent, dilation and groups in short, 'Conv2d 3x3, 96 groups'."""
+    made = isinstance(conv, ConstructedConvNd)
+    size = conv.extent if made else conv.kernel_size
+    text = f'{type(conv).__name__} {_by(size)}'
+    if not made and set(conv.dilation) != {1}:
+        text += f' dilated by {_by(conv.dilation)}'
+    return text + (f', {conv.groups} groups' if conv.groups > 1 else '')
+
+
+def _by(sizes: tuple[int, ...]) -> str:
+    return 'x'.join(map(str, sizes))
+
+
+def _check_layer(layer: type, start: str, share_positions: Optional[str]) -> None:
+    """Raise an error for a layer that can't replace or start so, or share."""
+    is_layer = isinstance(layer, type) and issubclass(layer, ConstructedConvNd)
+    if not is_layer or layer.transposed or not hasattr(layer, 'ndim'):
+        raise TypeError(
+            'layer must be a class of convolutions of dcls_mm that are not transposed, '
+            f'such as DCLSConv2d, got {getattr(layer, "__name__", repr(layer))}'
+        )
+    check_choice('start', start, STARTS)
+    if start == 'conv' and not hasattr(layer, 'from_conv'):
+        raise ValueError(
+            "start='conv' needs a layer with a method from_conv, which a "
+            f"{layer.__name__} doesn't have: take start='fresh'"
+        )
+    if share_positions is not None:
+        _compile('share_positions', share_positions)
+        if not issubclass(layer, LearnedPositions):
+            raise ValueError(
+                f'share_positions must be left out: a {layer.__name__} has no positions'
+            )
+
+
+def _compile(argument: str, pattern: str) -> re.Pattern:
+    if not isinstance(pattern, str):
+        raise TypeError(f'{argument} must be a regular expression, got {pattern!r}')
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f'{argument} must be a regular expression, got {pattern!r}: {error}'
+        ) from error
+
+
+def _choose(
+    names: dict[nn.Module, list[str]],
+    kind: str,
+    name: Optional[str],
+    kernel_size: Optional[IntOrTuple],
+    depthwise: Optional[bool],
+) -> list[nn.Module]:
+    """The convolutions that fit, of those in ``names``; see :func:`replace_convs`."""
+    if depthwise is not None and not isinstance(depthwise, bool):
+        raise TypeError(f'depthwise must be True, False or None, got {depthwise!r}')
+    pattern = None if name is None else _compile('name', name)
+    size = kernel_size
+    if size is not None:
+        size = as_tuple('kernel_size', kernel_size, int(kind[-2]), minimum=1)
+    chosen = [
+        conv
+        for conv, places in names.items()
+        if (pattern is None or any(map(pattern.search, places)))
+        and size in (None, conv.kernel_size)
+        and depthwise in (None, conv.groups == conv.in_channels > 1)
+    ]
+    if chosen:
+        return chosen
+    if not names:
+        raise ValueError(f'the model has no {kind} to replace')
+    shown = [f'{places[0]} ({describe(conv)})' for conv, places in names.items()]
+    more = len(shown) - SHOWN_CONVS
+    raise ValueError(
+        f'name={name!r}, kernel_size={kernel_size}, depthwise={depthwise} choose none '
+        f'of the {len(shown)} {kind} of the model: {"; ".join(shown[:SHOWN_CONVS])}'
+        + (f' and {more} more' if more > 0 else '')
+    )
+
+
+def _check_plain(conv: nn.Module, names: dict[nn.Module, list[str]]) -> None:
+    """Raise a ValueError for what computes or shares more than a ConvNd of torch."""
+    kind = f'Conv{len(conv.kernel_size)}d'
+    # A model that has mmcv's convolutions has loaded them.
+    wrappers = sys.modules.get('mmcv.cnn.bricks.wrappers')
+    parameters = [key for key, _ in conv.named_parameters()]
+    tied = [other for other in names if other.weight is conv.weight]
+    if type(conv) not in (getattr(nn, kind), getattr(wrappers, kind, None)):
+        trouble = f'is a {type(conv).__name__}, which may compute more than a {kind}'
+    elif not set(parameters) <= {'weight', 'bias'}:
+        trouble = f'computes its weight from {", ".join(parameters)}'
+    elif conv._forward_pre_hooks or conv._forward_hooks:
+        trouble = 'has forward hooks, which would be lost'
+    elif len(tied) > 1:
+        trouble = f'has one weight with {", ".join(names[c][0] for c in tied[1:])}'
+    else:
+        return
+    raise ValueError(
+        f"{names[conv][0]} can't be replaced, as it {trouble}: choose by a name that "
+        'leaves it out'
+    )
+
+
+def _make(
+    layer: type[ConstructedConvNd], conv: nn.Module, start: str, options: dict
+) -> ConstructedConvNd:
+    """The layer for one convolution, frozen where that is."""
+    if start == 'conv':
+        new = layer.from_conv(conv, **options)
+    else:
+        new = layer(
+            **{key: getattr(conv, key) for key in DCLSConvNd.CONV_ARGUMENTS},
+            bias=conv.bias is not None,
+            device=conv.weight.device,
+            dtype=conv.weight.dtype,
+            **options,
+        )
+    for key, parameter in new.named_parameters():
+        replaced = conv.bias if key == 'bias' else conv.weight
+        if not replaced.requires_grad:
+            parameter.requires_grad_(False)
+    return new.train(conv.training)
+
+
+def _warn_of_stuck_positions(layers: Iterable[ConstructedConvNd]) -> None:
+    """The other profiles are flat, or even, about a whole pixel, and 0 at the next."""
+    for layer in layers:
+        learns = isinstance(layer, LearnedPositions) and layer.P.requires_grad
+        if learns and layer.interpolation != 'bilinear':
+            warnings.warn(
+                f"start='conv' puts the positions on whole pixels, where interpolation "
+                f'{layer.interpolation!r} gives them no gradient: they stay there '
+                "unless a hook moves them or widens sigma. 'bilinear' learns them",
+                stacklevel=3,
+            )
+            return
+
+
+def _share(
+    made: dict[nn.Module, LearnedPositions], names: dict[nn.Module, str], pattern: str
+) -> dict[nn.Module, str]:
+    """Share positions; the name of the layer whose positions each conv's layer has."""
+    owners, shares = {}, {}
+    for conv, layer in made.items():
+        match = re.search(pattern, names[conv])
+        if match is None:
+            continue
+        group = match.groups(), conv.kernel_size, conv.dilation, layer.P.shape
+        owner = owners.setdefault(group, conv)
+        if owner is conv:
+            continue
+        if made[owner].P.requires_grad != layer.P.requires_grad:
+            raise ValueError(
+                f'share_positions={pattern!r} joins {names[owner]} and {names[conv]}, '
+                'of which one is frozen: give it a group that tells them apart'
+            )
+        layer.share_positions(made[owner])
+        shares[conv] = names[owner]
+    if not owners:
+        raise ValueError(
+            f'share_positions={pattern!r} is found in no name of the chosen '
+            f'convolutions, such as {next(iter(names.values()))}'
+        )
+    return shares

@@ -1,0 +1,1 @@
+"""Whether configs, classes and data fit together, told before a training."""

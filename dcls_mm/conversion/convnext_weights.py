@@ -1,0 +1,309 @@
+"""Between the ConvNeXt weights of other packages and :class:`ConvNeXtDCLS`.
+
+The keys on this side are those of the original ConvNeXt release, with ``P`` and ``SIG``
+in the depthwise convolutions. A classifier's ``norm`` and ``head`` are kept, so that
+nothing is lost; a dense-prediction backbone doesn't use them.
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .._listing import listing
+from ..functional import INTERPOLATIONS, construct_kernel
+from ..functional._arguments import IntOrTuple, as_bool, as_tuple, check_choice
+from ..functional.interpolation import interpolation_name
+from ..layers import DCLSConv2d
+from .published_weights import from_published, to_published
+from .state_dicts import (
+    check_noted,
+    check_prefix,
+    check_state_dict,
+    copy_with_metadata,
+    layers_with_positions,
+    note_position_axes,
+    noted_axes,
+    real_tensor,
+)
+
+# Where each package's keys differ from the original's: pattern -> replacement.
+RELEASES = {
+    'convnext': {},
+    'mmpretrain': {
+        r'^backbone\.': '',
+        r'\.depthwise_conv\.': '.dwconv.',
+        r'\.pointwise_conv([12])\.': r'.pwconv\1.',
+        r'^head\.fc\.': 'head.',
+    },
+    'timm': {
+        r'^stem\.': 'downsample_layers.0.',
+        r'^stages\.(\d+)\.downsample\.': r'downsample_layers.\1.',
+        r'^stages\.(\d+)\.blocks\.': r'stages.\1.',
+        r'\.conv_dw\.': '.dwconv.',
+        r'\.mlp\.fc([12])\.': r'.pwconv\1.',
+        r'^head\.norm\.': 'norm.',
+        r'^head\.fc\.': 'head.',
+    },
+}
+
+PLAIN_KEY = (
+    r'downsample_layers\.\d+\.[01]\.(weight|bias)'
+    r'|stages\.\d+\.\d+\.(gamma|(dwconv|norm|pwconv[12])\.(weight|bias))'
+    r'|(norm\d*|head)\.(weight|bias)'
+)
+POSITION_KEY = r'(stages\.\d+)\.\d+\.dwconv\.(P|SIG)'
+
+# The published backbones have square kernels, the same conversion for every extent.
+ANY_SQUARE = 1
+
+SHOWN_KEYS = 4
+
+
+@torch.no_grad()
+def from_convnext(
+    state_dict: Mapping[str, Tensor],
+    *,
+    release: str = 'convnext',
+    dilated_kernel_size: IntOrTuple = 17,
+    interpolation: str = 'bilinear',
+) -> OrderedDict:
+    """Weights with which ConvNeXtDCLS computes what a plain ConvNeXt did.
+
+    Each tap of a depthwise convolution becomes an element on its place of the grid, so
+    that 7x7 weights need ``depthwise_cfg=dict(type='DCLSConv2d', kernel_count=49,
+    dilated_kernel_size=...)``. The positions of all blocks of a stage are equal, and
+    can be shared.
+
+    Args:
+        state_dict: of a classifier or a backbone; it is left as it is.
+        release: whose keys it has: 'convnext' (the original), 'mmpretrain' or 'timm'.
+        dilated_kernel_size: extent in pixels, odd as the kernels of ``state_dict``.
+        interpolation: 'bilinear' or 'triangle', or 'max', whose SIG must then be 0.
+
+    Returns:
+        The weights, with weight (channels, 1, taps) and P (2, channels, 1, taps) in
+        the depthwise convolutions.
+
+    Raises:
+        ValueError, TypeError: an argument that doesn't fit, or a key or shape that a
+            plain ConvNeXt of this release has not, by its name.
+    """
+    extent = as_tuple('dilated_kernel_size', dilated_kernel_size, 2, minimum=1)
+    converted = OrderedDict()
+    converted._metadata = OrderedDict()
+    for key, value in _original_keys(state_dict, release).items():
+        if not key.endswith('.dwconv.weight'):
+            converted[key] = value
+            continue
+        layer = key[: -len('weight')]
+        grid = _on_a_grid(value, extent, interpolation, key)
+        converted.update({f'{layer}{name}': own for name, own in grid.items()})
+        converted._metadata[layer[:-1]] = dict(grid._metadata[''])
+    return converted
+
+
+@torch.no_grad()
+def to_convnext(
+    state_dict: Mapping[str, Tensor],
+    *,
+    dilated_kernel_size: IntOrTuple,
+    interpolation: str = 'bilinear',
+) -> OrderedDict:
+    """Weights of a plain ConvNeXt, with the original's keys and dense large kernels.
+
+    Each learned kernel becomes the weight of an ``nn.Conv2d`` of its extent, which
+    computes the same; the positions themselves can't be had back from it.
+
+    Args:
+        state_dict: of ConvNeXtDCLS; it is left as it is.
+        dilated_kernel_size, interpolation: of its depthwise convolutions.
+
+    Returns:
+        The weights, with weight (channels, 1, *dilated_kernel_size) in the depthwise
+        convolutions.
+
+    Raises:
+        ValueError, TypeError: an argument or a layer doesn't fit.
+    """
+    extent = as_tuple('dilated_kernel_size', dilated_kernel_size, 2, minimum=1)
+    name = interpolation_name(interpolation)
+    converted = copy_with_metadata(state_dict)
+    _check_keys({key: key for key in state_dict}, 'ConvNeXtDCLS', positions=True)
+    for layer in layers_with_positions(state_dict, ''):
+        positions = real_tensor(state_dict, f'{layer}P')
+        sigma = None
+        if f'{layer}SIG' in state_dict:
+            sigma = real_tensor(state_dict, f'{layer}SIG')
+        for parameter in ('P', 'SIG'):
+            converted.pop(f'{layer}{parameter}', None)
+        if INTERPOLATIONS[name].has_sigma != (sigma is not None):
+            wrong = 'lacks' if sigma is None else 'has'
+            raise ValueError(
+                f"state_dict {wrong} {layer}SIG, which 'max' and 'gauss' have and the "
+                f"others have not: interpolation can't be {interpolation!r}"
+            )
+        axes = noted_axes(state_dict, layer, (0, 1))
+        if sorted(axes) != [0, 1] or len(positions) != 2:
+            raise ValueError(
+                f'{layer}P must have a row for each of the axes 0 and 1, got '
+                f'{len(positions)} for {axes}'
+            )
+        argument = f'interpolation={interpolation!r}'
+        check_noted(state_dict, layer, argument, name, extent)
+        order = [axes.index(axis) for axis in range(2)]
+        converted[f'{layer}weight'] = construct_kernel(
+            real_tensor(state_dict, f'{layer}weight'),
+            positions[order],
+            None if sigma is None else sigma[order],
+            kernel_size=extent,
+            interpolation=name,
+        )
+        note_position_axes(converted, layer, None)
+    return converted
+
+
+def from_convnext_dcls(
+    state_dict: Mapping[str, Tensor],
+    *,
+    version: str,
+    sync_positions: bool = True,
+    prefix: str = '',
+) -> OrderedDict:
+    """Weights of ConvNeXtDCLS from the published ConvNeXt-dcls code.
+
+    Its keys are ours. What differs is what the rows of P and SIG stand for, see
+    :func:`from_published`.
+
+    Args:
+        state_dict: of a classifier or a backbone; it is left as it is.
+        version: of its layers: 'v0', 'v1', 'max' or 'gauss'. The published weights are
+            'v0' but for those with SIG, which are 'gauss'.
+        sync_positions: the blocks of a stage have equal positions, which is checked;
+            False for weights that were trained without sharing them.
+        prefix: the backbone's keys start with this; the others are left as they are.
+
+    Raises:
+        ValueError, TypeError: an argument that doesn't fit, or a key or value that
+            isn't of such a backbone, by its name.
+    """
+    check_state_dict(state_dict)
+    check_prefix(prefix)
+    as_bool('sync_positions', sync_positions)
+    backbone = {
+        key[len(prefix) :]: value
+        for key, value in state_dict.items()
+        if key.startswith(prefix)
+    }
+    names = {f'{prefix}{name}': name for name in backbone}
+    _check_keys(names, 'the published ConvNeXt-dcls', positions=True)
+    if sync_positions:
+        _check_shared(backbone, prefix)
+    return from_published(
+        state_dict, version=version, dilated_kernel_size=ANY_SQUARE, prefix=prefix
+    )
+
+
+def to_convnext_dcls(
+    state_dict: Mapping[str, Tensor], *, version: str, prefix: str = ''
+) -> OrderedDict:
+    """The inverse of :func:`from_convnext_dcls`, with the same arguments."""
+    return to_published(
+        state_dict, version=version, dilated_kernel_size=ANY_SQUARE, prefix=prefix
+    )
+
+
+def _original_keys(state_dict: Mapping[str, Tensor], release: str) -> OrderedDict:
+    """The state_dict of a plain ConvNeXt, by the original's keys."""
+    check_state_dict(state_dict)
+    check_choice('release', release, RELEASES)
+    names = {}
+    for key in state_dict:
+        name = key
+        for pattern, replacement in RELEASES[release].items():
+            name = re.sub(pattern, replacement, name)
+        names[key] = name
+    # mmpretrain calls a classifier's one norm by the number of the last stage.
+    norms = {name.split('.')[0] for name in names.values() if name.startswith('norm')}
+    if len(norms) == 1 and 'head.weight' in names.values():
+        names = {k: re.sub(r'^norm\d*\.', 'norm.', name) for k, name in names.items()}
+    _check_keys(names, f'a plain ConvNeXt by the keys of {release}', positions=False)
+    if release != 'convnext' and all(key == name for key, name in names.items()):
+        raise ValueError(
+            f'state_dict is not of {release}: it has the keys of the original release, '
+            f"'convnext', {listing(names, SHOWN_KEYS)}"
+        )
+    renamed = OrderedDict()
+    for key, name in names.items():
+        value = real_tensor(state_dict, key)
+        # Some variants have 1x1 convolutions for linear layers.
+        is_conv = re.search(r'\.pwconv[12]\.weight$', name) and value.ndim == 4
+        renamed[name] = value.flatten(1) if is_conv else value
+    return renamed
+
+
+def _check_keys(names: Mapping[str, str], source: str, positions: bool) -> None:
+    """Raise a ValueError for what doesn't belong, or isn't there.
+
+    Args:
+        names: the keys of a state_dict, each with its name in the original.
+        source: what the state_dict should be of.
+        positions: whether the depthwise convolutions have positions.
+    """
+    known = f'{PLAIN_KEY}|{POSITION_KEY}' if positions else PLAIN_KEY
+    unknown = [key for key, name in names.items() if not re.fullmatch(known, name)]
+    if unknown:
+        raise ValueError(
+            f'state_dict is not of {source}, which has no '
+            f'{listing(unknown, SHOWN_KEYS)}'
+        )
+    needed = '.dwconv.P' if positions else '.dwconv.weight'
+    if not any(name.endswith(needed) for name in names.values()):
+        raise ValueError(
+            f'state_dict is not of {source}: it has no stages.0.0{needed} or the like, '
+            f'only {listing(names, SHOWN_KEYS) or "nothing"}'
+        )
+
+
+def _on_a_grid(
+    weight: Tensor, extent: tuple[int, ...], interpolation: str, key: str
+) -> dict[str, Tensor]:
+    """The parameters of the depthwise layer that computes what ``weight`` does."""
+    if weight.ndim != 4 or weight.shape[1] != 1:
+        raise ValueError(
+            f'{key} must be depthwise, (channels, 1, height, width), '
+            f'got {tuple(weight.shape)}'
+        )
+    channels, _, *size = weight.shape
+    # The random initial values are of no use: leave the generator as it was.
+    with torch.random.fork_rng(devices=[]):
+        conv = nn.Conv2d(
+            channels,
+            channels,
+            size,
+            padding=[side // 2 for side in size],
+            groups=channels,
+            bias=False,
+        )
+        conv.weight = nn.Parameter(weight)
+        layer = DCLSConv2d.from_conv(
+            conv, dilated_kernel_size=extent, interpolation=interpolation
+        )
+    return layer.state_dict()
+
+
+def _check_shared(state_dict: Mapping[str, Tensor], prefix: str) -> None:
+    """Raise a ValueError if the blocks of a stage differ in P or SIG."""
+    first = {}
+    for key in state_dict:
+        match = re.fullmatch(POSITION_KEY, key)
+        if match:
+            shared = first.setdefault(match.groups(), key)
+            if not torch.equal(*(real_tensor(state_dict, k) for k in (shared, key))):
+                raise ValueError(
+                    f'{prefix}{key} differs from {prefix}{shared}, which the blocks '
+                    'of a stage share: give sync_positions=False here and to the '
+                    'backbone if they were trained apart'
+                )

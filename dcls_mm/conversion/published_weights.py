@@ -1,0 +1,251 @@
+"""Between the layers of the published `dcls` package and :class:`DCLSConvNd`."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from ..functional import INTERPOLATIONS
+from ..functional._arguments import IntOrTuple, as_tuple
+from ..functional.interpolation import GAUSS_BASE_WIDTH
+from ..layers.published import (
+    published_axes,
+    published_interpolation,
+    published_shifts,
+)
+from .state_dicts import (
+    check_noted,
+    copy_with_metadata,
+    layer_metadata,
+    layers_with_positions,
+    note_position_axes,
+    noted_axes,
+    real_tensor,
+    refuse_converted,
+)
+
+# What the published Dcls2_1d adds to the |SIG| of 'gauss' beyond the right 0.27 pixels.
+EXTRA_WIDTH = 1.0 - GAUSS_BASE_WIDTH
+
+
+@torch.no_grad()
+def from_published(
+    state_dict: Mapping[str, Tensor],
+    *,
+    version: str,
+    dilated_kernel_size: Optional[IntOrTuple] = None,
+    prefix: str = '',
+) -> OrderedDict:
+    """A state_dict with which dcls_mm's layers compute what the published ones did.
+
+    For every layer with positions, the rows of P and SIG are put into the order of the
+    spatial axes, and P is counted from the centre of its own axis: the published layers
+    take the extent of another one, so that P moves where a kernel is rectangular. The
+    SIG of ``Dcls2_1d`` with 'gauss' grows by the 0.73 pixels by which that layer is too
+    wide. ``Dcls1d``, ``Dcls3_1d`` and ``Dcls2dK1d`` stay as they are.
+
+    Args:
+        state_dict: of a layer or a model; it is left as it is.
+        version: of its layers: 'v0', 'v1', 'max' or 'gauss'.
+        dilated_kernel_size: their extent, one an axis, or any int where all axes are
+            equal; needed where the order of the rows changes.
+        prefix: convert only keys that start with this.
+
+    Returns:
+        All of ``state_dict``, for DCLSConvNd and, layers with positions along the last
+        axis, for DCLSConvNd with ``position_axes``; with the metadata that tell them.
+
+    Raises:
+        ValueError, TypeError: an argument or a layer doesn't fit, by its name or key.
+    """
+    name = published_interpolation(version)
+    converted = copy_with_metadata(state_dict)
+    for layer in layers_with_positions(state_dict, prefix):
+        refuse_converted(state_dict, layer)
+        positions, sigma, weight = _parameters(state_dict, layer, version)
+        rows = len(positions)
+        if rows > 1:
+            published = published_axes(name, rows)
+            shift = _row_shifts(positions, name, dilated_kernel_size, layer)
+            order = [published.index(axis) for axis in range(rows)]
+            positions = (positions if shift is None else positions + shift)[order]
+            sigma = None if sigma is None else sigma[order]
+        elif _is_too_wide(weight, name):
+            sigma = sigma.abs() + EXTRA_WIDTH
+        _store(converted, layer, positions, sigma)
+        axes = _spatial_axes(rows, weight)
+        note_position_axes(converted, layer, axes)
+        if axes is not None:
+            converted._metadata[layer[:-1]]['interpolation'] = name
+    return converted
+
+
+@torch.no_grad()
+def to_published(
+    state_dict: Mapping[str, Tensor],
+    *,
+    version: str,
+    dilated_kernel_size: Optional[IntOrTuple] = None,
+    prefix: str = '',
+) -> OrderedDict:
+    """The inverse of :func:`from_published`, with the same arguments.
+
+    The rows of P stand for the axes that the metadata of ``state_dict`` tell, else for
+    the spatial axes in order.
+
+    Raises:
+        ValueError, TypeError: as :func:`from_published`; also if the published package
+            has no such layer, or none so narrow.
+    """
+    name = published_interpolation(version)
+    converted = copy_with_metadata(state_dict)
+    for layer in layers_with_positions(state_dict, prefix):
+        positions, sigma, weight = _parameters(state_dict, layer, version)
+        rows = len(positions)
+        axes = _own_axes(state_dict, layer, rows, weight)
+        extent = None
+        if rows > 1:
+            published = published_axes(name, rows)
+            shift = _row_shifts(positions, name, dilated_kernel_size, layer)
+            extent = _extent_of(state_dict, layer, dilated_kernel_size, rows)
+            order = [axes.index(axis) for axis in published]
+            positions = positions[order]
+            positions = positions if shift is None else positions - shift
+            sigma = None if sigma is None else sigma[order]
+        elif _is_too_wide(weight, name):
+            sigma = sigma.abs() - EXTRA_WIDTH
+            if (sigma < 0).any():
+                raise ValueError(
+                    f'{layer}SIG must be {EXTRA_WIDTH:.2f} pixels at least for the '
+                    "published Dcls2_1d of version 'gauss', which can't be narrower"
+                )
+        check_noted(state_dict, layer, f'version={version!r}', name, extent)
+        _store(converted, layer, positions, sigma)
+        note_position_axes(converted, layer, None)
+    return converted
+
+
+def _parameters(
+    state_dict: Mapping[str, Tensor], layer: str, version: str
+) -> tuple[Tensor, Optional[Tensor], Tensor]:
+    """P, SIG and weight of a layer that the published package could have."""
+    positions = real_tensor(state_dict, f'{layer}P')
+    weight = real_tensor(state_dict, f'{layer}weight')
+    sigma = None
+    if f'{layer}SIG' in state_dict:
+        sigma = real_tensor(state_dict, f'{layer}SIG')
+    shape, elements = tuple(positions.shape), tuple(weight.shape)
+    if (
+        not shape
+        or shape[1:] != elements
+        or not (
+            (shape[0] == 1 and weight.ndim in (3, 4, 5))
+            or (shape[0] in (2, 3) and weight.ndim == 3)
+        )
+    ):
+        raise ValueError(
+            f"{layer}P must have the shape (rows, *weight's): 1 to 3 rows for a weight "
+            '(out, in // groups, count), 1 row for one with dense axes before count; '
+            f'got {shape} for the weight {elements}'
+        )
+    if INTERPOLATIONS[published_interpolation(version)].has_sigma != (
+        sigma is not None
+    ):
+        wrong = 'lacks' if sigma is None else 'has'
+        raise ValueError(
+            f"state_dict {wrong} {layer}SIG, which versions 'max' and 'gauss' have and "
+            f"'v0' and 'v1' have not: version can't be {version!r}"
+        )
+    if sigma is not None and sigma.shape != positions.shape:
+        raise ValueError(
+            f'{layer}SIG must be shaped like {layer}P, {shape}, '
+            f'got {tuple(sigma.shape)}'
+        )
+    return positions, sigma, weight
+
+
+def _row_shifts(
+    positions: Tensor, name: str, dilated_kernel_size: Optional[IntOrTuple], layer: str
+) -> Optional[Tensor]:
+    """What to add to the published rows of P, (rows, 1, 1, 1); None for nothing."""
+    rows = len(positions)
+    is_text = isinstance(dilated_kernel_size, str)
+    if isinstance(dilated_kernel_size, Iterable) and not is_text:
+        dilated_kernel_size = tuple(dilated_kernel_size)
+        if len(dilated_kernel_size) != rows:
+            raise ValueError(
+                f'dilated_kernel_size {dilated_kernel_size} does not fit {layer}P, '
+                f'which has {rows} rows: convert layers of other dimensions by '
+                'themselves, with a prefix'
+            )
+    if dilated_kernel_size is None:
+        if published_axes(name, rows) == tuple(range(rows)):
+            return None
+        raise ValueError(
+            f'dilated_kernel_size must be given for {layer}P, whose {rows} rows are '
+            f'of other axes in interpolation {name!r}: the extent of the kernel'
+        )
+    extent = as_tuple('dilated_kernel_size', dilated_kernel_size, rows, minimum=1)
+    shifts = published_shifts(name, extent)
+    return positions.new_tensor(shifts).view(-1, 1, 1, 1) if any(shifts) else None
+
+
+def _extent_of(
+    state_dict: Mapping[str, Tensor],
+    layer: str,
+    dilated_kernel_size: Optional[IntOrTuple],
+    rows: int,
+) -> Optional[tuple[int, ...]]:
+    """The extent that is given; None for none, or an int beside a noted square."""
+    noted = layer_metadata(state_dict, layer).get('extent') or (0,)
+    if dilated_kernel_size is None or (
+        isinstance(dilated_kernel_size, int) and len(set(noted)) == 1
+    ):
+        return None
+    return as_tuple('dilated_kernel_size', dilated_kernel_size, rows, minimum=1)
+
+
+def _spatial_axes(rows: int, weight: Tensor) -> Optional[tuple[int, ...]]:
+    """What the rows stand for; None if Dcls1d's axis or either one of Dcls2dK1d."""
+    if rows > 1:
+        return tuple(range(rows))
+    return (weight.ndim - 3,) if weight.ndim > 3 else None
+
+
+def _own_axes(
+    state_dict: Mapping[str, Tensor], layer: str, rows: int, weight: Tensor
+) -> Optional[tuple[int, ...]]:
+    """What the rows of a layer of dcls_mm stand for, which it may have noted."""
+    expected = _spatial_axes(rows, weight)
+    metadata = layer_metadata(state_dict, layer)
+    if expected is None:
+        return None
+    if 'position_axes' not in metadata:
+        if metadata.get('version') == 1:
+            raise ValueError(
+                f'{layer}P is of the published package already, as the metadata of '
+                'state_dict tell: load it there as it is'
+            )
+        return expected
+    axes = noted_axes(state_dict, layer, expected)
+    if sorted(axes) != list(expected):
+        raise ValueError(
+            f'{layer}P stands for the axes {axes}; the published package has layers '
+            'with positions along all axes or the last one'
+        )
+    return axes
+
+
+def _is_too_wide(weight: Tensor, name: str) -> bool:
+    """Whether a layer with one row is the published Dcls2_1d with 'gauss'."""
+    return weight.ndim == 4 and name == 'gauss'
+
+
+def _store(
+    state_dict: OrderedDict, layer: str, positions: Tensor, sigma: Optional[Tensor]
+) -> None:
+    state_dict[f'{layer}P'] = positions
+    if sigma is not None:
+        state_dict[f'{layer}SIG'] = sigma

@@ -1,0 +1,211 @@
+"""The parts of a model that are one function of tensors, and their outputs."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..checks.channels import input_channels
+from ..checks.config_checks import ConfigError
+
+# Images by which a model is recorded, and others by which the record is checked: no
+# feature map of a usual model, up to the stride 128, has a side of 1, for which
+# torch.export would make a rule.
+RECORDED_SHAPE = 2, 256, 320
+CHECKED_SHAPES = (1, 320, 256), (3, 288, 384)
+
+# The largest difference that rounding explains, of the largest value.
+ROUNDING = 1e-4
+
+
+class Part(nn.Module):
+    """A part of a model as a function of images that gives a flat tuple of tensors.
+
+    The images are (batch, channels, height, width), prepared as by the model's
+    data_preprocessor: mean and std taken, padded.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensor for _, tensor in self._flat(images))
+
+    def named_outputs(self, images: Tensor) -> dict[str, Any]:
+        """Tensors, or nested lists of them, by name."""
+        raise NotImplementedError(f'{type(self).__name__} must define named_outputs()')
+
+    def names(self, images: Tensor) -> list[str]:
+        """The names of the outputs."""
+        return [name for name, _ in self._flat(images)]
+
+    def _flat(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+        for name, outputs in self.named_outputs(images).items():
+            yield from flatten(outputs, name)
+
+
+class Backbone(Part):
+    """feature_0 and on: the feature maps."""
+
+    def named_outputs(self, images: Tensor) -> dict[str, Any]:
+        return {'feature': self.model.backbone(images)}
+
+
+class Segmentor(Part):
+    """logits (batch, classes, height, width), of the images' size."""
+
+    def named_outputs(self, images: Tensor) -> dict[str, Any]:
+        size = images.shape[2:]
+        if _only_resizes(self.model.decode_head):
+            # As encode_decode, whose warnings of sizes would make these constants.
+            logits = self.model.decode_head(self.model.extract_feat(images))
+            corners = self.model.align_corners
+            logits = F.interpolate(logits, size, mode='bilinear', align_corners=corners)
+        else:
+            # Heads read the size of the first; one each would fix their number.
+            logits = self.model.encode_decode(images, [{'img_shape': size}])
+        return {'logits': logits}
+
+
+def _only_resizes(head: nn.Module) -> bool:
+    """Whether a segmentor's head predicts its outputs, resized, and nothing else."""
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+
+    return all(
+        getattr(type(head), name, None) is getattr(BaseDecodeHead, name)
+        for name in ('predict', 'predict_by_feat')
+    )
+
+
+class OneStageDetector(Part):
+    """head_<i>_<level>: output i of the head; for anchors 0 scores, 1 boxes' deltas."""
+
+    def named_outputs(self, images: Tensor) -> dict[str, Any]:
+        return {'head': self.model.bbox_head(self.model.extract_feat(images))}
+
+
+class TwoStageDetector(Part):
+    """feature_<level> of the neck; of the RPN rpn_0_<level>: scores, rpn_1: deltas."""
+
+    def named_outputs(self, images: Tensor) -> dict[str, Any]:
+        features = self.model.extract_feat(images)
+        return {'feature': features, 'rpn': self.model.rpn_head(features)}
+
+
+# What 'model' exports, by an attribute that tells the kind of model.
+KINDS: dict[str, Callable[[nn.Module], Part]] = {
+    'decode_head': Segmentor,
+    'rpn_head': TwoStageDetector,
+    'bbox_head': OneStageDetector,
+}
+PARTS = ('backbone', 'model')
+
+
+def take_part(model: nn.Module, part: str) -> Part:
+    """A part of a model, in evaluation.
+
+    Raises:
+        ConfigError: the model has no such part that is one function of the images.
+    """
+    if part not in PARTS:
+        raise ConfigError(f'--part must be one of {", ".join(PARTS)}, got {part!r}')
+    if part == 'backbone':
+        kind = Backbone if hasattr(model, 'backbone') else None
+    else:  # what has an encoder beside its backbone runs it with queries, in a loop
+        known = [] if hasattr(model, 'encoder') else KINDS
+        kind = next((KINDS[key] for key in known if hasattr(model, key)), None)
+    if kind is None:
+        raise ConfigError(
+            f'--part {part}: a {type(model).__name__} has none that is known as a '
+            'function of the images alone'
+            + (', but a backbone has: --part backbone' if part == 'model' else '')
+        )
+    return kind(model).eval()
+
+
+def sample_images(part: nn.Module, *shapes: tuple[int, int, int]) -> list[Tensor]:
+    """Random images, (batch, channels, height, width), the same at every call.
+
+    Args:
+        part: takes them; tells how many channels they have.
+        shapes: (batch, height, width) of each.
+
+    Raises:
+        ConfigError: it takes no images.
+    """
+    with refusals(f'{type(part).__name__} does not run on images alone'):
+        channels = input_channels(part, shapes[0][1:])
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(batch, channels, *size, generator=generator)
+        for batch, *size in shapes
+    ]
+
+
+@contextmanager
+def refusals(what: str) -> Iterator[None]:
+    """Makes any error from inside a ConfigError that begins with ``what``.
+
+    For other people's models in use that they were not written for, and for what
+    records them, which raise errors of any type.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or ['no reason given']
+        raise ConfigError(f'{what}: {type(error).__name__}: {lines[0]}') from error
+
+
+def largest_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Over all outputs, the largest difference relative to the largest value.
+
+    NaN where one has a NaN; infinite where they are not as many, or of other shapes.
+    """
+    if [f.shape for f in found] != [e.shape for e in expected]:
+        return math.inf
+    differences = [_difference(f.double(), e.double()) for f, e in zip(found, expected)]
+    return float(torch.stack(differences).max()) if differences else math.inf
+
+
+def _difference(found: Tensor, expected: Tensor) -> Tensor:
+    if not expected.numel():
+        return torch.zeros((), dtype=torch.double)
+    finite = expected.masked_fill(~expected.isfinite(), 0.0)
+    apart = (found - expected).abs().masked_fill(found == expected, 0.0)  # as infinity
+    return apart.max() / finite.abs().max().clamp(min=1e-12)
+
+
+def check_difference(difference: float, what: str) -> None:
+    """Raise a ConfigError unless the difference is one of rounding."""
+    if not difference <= ROUNDING:
+        raise ConfigError(
+            f'{what} differs from the model by {difference:.2g} of its largest '
+            f'output, more than rounding explains ({ROUNDING:g}); nothing is written'
+        )
+
+
+def flatten(outputs: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of nested lists and dicts, each with a name.
+
+    Raises:
+        ConfigError: there is something else.
+    """
+    if isinstance(outputs, Tensor):
+        yield name, outputs
+    elif isinstance(outputs, (list, tuple)):
+        for i, item in enumerate(outputs):
+            yield from flatten(item, f'{name}_{i}')
+    elif isinstance(outputs, Mapping):
+        for key, item in outputs.items():
+            yield from flatten(item, f'{name}_{key}')
+    else:
+        raise ConfigError(
+            f'the output {name} is {type(outputs).__name__}, and files hold tensors'
+        )

@@ -1,0 +1,34 @@
+"""Hooks: DCLS's techniques, and trainings that end or go on as they should."""
+
+from .alias_loss_hook import AliasLossHook
+from .atomic_checkpoint_hook import AtomicCheckpointHook
+from .checkpoint_match_hook import CheckpointMatchHook
+from .distinct_names_hook import DistinctNamesHook
+from .epoch_seed_hook import EpochSeedHook
+from .finite_loss_hook import FiniteLossHook, NonFiniteLossError
+from .load_from_hook import LoadFromHook
+from .position_hooks import (
+    ClampPositionsHook,
+    FreezePositionsHook,
+    RepulsionLossHook,
+    SigmaAnnealingHook,
+)
+from .positions_visualization_hook import PositionsVisualizationHook
+from .resume_match_hook import ResumeMatchHook
+
+__all__ = [
+    'AliasLossHook',
+    'AtomicCheckpointHook',
+    'CheckpointMatchHook',
+    'ClampPositionsHook',
+    'DistinctNamesHook',
+    'EpochSeedHook',
+    'FiniteLossHook',
+    'FreezePositionsHook',
+    'LoadFromHook',
+    'NonFiniteLossError',
+    'PositionsVisualizationHook',
+    'RepulsionLossHook',
+    'ResumeMatchHook',
+    'SigmaAnnealingHook',
+]

@@ -1,0 +1,93 @@
+"""The loss that keeps continuous kernels free of what their taps can't show."""
+
+import torch
+from mmengine.hooks import Hook
+
+from ...checkpoint.matching import unwrapped
+from ...checks.arguments import as_nonnegative, checked
+from ...checks.config_checks import ConfigError
+from ...functional._arguments import as_bool
+from ...functional.continuous import ALIAS_METHODS, alias_penalty
+from ...layers.flexconv.kernel_nets import MAGNet
+from ...layers.flexconv.layer import FlexConvNd
+from ..optimizers.dcls_optimizer_constructor import check_unsharded
+from .added_loss import AddedLoss
+
+
+class AliasLossHook(AddedLoss, Hook):
+    """Adds a loss on frequencies of FlexConv kernels above their taps' Nyquist one.
+
+    The losses gain ``loss_alias = weight * sum over layers of``
+    :func:`.alias_penalty`, of the bound that a MAGNet tells. A kernel without such
+    frequencies is the same function of space at every resolution. The defaults are the
+    published ones.
+
+    Args:
+        weight: at least 0; 0.1 in the published experiments. The penalty is a square
+            of periods: a layer of 17x17 starts at some 500, so take less where it would
+            drown the other losses.
+        with_mask: whether what the mask adds to the frequencies counts.
+        method: 'per_filter' holds each filter, with its share of the mask, against its
+            equal share of the Nyquist frequency; 'summed' their sum against all of it;
+            'per_factor', not published, takes the mask for one filter more.
+        deviations: standard deviations of a Gaussian spectrum that count, at least 0.
+
+    Raises:
+        ConfigError: an argument that doesn't fit, by its name.
+
+    Source: arXiv 2110.08059, section on anti-aliasing, and its published code.
+    """
+
+    loss_name = 'loss_alias'
+
+    def __init__(
+        self,
+        weight: float = 0.1,
+        with_mask: bool = True,
+        method: str = 'per_filter',
+        deviations: float = 2.0,
+    ) -> None:
+        self.weight = as_nonnegative('AliasLossHook.weight', weight)
+        self.deviations = as_nonnegative('AliasLossHook.deviations', deviations)
+        self.with_mask = checked(as_bool, 'AliasLossHook.with_mask', with_mask)
+        if not isinstance(method, str) or method not in ALIAS_METHODS:
+            raise ConfigError(
+                f'AliasLossHook.method must be one of {list(ALIAS_METHODS)}, '
+                f'got {method!r}'
+            )
+        self.method = method
+
+    def before_train(self, runner) -> None:
+        """Finds the layers, and adds the loss.
+
+        Raises:
+            ConfigError: the model has no FlexConv layers with a MAGNet, or FSDP shards
+                it.
+        """
+        check_unsharded(runner.model, f'custom_hooks: {type(self).__name__}')
+        model = unwrapped(runner.model)
+        self.layers = [
+            layer
+            for layer in model.modules()
+            if isinstance(layer, FlexConvNd) and isinstance(layer.net, MAGNet)
+        ]
+        if not self.layers:
+            raise ConfigError(
+                f'custom_hooks: {type(self).__name__} needs a model with FlexConv '
+                f"layers of kernel_net 'magnet', and {type(model).__name__} has none: "
+                'leave it out'
+            )
+        self.add_loss(runner)
+
+    def loss(self) -> torch.Tensor:
+        """The loss at the present parameters, a number."""
+        penalties = [
+            alias_penalty(
+                layer.highest_frequencies(self.deviations, with_mask=False),
+                layer.nyquist_frequency,
+                layer.mask_frequency(self.deviations) if self.with_mask else None,
+                self.method,
+            )
+            for layer in self.layers
+        ]
+        return self.weight * torch.stack(penalties).sum()

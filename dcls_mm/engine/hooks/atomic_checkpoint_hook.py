@@ -1,0 +1,165 @@
+"""Checkpoints that are written whole or not at all."""
+
+import os
+from pathlib import Path
+from typing import Optional, Union
+
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
+
+from ..._files import remove_unfinished, write_whole
+from ...checkpoint import CheckpointError
+from ...checkpoint.resumable import LAST, checkpoint_folder
+from ...checks.config_checks import ConfigError
+from ..folder_lock import FolderLock
+
+
+class AtomicLocalBackend(LocalBackend):
+    """mmengine's local files, but a new file is there whole or not at all."""
+
+    def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
+        """Writes a file; see ``write_whole``.
+
+        Raises:
+            CheckpointError: it can't be written; what was there is unchanged.
+        """
+        try:
+            write_whole(filepath, obj)
+        except OSError as error:
+            raise CheckpointError(
+                f'{filepath} could not be written ({error.strerror or error}); '
+                'checkpoints written before are whole: once there is room, or the '
+                'right to write, the training goes on by --resume'
+            ) from error
+
+
+register_backend('atomic', AtomicLocalBackend, force=True)
+
+
+class AtomicCheckpointHook(CheckpointHook):
+    """mmengine's ``CheckpointHook``, safe against being killed at any moment.
+
+    mmengine overwrites a checkpoint and the note ``last_checkpoint`` in place,
+    and removes the outdated checkpoint (``max_keep_ckpts``, ``save_best``)
+    before it writes its successor: killed in between, or on a full disk, it
+    leaves a file that is cut off, or none. Here a file takes the place of
+    another only once it is complete, and the outdated one goes last. The
+    arguments are those of ``CheckpointHook``, less the deprecated
+    ``file_client_args``; a ``backend_args`` that is given stays in force.
+
+    A second training that would write into the same folder is refused; see
+    ``FolderLock``.
+    """
+
+    _lock: Optional[FolderLock] = None
+
+    def before_train(self, runner) -> None:
+        """See ``CheckpointHook``.
+
+        Raises:
+            ConfigError: another training writes into the folder, or it is given by
+                mmengine's deprecated ``file_client_args``.
+        """
+        if self.file_client_args is not None:
+            raise ConfigError(
+                f'{type(self).__name__}.file_client_args must be left out, got '
+                f'{self.file_client_args!r}: give backend_args in its place'
+            )
+        folder = checkpoint_folder(runner.work_dir, self.out_dir)
+        if '://' not in folder:
+            self.backend_args = self.backend_args or {'backend': 'atomic'}
+            if is_main_process():
+                self._lock = FolderLock(folder).acquire()
+                if self._lock.warning:
+                    runner.logger.warning(self._lock.warning)
+                for written in {folder, runner.work_dir}:
+                    remove_unfinished(written)
+        forget_foreign_files(runner.message_hub.runtime_info, folder)
+        super().before_train(runner)
+        self._outdated = []
+        self._remove, self._rmtree = self.file_backend.remove, self.file_backend.rmtree
+        self.file_backend.remove = self.file_backend.rmtree = self._outdated.append
+
+    def after_run(self, runner) -> None:
+        """Lets others write into the folder."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def _save_checkpoint_with_step(self, runner, step, meta) -> None:
+        """As mmengine's, which writes the note in place, in another order."""
+        outdated = []
+        # Called twice for a step of which the weights are the best.
+        if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                outdated.append(self._path(self.keep_ckpt_ids.popleft()))
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        self.last_ckpt = self._path(step)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            self.filename_tmpl.format(step),
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if is_main_process():
+            note = os.path.join(runner.work_dir, LAST)
+            AtomicLocalBackend().put(self.last_ckpt.encode(), note)
+            self._outdated += outdated
+            self._remove_outdated()
+
+    def _path(self, step) -> str:
+        return self.file_backend.join_path(
+            self.out_dir, self.filename_tmpl.format(step)
+        )
+
+    def _save_best_checkpoint(self, runner, metrics) -> None:
+        super()._save_best_checkpoint(runner, metrics)
+        self._remove_outdated()
+
+    def _remove_outdated(self) -> None:
+        for path in self._outdated:
+            if self.file_backend.isdir(path):  # as DeepSpeed writes them
+                self._rmtree(path)
+            elif self.file_backend.isfile(path):
+                self._remove(path)
+        self._outdated.clear()
+
+
+def forget_foreign_files(runtime_info: dict, folder: str) -> None:
+    """Leaves in a resumed state no files to be removed but those of its training.
+
+    mmengine's ``CheckpointHook`` removes the best checkpoint so far once there is a
+    better one, and those beyond ``max_keep_ckpts``. A checkpoint says which: files of
+    the training from which the folder was copied or, if it was forged, any, and whole
+    folders too.
+
+    Args:
+        runtime_info: Of mmengine's message hub; changed in place.
+        folder: Where checkpoints go.
+    """
+    for key in [key for key in runtime_info if str(key).startswith('best_ckpt')]:
+        path = runtime_info[key]
+        if type(path) is not str or not _is_best_of(folder, path):
+            print_log(
+                f'leaves {path!r:.200}, which is no best_* in {folder}', 'current'
+            )
+            del runtime_info[key]
+    if 'keep_ckpt_ids' in runtime_info:  # parts of names
+        kept = runtime_info['keep_ckpt_ids']
+        kept = kept if isinstance(kept, (list, tuple)) else []
+        runtime_info['keep_ckpt_ids'] = [step for step in kept if type(step) is int]
+
+
+def _is_best_of(folder: str, path: str) -> bool:
+    """Whether mmengine calls a best checkpoint of a folder so; not ``<folder>/..``."""
+    owner, name = os.path.split(path)
+    return name.startswith('best_') and os.path.realpath(owner) == os.path.realpath(
+        folder
+    )

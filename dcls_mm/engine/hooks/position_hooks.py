@@ -1,0 +1,261 @@
+"""How positions and sigma are held, moved apart, frozen and annealed in training."""
+
+from collections.abc import Sequence
+from typing import Optional
+
+import torch
+from mmengine.hooks import Hook
+from torch import nn
+
+from ...checkpoint.matching import unwrapped
+from ...checks.arguments import as_nonnegative, checked
+from ...checks.config_checks import ConfigError
+from ...functional._arguments import as_bool, as_int
+from ...functional.repulsion import repulsion
+from ...layers.positions import LearnedPositions
+from ..optimizers.dcls_optimizer_constructor import check_unsharded
+from .added_loss import AddedLoss
+
+# The parameters that hooks deal with, by the names that configs use.
+PARAMETERS = {'positions': 'P', 'sigma': 'SIG'}
+
+
+class PositionHook(Hook):
+    """What the hooks on learned positions share.
+
+    They come after the optimizer's step and before mmengine's EMAHook, which has
+    priority 'NORMAL' (50): the average is to take in what the hook made of the
+    positions. Whatever the order in a config, first values are frozen, then sigma is
+    annealed, then positions are clamped; so an annealed sigma is never frozen, and no
+    position is outside after a step.
+
+    Args:
+        by_epoch: whether ``begin`` and ``end`` count epochs or iterations, from 0.
+    """
+
+    priority = 40  # mmengine's 'ABOVE_NORMAL'
+
+    def __init__(self, by_epoch: bool = True) -> None:
+        self.by_epoch = checked(as_bool, f'{type(self).__name__}.by_epoch', by_epoch)
+
+    def before_train(self, runner) -> None:
+        """Finds the layers, those that share positions once.
+
+        Raises:
+            ConfigError: the model has none, or FSDP shards it.
+        """
+        check_unsharded(runner.model, f'custom_hooks: {type(self).__name__}')
+        layers = {
+            id(module.P): module
+            for module in unwrapped(runner.model).modules()
+            if isinstance(module, LearnedPositions)
+        }
+        if not layers:
+            raise ConfigError(
+                f'custom_hooks: {type(self).__name__} needs a model with DCLS layers, '
+                f'and {type(unwrapped(runner.model)).__name__} has none: leave it out'
+            )
+        self.layers = list(layers.values())
+
+    def _now(self, runner) -> int:
+        return runner.epoch if self.by_epoch else runner.iter
+
+    def _parameters(self, *names: str) -> list[nn.Parameter]:
+        """The parameters of the layers by the names in ``PARAMETERS``.
+
+        Raises:
+            ConfigError: no layer has any.
+        """
+        found = [getattr(layer, PARAMETERS[n]) for layer in self.layers for n in names]
+        found = [parameter for parameter in found if parameter is not None]
+        if not found:
+            raise ConfigError(
+                f'custom_hooks: {type(self).__name__} needs layers with sigma '
+                "(interpolation 'max' or 'gauss'), and the model has none: leave it out"
+            )
+        return found
+
+
+class ClampPositionsHook(PositionHook):
+    """After each step, moves positions that left the kernel's extent back to its edge.
+
+    Far outside the extent an element has no taps and no gradient: it would not come
+    back by itself.
+
+    Source: arXiv 2112.03740.
+    """
+
+    priority = 42
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def after_train_iter(
+        self, runner, batch_idx: int, data_batch=None, outputs: Optional[dict] = None
+    ) -> None:
+        """See the class."""
+        for layer in self.layers:
+            layer.clamp_positions()
+
+
+class RepulsionLossHook(AddedLoss, PositionHook):
+    """Adds a loss that keeps the elements of a kernel a pixel apart.
+
+    Once the epoch is greater than ``begin`` the losses gain ``loss_repulsion = weight *
+    L ** 2``, L the mean of :func:`.repulsion` over the layers' positions, shared ones
+    counted once.
+
+    Args:
+        weight: at least 0; 1 is the published one.
+        begin: the last epoch (or iteration), from 0, without it; 20 as published.
+        by_epoch: whether ``begin`` counts epochs or iterations.
+
+    Source: arXiv 2112.03740, weight and begin as in the published code.
+    """
+
+    loss_name = 'loss_repulsion'
+
+    def __init__(
+        self, weight: float = 1.0, begin: int = 20, by_epoch: bool = True
+    ) -> None:
+        super().__init__(by_epoch)
+        self.weight = as_nonnegative('RepulsionLossHook.weight', weight)
+        self.begin = checked(as_int, 'RepulsionLossHook.begin', begin, minimum=-1)
+
+    def before_train(self, runner) -> None:
+        """See :class:`PositionHook` and :class:`.AddedLoss`."""
+        PositionHook.before_train(self, runner)
+        self.add_loss(runner)
+
+    def is_due(self, runner) -> bool:
+        """After ``begin``."""
+        return self._now(runner) > self.begin
+
+    def loss(self) -> torch.Tensor:
+        """The loss at the present positions, a number."""
+        values = [repulsion(layer.P) for layer in self.layers]
+        return self.weight * torch.stack(values).mean() ** 2
+
+
+class FreezePositionsHook(PositionHook):
+    """Keeps positions, sigma or both as they are, while ``begin <= epoch < end``.
+
+    What the optimizer did to them is undone after each step. Their ``requires_grad``
+    stays as it is, since DistributedDataParallel fails when it changes on the way; so
+    the optimizer's moments are up to date when they learn on. To freeze for good, give
+    the layers ``learn_positions=False`` instead, which saves the gradients.
+    A sigma that SigmaAnnealingHook holds, and a position that ClampPositionsHook moves
+    back into the extent, go by these hooks.
+
+    Args:
+        begin: the first frozen epoch (or iteration), from 0.
+        end: the first that is not frozen any more; None means never.
+        by_epoch: whether they count epochs or iterations.
+        parameters: of 'positions' and 'sigma'.
+    """
+
+    def __init__(
+        self,
+        begin: int = 0,
+        end: Optional[int] = None,
+        by_epoch: bool = True,
+        parameters: Sequence[str] = tuple(PARAMETERS),
+    ) -> None:
+        super().__init__(by_epoch)
+        self.begin = checked(as_int, 'FreezePositionsHook.begin', begin, minimum=0)
+        if end is not None:
+            minimum = self.begin + 1
+            end = checked(as_int, 'FreezePositionsHook.end', end, minimum=minimum)
+        self.end = end
+        names = list(parameters) if isinstance(parameters, (list, tuple)) else []
+        if not names or any(name not in list(PARAMETERS) for name in names):
+            raise ConfigError(
+                'FreezePositionsHook.parameters must be some of '
+                f'{list(PARAMETERS)}, got {parameters!r}'
+            )
+        self.parameters = tuple(names)
+        self._kept: list[tuple[nn.Parameter, torch.Tensor]] = []
+
+    def before_train(self, runner) -> None:
+        """See :class:`PositionHook`; raises ConfigError where there is no sigma."""
+        super().before_train(runner)
+        self._frozen = self._parameters(*self.parameters)
+        self._kept = []
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Takes down the values when freezing begins."""
+        now = self._now(runner)
+        if now < self.begin or (self.end is not None and now >= self.end):
+            self._kept = []
+        elif not self._kept:
+            self._kept = [(value, value.detach().clone()) for value in self._frozen]
+
+    @torch.no_grad()
+    def after_train_iter(
+        self, runner, batch_idx: int, data_batch=None, outputs: Optional[dict] = None
+    ) -> None:
+        """Puts the values back."""
+        for parameter, value in self._kept:
+            parameter.copy_(value)
+
+
+class SigmaAnnealingHook(PositionHook):
+    """Sets sigma to a value that goes linearly from one to another, and never learns.
+
+    It is ``initial`` up to ``begin``, ``final`` from ``end`` on. Elements that start
+    wide see gradients from far away; narrow ones then settle.
+
+    Args:
+        initial, final: in pixels, at least 0; the parameter SIG itself, to which
+            'gauss' adds its smallest width.
+        begin, end: epochs (or iterations), from 0.
+        by_epoch: whether they count epochs or iterations.
+    """
+
+    priority = 41
+
+    def __init__(
+        self,
+        initial: float,
+        final: float,
+        end: int,
+        begin: int = 0,
+        by_epoch: bool = True,
+    ) -> None:
+        super().__init__(by_epoch)
+        self.initial = as_nonnegative('SigmaAnnealingHook.initial', initial)
+        self.final = as_nonnegative('SigmaAnnealingHook.final', final)
+        self.begin = checked(as_int, 'SigmaAnnealingHook.begin', begin, minimum=0)
+        minimum = self.begin + 1
+        self.end = checked(as_int, 'SigmaAnnealingHook.end', end, minimum=minimum)
+
+    def before_train(self, runner) -> None:
+        """See :class:`PositionHook`.
+
+        Raises:
+            ConfigError: there is no sigma, or another hook of this kind.
+        """
+        super().before_train(runner)
+        self._sigmas = self._parameters('sigma')
+        if sum(isinstance(hook, SigmaAnnealingHook) for hook in runner.hooks) > 1:
+            raise ConfigError(
+                'custom_hooks: one SigmaAnnealingHook at most, as each sets sigma in '
+                'every iteration; leave the others out'
+            )
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Sets the value of this epoch or iteration."""
+        self._set(runner)
+
+    def after_train_iter(
+        self, runner, batch_idx: int, data_batch=None, outputs: Optional[dict] = None
+    ) -> None:
+        """Sets it again, since the optimizer may have moved it."""
+        self._set(runner)
+
+    @torch.no_grad()
+    def _set(self, runner) -> None:
+        passed = (self._now(runner) - self.begin) / (self.end - self.begin)
+        passed = min(1.0, max(0.0, passed))
+        for sigma in self._sigmas:
+            sigma.fill_(self.initial + passed * (self.final - self.initial))

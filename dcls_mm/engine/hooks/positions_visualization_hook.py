@@ -1,0 +1,105 @@
+"""Pictures of the positions while they are learned, by mmengine's visualizer."""
+
+from dataclasses import replace
+from typing import Optional
+
+import torch
+from mmengine.dist import is_main_process
+
+from ...analysis.elements import collect_elements
+from ...checkpoint.matching import unwrapped
+from ...checks.arguments import checked
+from ...functional._arguments import as_int
+from ...visualization import (
+    depthwise_kernels,
+    displacement,
+    draw_kernels,
+    draw_movement,
+    draw_positions,
+)
+from .position_hooks import PositionHook
+
+# Under which the start is kept in checkpoints.
+_START = 'dcls_start_positions'
+
+
+class PositionsVisualizationHook(PositionHook):
+    """Logs where the positions are and how they moved, every few epochs.
+
+    By way of ``runner.visualizer``, to all its backends (local files, TensorBoard):
+    the images ``dcls_positions``, ``dcls_movement`` since the training began, also
+    before it was resumed, and ``dcls_kernels``, the first layer of those that share
+    positions; and as a number a layer ``dcls/displacement/<layer>``, the mean distance
+    from the start in pixels. Images are of layers with two axes; the numbers of all.
+    The main process alone draws.
+
+    Args:
+        interval: epochs (or iterations) between two pictures, at least 1.
+        by_epoch: whether ``interval`` counts epochs or iterations.
+        columns: how many kernels of a layer to draw.
+    """
+
+    priority = 'LOW'  # after all that changes positions
+
+    def __init__(
+        self, interval: int = 1, by_epoch: bool = True, columns: int = 6
+    ) -> None:
+        super().__init__(by_epoch)
+        name = type(self).__name__
+        self.interval = checked(as_int, f'{name}.interval', interval, minimum=1)
+        self.columns = checked(as_int, f'{name}.columns', columns, minimum=1)
+
+    def before_train(self, runner) -> None:
+        """Takes down the positions, unless a resumed training brought its start."""
+        super().before_train(runner)
+        elements = collect_elements(unwrapped(runner.model))
+        start = {
+            name: torch.from_numpy(layer.positions) for name, layer in elements.items()
+        }
+        if runner.iter == 0 or runner.message_hub.get_info(_START) is None:
+            runner.message_hub.update_info(_START, (self._now(runner), start))
+
+    def after_train_epoch(self, runner) -> None:
+        """Draws, if it is time."""
+        if self.by_epoch and self.every_n_epochs(runner, self.interval):
+            self._log(runner, runner.epoch + 1)
+
+    def after_train_iter(
+        self, runner, batch_idx: int, data_batch=None, outputs: Optional[dict] = None
+    ) -> None:
+        """Draws, if it is time."""
+        if not self.by_epoch and self.every_n_train_iters(runner, self.interval):
+            self._log(runner, runner.iter + 1)
+
+    def _log(self, runner, step: int) -> None:
+        if not is_main_process():
+            return
+        model = unwrapped(runner.model)
+        try:
+            now = collect_elements(model)
+        except ValueError as error:
+            runner.logger.warning(f'{type(self).__name__}: draws nothing, {error}')
+            return
+        begin, positions = runner.message_hub.get_info(_START)
+        tracks = (
+            {
+                name: replace(layer, positions=positions[name].numpy())
+                for name, layer in now.items()
+            },
+            now,
+        )
+        steps = begin, step
+        visualizer = runner.visualizer
+        for name, points in displacement(tracks, steps).items():
+            visualizer.add_scalar(f'dcls/displacement/{name}', points[-1][1], step)
+        if not any(len(layer.axes) == 2 for layer in now.values()):
+            return
+        unit = 'epoch' if self.by_epoch else 'iteration'
+        movement = draw_movement(tracks, steps, unit, self.columns)
+        visualizer.add_image('dcls_positions', draw_positions(now), step)
+        visualizer.add_image('dcls_movement', movement, step)
+        kernels = depthwise_kernels(model)
+        kernels = {name: kernel for name, kernel in kernels.items() if name in now}
+        if kernels:
+            picture = draw_kernels(kernels, self.columns)
+            visualizer.add_image('dcls_kernels', picture, step)

@@ -1,0 +1,5 @@
+"""Learning rates by depth and kind of parameter."""
+
+from .dcls_optimizer_constructor import DCLSOptimizerConstructor
+
+__all__ = ['DCLSOptimizerConstructor']

@@ -1,0 +1,294 @@
+"""Learning rates and weight decays by depth and by kind of parameter."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Optional
+
+from mmengine.logging import print_log
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from ...checks.arguments import checked
+from ...checks.config_checks import ConfigError
+from ...functional._arguments import as_float, as_int
+from ...layers.flexconv.kernel_nets import GaborFilter
+from ...layers.flexconv.layer import FlexConvNd
+from ...layers.positions import LearnedPositions
+from .paramwise import (
+    STOCK_KEYS,
+    Parameter,
+    check_rates,
+    custom_key,
+    parameters_with_places,
+    stock_decay,
+    stock_rate,
+    unknown_settings,
+)
+
+DECAY_TYPES = ('layer_wise', 'stage_wise')
+
+_DEFAULTS = dict(
+    decay_type=None,
+    decay_rate=None,
+    num_layers=None,
+    position_lr_mult=1.0,
+    sigma_lr_mult=None,
+    mask_lr_mult=1.0,
+    custom_keys={},
+    **dict.fromkeys(STOCK_KEYS),
+)
+
+# The parameters that say where, instead of how much: by the layer that has them. They
+# are not decayed towards zero, and learn at <kind>_lr_mult times the rate.
+_PLACES = (
+    (LearnedPositions, 'position', ('P',)),
+    (LearnedPositions, 'sigma', ('SIG',)),
+    (FlexConvNd, 'mask', ('mask_mean', 'mask_width')),
+    (GaborFilter, 'filter', ('weight', 'gamma', 'mu', 'theta')),
+)
+
+
+class _Kind(NamedTuple):
+    """What the kind of a parameter gives it: a group, multipliers, other settings."""
+
+    group_name: str
+    lr_mult: float
+    decay_mult: float
+    settings: dict[str, Any] = {}
+
+
+class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
+    """Gives each parameter the learning rate of its depth and of its kind.
+
+    The learning rate is ``lr * decay_rate ** (num_layers + 1 - layer) * multiplier``.
+    What lies outside the backbone has layer ``num_layers + 1``, so no decay. Weight
+    decay applies to all but positions, sigma, masks, the filters of kernel networks,
+    biases and one-dimensional parameters.
+    Depth and weight decay are those of mmdet's and mmseg's
+    ``LearningRateDecayOptimizerConstructor``, which decays positions like weights.
+
+    A backbone tells its depth by a method ``layer_id(name, num_layers, decay_type)``,
+    as :meth:`.ConvNeXtDCLS.layer_id`. Parameters that layers share count once, under
+    the name and depth of the first.
+
+    A parameter's multipliers come from the first of these that applies:
+
+    1. ``custom_keys``;
+    2. its being a position, sigma, mask or filter: the key for its learning rate below,
+       and no weight decay;
+    3. mmengine's keys for norms, biases, depthwise convolutions and one-dimensional
+       parameters, those that are given, in mmengine's order. A depthwise layer of this
+       package counts as a depthwise convolution, with the network that makes its
+       kernel;
+    4. otherwise 1, and no weight decay for biases and one-dimensional parameters.
+
+    Args:
+        optim_wrapper_cfg: ``optim_wrapper`` of the config; its optimizer needs ``lr``.
+        paramwise_cfg: a dict of
+
+            - ``decay_type``: 'layer_wise' or 'stage_wise'; left out, the learning rate
+              doesn't depend on depth.
+            - ``decay_rate`` in (0, 1] and ``num_layers``, with ``decay_type``.
+            - ``position_lr_mult``: of the positions P of DCLS layers, 1 by default; the
+              published training from scratch used 5.
+            - ``sigma_lr_mult``: of their SIG; by default as ``position_lr_mult``.
+            - ``mask_lr_mult``: of the masks of FlexConv layers, 1 by default; the
+              published training used 0.1.
+            - ``custom_keys``: part of a parameter's name -> a dict of ``lr_mult`` and
+              ``decay_mult``, 1 by default, and settings of the optimizer for its group.
+              Depth counts still, but for an ``lr`` among the settings. The longest key
+              that fits holds, of several the first in the alphabet.
+            - ``bias_lr_mult``, ``dcn_offset_lr_mult``, ``norm_decay_mult``,
+              ``bias_decay_mult``, ``dwconv_decay_mult``, ``flat_decay_mult``: as
+              mmengine's DefaultOptimWrapperConstructor has them.
+            - ``bypass_duplicate``: either value means the same here, as shared
+              parameters count once in any case.
+
+    Raises:
+        ConfigError: a key that doesn't fit or isn't known, or a decay for a model that
+            does not tell its depth.
+
+    Source: arXiv 2112.03740 (the treatment of positions), 2110.08059 (of masks).
+    """
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Refuses a model that FSDP shards: of flat parameters none would decay."""
+        check_unsharded(model, f'optim_wrapper.constructor: {type(self).__name__}')
+        return super().__call__(model)
+
+    def add_params(self, params: list, module: nn.Module, **kwargs) -> None:
+        """Append the parameter groups of ``module`` to ``params``, one for each rate.
+
+        Beside what the optimizer reads, a group has ``group_name``, ``param_names`` and
+        ``lr_scale``, its learning rate over the optimizer's.
+        """
+        groups = {}
+        for parameter, kind in self._kinds(module):
+            group = groups.setdefault(kind.group_name, self._group(kind))
+            group['params'].append(parameter.value)
+            group['param_names'].append(parameter.full_name)
+        for name, group in groups.items():
+            print_log(
+                f'parameter group {name}: lr x {group["lr_scale"]:.4g}, weight_decay '
+                f'{group.get("weight_decay")}, {len(group["params"])} parameters',
+                logger='current',
+            )
+        params.extend(groups.values())
+
+    def _group(self, kind: _Kind) -> dict[str, Any]:
+        group = dict(
+            params=[],
+            param_names=[],
+            group_name=kind.group_name,
+            lr_scale=kind.lr_mult,
+            lr=kind.lr_mult * self.base_lr,
+        )
+        if kind.decay_mult == 0:
+            group['weight_decay'] = 0.0
+        elif self.base_wd is not None:
+            group['weight_decay'] = kind.decay_mult * self.base_wd
+        group.update(kind.settings)
+        if 'lr' in kind.settings and self.base_lr:
+            group['lr_scale'] = group['lr'] / self.base_lr
+        return group
+
+    def _kinds(self, model: nn.Module) -> Iterator[tuple[Parameter, _Kind]]:
+        """The parameters that learn, each with its kind, depth included."""
+        backbones = self._backbones(model)
+        placed = placed_parameters(model)
+        for parameter in parameters_with_places(model):
+            if not parameter.value.requires_grad:
+                continue
+            kind = self._by_kind(parameter, placed.get(id(parameter.value)))
+            if backbones:
+                layer = self._layer(parameter.full_name, backbones)
+                depth = self.paramwise_cfg['num_layers'] + 1 - layer
+                kind = kind._replace(
+                    group_name=f'layer_{layer}_{kind.group_name}',
+                    lr_mult=kind.lr_mult * self.paramwise_cfg['decay_rate'] ** depth,
+                )
+            yield parameter, kind
+
+    def _by_kind(self, parameter: Parameter, placed: Optional[str]) -> _Kind:
+        cfg = self.paramwise_cfg
+        key = custom_key(parameter.full_name, cfg['custom_keys'])
+        if key is not None:
+            settings = dict(cfg['custom_keys'][key])
+            multipliers = settings.pop('lr_mult', 1.0), settings.pop('decay_mult', 1.0)
+            return _Kind(f'custom_{key}', *multipliers, settings)
+        if placed:
+            return _Kind(placed, cfg.get(f'{placed}_lr_mult', 1.0), 0.0)
+        lr_key, lr_mult = stock_rate(parameter, cfg)
+        decay_key, decay_mult = stock_decay(parameter, cfg)
+        if not decay_key:
+            undecayed = (
+                parameter.value.ndim == 1
+                or parameter.name == 'bias'
+                or parameter.full_name in ('pos_embed', 'cls_token')
+            )
+            decay_mult = 0.0 if undecayed else 1.0
+            decay_key = 'no_decay' if undecayed else 'decay'
+        names = [key.replace('_mult', '') for key in (lr_key, decay_key) if key]
+        return _Kind('_'.join(names), lr_mult, decay_mult)
+
+    def _backbones(self, model: nn.Module) -> list[tuple[str, nn.Module]]:
+        """The modules that tell their depth, each with the prefix of its parameters."""
+        decay_type = self.paramwise_cfg['decay_type']
+        if decay_type is None:
+            return []
+        backbones = [
+            (f'{name}.' if name else '', module)
+            for name, module in model.named_modules()
+            if callable(getattr(module, 'layer_id', None))
+        ]
+        if not backbones:
+            kind = type(getattr(model, 'backbone', model)).__name__
+            raise _bad(
+                'decay_type',
+                f'left out for {kind}, which does not tell its depth, or {kind} must '
+                'have a method layer_id(name, num_layers, decay_type)',
+                decay_type,
+            )
+        return backbones
+
+    def _layer(self, name: str, backbones: list[tuple[str, nn.Module]]) -> int:
+        count = self.paramwise_cfg['num_layers']
+        decay_type = self.paramwise_cfg['decay_type']
+        for prefix, backbone in backbones:
+            if name.startswith(prefix):
+                layer = backbone.layer_id(name[len(prefix) :], count, decay_type)
+                if layer > count + 1:  # would learn faster than the head
+                    raise _bad(
+                        'num_layers', f'at least {layer - 1}, as {name} shows', count
+                    )
+                return layer
+        return count + 1
+
+    def _validate_cfg(self) -> None:
+        check_rates(self.optimizer_cfg, self.paramwise_cfg)
+        for problem in unknown_settings(self.optimizer_cfg, self.paramwise_cfg):
+            raise ConfigError(problem)
+        super()._validate_cfg()
+        # A ConfigDict would make parameter groups such too, which dynamo can't read.
+        self.optimizer_cfg = dict(self.optimizer_cfg)
+        if self.base_lr is None:
+            raise ConfigError('optim_wrapper.optimizer.lr must be given')
+        for key in self.paramwise_cfg:
+            if key not in _DEFAULTS:
+                raise ConfigError(
+                    f'optim_wrapper.paramwise_cfg.{key} is unknown to '
+                    f'{type(self).__name__}, which takes {", ".join(_DEFAULTS)}'
+                )
+        cfg = self.paramwise_cfg = {**_DEFAULTS, **self.paramwise_cfg}
+        for key in ('position_lr_mult', 'mask_lr_mult'):
+            if cfg[key] is None:
+                cfg[key] = _DEFAULTS[key]
+        if cfg['sigma_lr_mult'] is None:
+            cfg['sigma_lr_mult'] = cfg['position_lr_mult']
+        self._validate_decay()
+
+    def _validate_decay(self) -> None:
+        keys = ('decay_type', 'decay_rate', 'num_layers')
+        decay_type, rate, count = map(self.paramwise_cfg.get, keys)
+        if decay_type is None:
+            for key, value in (('decay_rate', rate), ('num_layers', count)):
+                if value is not None:
+                    raise _bad(key, f'given with decay_type, {DECAY_TYPES}', value)
+            return
+        if decay_type not in DECAY_TYPES:
+            raise _bad('decay_type', f'one of {DECAY_TYPES} or left out', decay_type)
+        where = 'optim_wrapper.paramwise_cfg'
+        rate = checked(as_float, f'{where}.decay_rate', rate, minimum=0, maximum=1)
+        if rate == 0:
+            raise _bad('decay_rate', 'a number in (0, 1]', rate)
+        checked(as_int, f'{where}.num_layers', count, minimum=1)
+
+
+def _bad(key: str, expected: str, value: Any) -> ConfigError:
+    return ConfigError(
+        f'optim_wrapper.paramwise_cfg.{key} must be {expected}, got {value!r}'
+    )
+
+
+def placed_parameters(model: nn.Module) -> dict[int, str]:
+    """The ids of the parameters that say where, each with its kind."""
+    return {
+        id(getattr(layer, name)): kind
+        for layer in model.modules()
+        for layer_class, kind, names in _PLACES
+        if isinstance(layer, layer_class)
+        for name in names
+    }
+
+
+def check_unsharded(model: nn.Module, key: str) -> None:
+    """Refuses what FSDP has wrapped: between the passes its parameters are flat shards.
+
+    Raises:
+        ConfigError: ``model``, or a part of it, is wrapped. It names ``key``.
+    """
+    if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
+        raise ConfigError(
+            f'{key} needs whole parameters, and FSDPStrategy leaves each process a '
+            'flat part of them; leave out strategy, to train by DDP'
+        )

@@ -1,0 +1,98 @@
+"""Choosing the backend of a shape by timing those that support it."""
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+from torch.utils.benchmark import Timer
+
+from .._arguments import as_bool
+from .._torch import autocast_dtype, is_channels_last, is_compiling, is_recorded
+from .call import ConvolutionCall
+
+REPEATS = 5
+
+_enabled = False
+_fastest: dict[tuple, ModuleType] = {}
+
+
+class autotune:
+    """Let :func:`.convolve` time the backends once a shape, and remember the fastest.
+
+    Off by default. As torch.backends.cudnn.benchmark it pays where shapes recur, and
+    the choice, hence the rounding, may differ from run to run. A call as a function
+    turns it on or off for good, a ``with`` statement for its block::
+
+        autotune()
+        with autotune(False): ...
+
+    It has no effect inside torch.compile or torch.jit.trace, nor on a backend that is
+    named.
+
+    Raises:
+        TypeError: ``enabled`` is neither True nor False.
+    """
+
+    def __init__(self, enabled: bool = True):
+        global _enabled
+        self._before, _enabled = _enabled, as_bool('enabled', enabled)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error) -> None:
+        global _enabled
+        _enabled = self._before
+
+
+def is_tuning() -> bool:
+    """Whether backends are to be chosen by timing."""
+    return _enabled and not (is_compiling() or is_recorded())
+
+
+def fastest(call: ConvolutionCall, candidates: list[ModuleType]) -> ModuleType:
+    """The fastest of some backends that support the call."""
+    if len(candidates) == 1:
+        return candidates[0]
+    key = _key(call)
+    if key not in _fastest:
+        _fastest[key] = min(candidates, key=lambda backend: _seconds(backend, call))
+    return _fastest[key]
+
+
+def _key(call: ConvolutionCall) -> tuple:
+    """What the times depend on."""
+    tensors = [call.x, call.kernel] + ([] if call.bias is None else [call.bias])
+    return (
+        *((t.device, t.dtype, t.shape, _needs_gradient(t)) for t in tensors),
+        is_channels_last(call.x),
+        call.stride,
+        call.padding,
+        call.groups,
+        torch.get_num_threads(),
+        autocast_dtype(call.x.device.type),
+    )
+
+
+def _seconds(backend: ModuleType, call: ConvolutionCall) -> float:
+    """Of one call, with the gradients that the real one needs."""
+    tensors = call.x, call.kernel, call.bias
+    copies = [
+        None if t is None else t.detach().clone().requires_grad_(_needs_gradient(t))
+        for t in tensors
+    ]
+    wanted = [t for t in copies if t is not None and t.requires_grad]
+    trial = call._replace(x=copies[0], kernel=copies[1], bias=copies[2])
+
+    def step() -> None:
+        y = backend.convolve(trial)
+        if wanted:
+            torch.autograd.grad(y, wanted, torch.ones_like(y))
+
+    threads = torch.get_num_threads()
+    timer = Timer('step()', globals=dict(step=step), num_threads=threads)
+    return timer.timeit(REPEATS).median
+
+
+def _needs_gradient(tensor: Tensor) -> bool:
+    return torch.is_grad_enabled() and tensor.requires_grad

@@ -1,0 +1,34 @@
+"""The published `dcls` package, by its names and with its arguments.
+
+``from dcls_mm.layers.dropin import Dcls2d`` in the place of ``from
+DCLS.construct.modules import Dcls2d`` ports code, and the state_dicts of its layers.
+What differs, name by name, is in docs/migration.md.
+"""
+
+from ..published import VERSIONS, published_shifts
+from .legacy_layer import LegacyDcls2d
+from .modules import Dcls1d, Dcls2_1d, Dcls2d, Dcls2dK1d, Dcls3_1d, Dcls3d
+from .published_kernel import (
+    ConstructKernel1d,
+    ConstructKernel2_1d,
+    ConstructKernel2d,
+    ConstructKernel3_1d,
+    ConstructKernel3d,
+)
+
+__all__ = [
+    'ConstructKernel1d',
+    'ConstructKernel2_1d',
+    'ConstructKernel2d',
+    'ConstructKernel3_1d',
+    'ConstructKernel3d',
+    'Dcls1d',
+    'Dcls2_1d',
+    'Dcls2d',
+    'Dcls2dK1d',
+    'Dcls3_1d',
+    'Dcls3d',
+    'LegacyDcls2d',
+    'VERSIONS',
+    'published_shifts',
+]

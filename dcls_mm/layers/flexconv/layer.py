@@ -1,0 +1,360 @@
+"""Convolutions whose kernel is a network of the coordinates, with a learned size."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Optional, Union
+
+import torch
+from torch import Tensor, nn
+
+from ...functional._arguments import IntOrTuple, as_bool, as_float
+from ...functional._torch import is_compiling, transforms_active, without_autocast
+from ...functional.continuous import (
+    gaussian_profile,
+    mask_reach,
+    tap_coordinates,
+    taps_within,
+)
+from ..base import ConstructedConvNd
+from ..geometry import grown_padding, layer_geometry
+from ..noted import other_extent
+from .arguments import check_odd, checked_threshold, checked_width, flex_extent
+from .kernel_nets import MAGNet, build_kernel_net
+
+# The published initial width of the mask, and how much wider the centres of the
+# network's filters are spread.
+MASK_WIDTH = 0.075
+SPREAD = 1.667
+
+# Of a kernel, at which its network is evaluated at once: 4096 x 4096.
+MAX_TAPS = 2**24
+
+_CAUSAL = {True: "with padding 'causal'", False: "without padding 'causal'"}
+
+
+class FlexConvNd(ConstructedConvNd):
+    """A convolution with a continuous kernel that learns its size.
+
+    ``K(x) = net(x) * exp(-sum_i ((x_i - mean_i) / width_i)^2 / 2)`` at the coordinates
+    x of the taps, which reach from -1 to 1 over the extent. Mean and width of the mask
+    are learned; where it stays under ``crop_threshold``, on both sides of the middle
+    tap, no taps are evaluated, so that a small kernel costs a small convolution. Each
+    tap cropped is at most ``crop_threshold * |net(x)|``. Without a mask this is CKConv.
+
+    It takes the place of a torch.nn.ConvNd as :class:`.dcls.DCLSConvNd` does: where
+    the extent is larger than the replaced conv's, the padding grows along.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups:
+            as in torch.nn.ConvNd, of the replaced conv; ``kernel_size`` may be left
+            None where ``dilated_kernel_size`` is given. ``padding='causal'``, in 1-d,
+            gives an output that depends on no later samples; the mask then starts at
+            the newest.
+        bias, padding_mode, device, dtype: the same.
+        dilated_kernel_size: the extent of the largest kernel in pixels, odd (causal,
+            any); by default ``dilation * (kernel_size - 1) + 1``. 'full' is
+            ``2 input_size - 1`` and 'same' ``input_size``.
+        input_size: pixels of the input along each axis, for 'full' and 'same'.
+        kernel_net: a name of ``kernel_nets.KERNEL_NETS`` ('magnet', 'siren', 'mlp'), or
+            a dict of it as ``type`` and the network's arguments, such as
+            ``dict(type='magnet', hidden_channels=32, num_layers=3)``.
+        mask_width: initial width, one or one an axis; None for no mask (CKConv).
+        learn_mask: False keeps the mask as it starts.
+        crop_threshold: between 0 and 1; None evaluates all taps.
+        resolution: taps where training had one, if inputs are sampled that much finer:
+            the kernel is evaluated at more taps, and its values are divided by their
+            number. See :meth:`set_resolution`.
+        backend: a backend of ``functional.convolve`` to force, None to choose.
+
+    Its parameters are mask_mean and mask_width (axes,), those of ``net``, and bias
+    (out,). The network's last layer is scaled at the start so that an output has the
+    variance of independent inputs.
+
+    Raises:
+        ValueError, TypeError: an argument that doesn't fit, by its name.
+
+    Source: arXiv 2110.08059, and 2102.02611 (CKConv).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Optional[IntOrTuple] = None,
+        stride: IntOrTuple = 1,
+        padding: Union[IntOrTuple, str] = 0,
+        dilation: IntOrTuple = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = 'zeros',
+        device=None,
+        dtype=None,
+        *,
+        dilated_kernel_size: Optional[Union[IntOrTuple, str]] = None,
+        input_size: Optional[int] = None,
+        kernel_net: Union[str, dict[str, Any]] = 'magnet',
+        mask_width: Optional[Union[float, tuple[float, ...]]] = MASK_WIDTH,
+        learn_mask: bool = True,
+        crop_threshold: Optional[float] = 0.1,
+        resolution: float = 1.0,
+        backend: Optional[str] = None,
+    ):
+        causal = padding == 'causal'
+        if causal and (self.ndim > 1 or padding_mode != 'zeros'):
+            raise ValueError(
+                "padding 'causal' needs 1 axis and padding_mode 'zeros', got "
+                f'{self.ndim} and {padding_mode!r}'
+            )
+        extent = flex_extent(dilated_kernel_size, input_size, causal)
+        if kernel_size is None and extent is None:
+            raise ValueError(
+                'kernel_size may be left out only where dilated_kernel_size is given'
+            )
+        geometry = layer_geometry(
+            self.ndim,
+            extent if kernel_size is None else kernel_size,
+            dilation,
+            None,
+            extent,
+            None,
+        )
+        if not causal:
+            check_odd(geometry.extent)
+            padding = grown_padding(padding, geometry)
+        super().__init__(
+            in_channels,
+            out_channels,
+            geometry.extent,
+            kernel_size=geometry.kernel_size,
+            dilation=geometry.dilation,
+            stride=stride,
+            padding='valid' if causal else padding,
+            groups=groups,
+            padding_mode=padding_mode,
+            backend=backend,
+        )
+        self.causal = causal
+        self.trained_extent = self.extent
+        self.trained_padding = 'causal' if causal else self.padding
+        self.crop_threshold = checked_threshold(crop_threshold)
+        self.initial_width = checked_width(mask_width, self.ndim)
+        self.initial_mean = 1.0 if self.causal else 0.0
+        as_bool('learn_mask', learn_mask)
+        if self.initial_width is None:
+            if not learn_mask:
+                raise ValueError(
+                    'learn_mask must be left out where mask_width is None, without mask'
+                )
+            self.register_parameter('mask_mean', None)
+            self.register_parameter('mask_width', None)
+        else:
+            self.mask_mean = nn.Parameter(torch.empty(self.ndim), learn_mask)
+            self.mask_width = nn.Parameter(torch.empty(self.ndim), learn_mask)
+        spread = 1.0 if self.initial_width is None else SPREAD * max(self.initial_width)
+        self.net = build_kernel_net(
+            kernel_net, self.ndim, math.prod(self.kernel_channels), spread
+        )
+        self.register_bias(bias)
+        self.set_resolution(resolution)
+        self.reset_parameters()
+        self.to(device=device, dtype=dtype)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """The initial values; see the class."""
+        if self.mask_width is not None:
+            self.mask_mean.fill_(self.initial_mean)
+            self.mask_width.copy_(torch.tensor(self.initial_width))
+        self.net.reset_parameters()
+        # The bias of the last layer is zero, so the kernel is linear in its weight.
+        power = self.kernel().square().sum() / self.kernel_channels[0]
+        # Of a tiny ReLU network all units may be off.
+        self.net.output.weight.mul_(power.rsqrt().where(power > 0, 1.0))
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def set_resolution(self, resolution: float) -> None:
+        """Take inputs sampled at ``resolution`` times the pixels a length of training.
+
+        The kernel covers the same part of the picture with more taps; its values are
+        divided by ``resolution ** axes``, since so many times as many are added up.
+        Extent and padding change along.
+
+        Raises:
+            ValueError, TypeError: it is no positive number, makes more than 2^24 taps,
+                or padding can't change along.
+        """
+        if as_float('resolution', resolution) <= 0:
+            raise ValueError(f'resolution must be a positive number, got {resolution}')
+        extent = tuple(
+            taps_within(2.0, size, resolution, self.causal)
+            for size in self.trained_extent
+        )
+        if math.prod(extent) > MAX_TAPS:
+            raise ValueError(
+                f'resolution {resolution} and dilated_kernel_size '
+                f'{self.trained_extent} make a kernel of {extent}, more than '
+                f'{MAX_TAPS} taps'
+            )
+        padding = self.trained_padding
+        if not isinstance(padding, str):
+            padding = tuple(
+                p + (new - old) // 2
+                for p, new, old in zip(padding, extent, self.trained_extent)
+            )
+            if min(padding) < 0:
+                raise ValueError(
+                    f'resolution {resolution} makes the extent {extent}, too small for '
+                    f'the padding {self.trained_padding} to shrink along'
+                )
+        self.resolution, self.extent, self.padding = resolution, extent, padding
+
+    def kernel(self) -> Tensor:
+        """The kernel, (*kernel_channels, *taps), without what the mask crops.
+
+        Taps are those about the middle one (causal: the newest ones). Inside a compiled
+        graph or a transform of torch.func, whose shapes can't depend on values, all
+        taps of the extent are there, those cropped elsewhere as zeros.
+        """
+        weight = self.net.output.weight
+        like = weight.new_empty(0, dtype=torch.promote_types(weight.dtype, torch.float))
+        fixed = is_compiling() or transforms_active(*self.parameters())
+        with without_autocast(like.device.type):
+            axes = [
+                tap_coordinates(taps, size, self.resolution, self.causal, like)
+                for taps, size in zip(
+                    self.extent if fixed else self._kept_taps(), self.trained_extent
+                )
+            ]
+            grid = torch.cartesian_prod(*axes).view(-1, self.ndim)
+            values = self.net(grid).T.contiguous() / self.resolution**self.ndim
+            kernel = values.view(*self.kernel_channels, *map(len, axes))
+            if self.mask_width is not None:
+                kernel = kernel * self._mask(axes, zero_cropped=fixed)
+            return kernel.to(weight.dtype)
+
+    def notes(self) -> dict[str, Any]:
+        """The extent over which the kernel is stretched, and from where."""
+        return {'extent': self.trained_extent, 'causal': self.causal}
+
+    def misreading(
+        self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]
+    ) -> Optional[str]:
+        """See the base."""
+        key = f'{prefix}net.output.weight'
+        causal = notes.get('causal', self.causal)
+        if causal is not self.causal:
+            return (
+                f'{key}: the state_dict is of a layer {_CAUSAL[causal is True]}, this '
+                f'one is built {_CAUSAL[self.causal]}'
+            )
+        return other_extent(key, notes.get('extent'), self.trained_extent)
+
+    def padding_sides(self, kernel: Tensor) -> list[tuple[int, int]]:
+        """See the base; a causal kernel has all of its padding before."""
+        if self.causal:
+            return [(kernel.shape[-1] - 1, 0)]
+        return super().padding_sides(kernel)
+
+    def highest_frequencies(
+        self, deviations: float = 2.0, with_mask: bool = True
+    ) -> Tensor:
+        """Of the network's filters and the mask, in periods a unit of the coordinates.
+
+        Their sum bounds the frequency of the kernel, which a grid of taps can show up
+        to :attr:`nyquist_frequency`; what is above it changes with the resolution.
+
+        Args:
+            deviations: standard deviations of the Gaussian spectra of envelopes and
+                mask that count as inside; 2 as published.
+            with_mask: whether the mask counts too, where there is one.
+
+        Returns:
+            (filters,) or, with the mask last, (filters + 1,).
+
+        Raises:
+            ValueError: the network has no such bound, only 'magnet' has.
+
+        Source: arXiv 2110.08059, section on anti-aliasing.
+        """
+        if not isinstance(self.net, MAGNet):
+            raise ValueError(
+                "only a kernel_net of type 'magnet' tells its highest frequency, the "
+                f'layer has a {type(self.net).__name__}'
+            )
+        frequencies = self.net.highest_frequencies(deviations)
+        of_mask = self.mask_frequency(deviations) if with_mask else None
+        if of_mask is None:
+            return frequencies
+        return torch.cat((frequencies, of_mask.unsqueeze(0)))
+
+    def mask_frequency(self, deviations: float = 2.0) -> Optional[Tensor]:
+        """By how much the mask spreads frequencies, in periods a unit, a number.
+
+        Args:
+            deviations: see :meth:`highest_frequencies`.
+
+        Returns:
+            ``deviations / (2 pi |width|)`` of the narrowest axis; None without a mask.
+        """
+        if self.mask_width is None:
+            return None
+        return deviations / (2 * math.pi * self.mask_width.abs().min())
+
+    @property
+    def nyquist_frequency(self) -> float:
+        """Of the taps in training, in periods a unit; the lowest over axes."""
+        return (min(self.trained_extent) - 1) / 4
+
+    def _kept_taps(self) -> tuple[int, ...]:
+        """How many taps of each axis the mask leaves."""
+        mask, threshold = self.mask_width, self.crop_threshold
+        if mask is None or threshold is None or mask.is_meta:
+            return self.extent
+        return tuple(
+            taps_within(
+                mask_reach(mean, width, threshold, self.causal),
+                size,
+                self.resolution,
+                self.causal,
+            )
+            for mean, width, size in zip(
+                self.mask_mean.tolist(), mask.tolist(), self.trained_extent
+            )
+        )
+
+    def _mask(self, axes: list[Tensor], zero_cropped: bool) -> Tensor:
+        """The mask at the taps of each axis, (*taps)."""
+        mask = 1.0
+        for axis, x in enumerate(axes):
+            mean, width = self.mask_mean[axis].to(x), self.mask_width[axis].to(x)
+            profile = gaussian_profile(x, mean, width)
+            if zero_cropped and self.crop_threshold is not None:
+                reach = mask_reach(mean, width, self.crop_threshold, self.causal)
+                distance = 1 - x if self.causal else x.abs()
+                profile = profile * (distance <= reach)
+            mask = mask * profile.view(-1, *[1] * (self.ndim - 1 - axis))
+        return mask
+
+    def extra_repr(self) -> str:
+        parts = [
+            super().extra_repr(),
+            f'dilated_kernel_size={self.trained_extent}',
+            f'mask_width={self.initial_width}',
+            f'crop_threshold={self.crop_threshold}',
+        ]
+        if self.resolution != 1:
+            parts.append(f'resolution={self.resolution}')
+        return ', '.join(parts)
+
+
+class FlexConv1d(FlexConvNd):
+    """:class:`FlexConvNd` over (batch, channels, length)."""
+
+    ndim = 1
+
+
+class FlexConv2d(FlexConvNd):
+    """:class:`FlexConvNd` over (batch, channels, height, width)."""
+
+    ndim = 2

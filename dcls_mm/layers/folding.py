@@ -1,0 +1,189 @@
+"""DCLS layers as the plain convolutions that they compute, for deployment."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..functional._arguments import as_bool
+from . import ConstructedConvNd
+from .module_places import find_places, put
+
+# What a layer computes beside its kernel; some kinds have not all of these.
+FORWARD_PASS = ('forward', '_conv_forward')
+
+
+class Folded(NamedTuple):
+    """A layer that has become a plain convolution.
+
+    Attributes:
+        name: of the layer, inside the model.
+        taps: of its kernels in all.
+        used: how many of them are not zero.
+    """
+
+    name: str
+    taps: int
+    used: int
+
+
+def switch_to_deploy(model: nn.Module, round_positions: bool = False) -> list[Folded]:
+    """Put a plain torch.nn.ConvNd in the place of every DCLS layer of a model.
+
+    So it goes with every layer that makes its kernel: transposed ones, those of other
+    packages' signatures, those that sample their input, and large-kernel convolutions.
+    The model computes the same as before in evaluation, up to rounding; positions are
+    no longer shared, nor learned. A layer that stands under several names stays one
+    layer under all of them; where torch.compile has wrapped it, the wrapper goes too.
+
+    Args:
+        model: changed in place, or not at all where a layer can't be folded.
+        round_positions: see :func:`fold`; this changes the outputs.
+
+    Returns:
+        What was replaced, in the order of the model.
+
+    Raises:
+        ValueError: there is no such layer, ``model`` itself is one, or one can't be
+            folded; it is named.
+        TypeError: an argument that doesn't fit, by its name.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f'model must be a torch.nn.Module, got {model!r}')
+    as_bool('round_positions', round_positions)
+    places = find_places(model, ConstructedConvNd)
+    if any('' in names for names in places.values()):
+        raise ValueError(
+            'the model is itself a layer: use dcls_mm.layers.folding.fold(layer)'
+        )
+    if not places:
+        raise ValueError('the model has no DCLS layers to fold')
+    convs, report = {}, []
+    for layer, names in places.items():
+        try:
+            conv = convs[layer] = fold(layer, round_positions)
+        except (ValueError, NotImplementedError) as error:
+            raise ValueError(f"{names[0]} can't be folded: {error}") from error
+        weight = (conv[-1] if isinstance(conv, nn.Sequential) else conv).weight
+        report.append(Folded(names[0], weight.numel(), int(weight.count_nonzero())))
+    for layer, names in places.items():
+        put(model, names, convs[layer])
+    return report
+
+
+@torch.no_grad()
+def fold(layer: ConstructedConvNd, round_positions: bool = False) -> nn.Module:
+    """The plain convolution that a layer computes in evaluation.
+
+    Args:
+        layer: stays as it is.
+        round_positions: move every element to the nearest whole pixel, so that it has
+            one tap, and a kernel at most as many that are not zero as it has elements.
+
+    Returns:
+        A torch.nn.ConvNd, or ConvTransposeNd for a transposed layer, without dilation,
+        whose kernel size is the layer's extent, or what a FlexConv's mask leaves of it;
+        of a causal layer a torch.nn.Sequential of its padding and that.
+
+    Raises:
+        NotImplementedError: the layer has no kernel that is the same for every input.
+        ValueError: its elements can't be rounded to one tap each, or it computes more
+            than its class: by forward hooks, or a forward pass of a subclass.
+        TypeError: an argument that doesn't fit, by its name.
+    """
+    if not isinstance(layer, ConstructedConvNd):
+        raise TypeError(
+            'layer must be one of dcls_mm that makes its kernel, such as a DCLSConv2d, '
+            f'got {layer!r}; a model folds by switch_to_deploy'
+        )
+    as_bool('round_positions', round_positions)
+    _check_only_convolves(layer)
+    training = layer.training
+    rounding = getattr(layer, 'integer_positions', False)
+    try:
+        layer.eval()
+        if round_positions:
+            _check_roundable(layer)
+            layer.integer_positions = True
+        kernel, sides = _with_whole_sides(layer, layer.kernel())
+    finally:
+        layer.train(training)
+        if hasattr(layer, 'integer_positions'):
+            layer.integer_positions = rounding
+    options = {'output_padding': layer.output_padding} if layer.transposed else {}
+    kind = getattr(nn, f'Conv{"Transpose" * layer.transposed}{layer.ndim}d')
+    uneven = layer.padding != 'same' and any(one != other for one, other in sides)
+    padding = tuple(0 if uneven else before for before, _ in sides)
+    conv = nn.utils.skip_init(
+        kind,
+        layer.in_channels,
+        layer.out_channels,
+        tuple(kernel.shape[2:]),
+        stride=layer.stride,
+        padding='same' if layer.padding == 'same' else padding,
+        groups=layer.groups,
+        bias=layer.bias is not None,
+        padding_mode=layer.padding_mode,
+        device=kernel.device,
+        dtype=kernel.dtype,
+        **options,
+    )
+    conv.weight.copy_(kernel)
+    if layer.bias is not None:
+        conv.bias.copy_(layer.bias)
+    if uneven:
+        pad = getattr(nn, f'ConstantPad{layer.ndim}d')
+        last_axis_first = [side for pair in reversed(sides) for side in pair]
+        conv = nn.Sequential(pad(tuple(last_axis_first), 0.0), conv)
+    return conv.train(training)
+
+
+def _with_whole_sides(
+    layer: ConstructedConvNd, kernel: Tensor
+) -> tuple[Tensor, list[tuple[int, int]]]:
+    """A layer's kernel with its padding, with zeros about it if that is negative."""
+    sides = layer.padding_sides(kernel)
+    missing = [max(0, -before) for before, _ in sides]
+    kernel = F.pad(kernel, [n for n in reversed(missing) for _ in range(2)])
+    return kernel, [(a + n, b + n) for (a, b), n in zip(sides, missing)]
+
+
+def _check_only_convolves(layer: ConstructedConvNd) -> None:
+    """Raise a ValueError for what a plain convolution would leave out."""
+    hooks = [*layer._forward_pre_hooks.values(), *layer._forward_hooks.values()]
+    if hooks:
+        names = ', '.join(getattr(h, '__name__', type(h).__name__) for h in hooks)
+        raise ValueError(
+            f'it has forward hooks ({names}), which a plain convolution would not run: '
+            'remove them first (torch.nn.utils.remove_spectral_norm and '
+            'remove_weight_norm take out those of torch)'
+        )
+    for name in FORWARD_PASS:
+        if not hasattr(layer, name):
+            continue
+        home = getattr(getattr(layer, name), '__module__', '')
+        if not home.startswith(__package__ + '.'):
+            raise ValueError(
+                f'its forward pass is not that of a layer of {__package__}, so it may '
+                f'compute more than a convolution ({name} of class '
+                f'{type(layer).__qualname__})'
+            )
+
+
+def _check_roundable(layer: ConstructedConvNd) -> None:
+    """Raise a ValueError if an element on a whole pixel would have more than one tap.
+
+    Layers without positions pass.
+    """
+    if not hasattr(layer, 'P'):
+        return
+    if not hasattr(layer, 'integer_positions'):
+        raise ValueError(f"a {type(layer).__name__}'s positions can't be rounded")
+    sigma = layer.elements()[2]  # a drop-in layer may have a SIG that it doesn't read
+    if layer.interpolation == 'gauss' or (sigma is not None and sigma.any()):
+        raise ValueError(
+            'only elements that stay on one tap can be rounded, those of interpolation '
+            "'bilinear', 'triangle', or 'max' with sigma 0, not of "
+            f'{layer.interpolation!r}'
+        )

@@ -1,0 +1,53 @@
+"""How the published `dcls` package names interpolations and places elements."""
+
+from ..functional._arguments import check_choice
+from ..functional.interpolation import ALIASES, interpolation_name
+
+# The published names of the interpolations.
+VERSIONS = ('v0', 'v1', 'max', 'gauss')
+_VERSION_NAMES = {name: version for version, name in ALIASES.items()}
+
+# Where the published package's P has its rows in another order than the spatial axes.
+PUBLISHED_AXES = {
+    ('bilinear', 3): (0, 2, 1),
+    ('triangle', 2): (1, 0),
+    ('triangle', 3): (2, 1, 0),
+    ('max', 2): (1, 0),
+    ('max', 3): (2, 1, 0),
+    ('gauss', 2): (1, 0),
+    ('gauss', 3): (2, 1, 0),
+}
+
+
+def published_interpolation(version: str) -> str:
+    """The interpolation that is published as ``version``.
+
+    Raises:
+        ValueError: ``version`` is not a published name.
+    """
+    check_choice('version', version, VERSIONS)
+    return interpolation_name(version)
+
+
+def published_version(interpolation: str) -> str:
+    """The inverse of :func:`published_interpolation`."""
+    return _VERSION_NAMES.get(interpolation, interpolation)
+
+
+def published_axes(interpolation: str, ndim: int) -> tuple[int, ...]:
+    """The spatial axis that each row of the published package's P stands for.
+
+    Measured on `dcls` 0.1.1, for layers that learn along all ``ndim`` axes.
+    """
+    return PUBLISHED_AXES.get((interpolation, ndim), tuple(range(ndim)))
+
+
+def published_shifts(interpolation: str, extent: tuple[int, ...]) -> tuple[int, ...]:
+    """How far the published package sets each row of P past its axis' centre.
+
+    It centres row i by the extent of axis i, also where the row belongs to another
+    axis, so that on rectangles an element at 0 is not in the kernel's centre. In
+    pixels; for layers that learn along all axes.
+    """
+    axes = published_axes(interpolation, len(extent))
+    return tuple(size // 2 - extent[axis] // 2 for size, axis in zip(extent, axes))

@@ -1,0 +1,35 @@
+"""Writes a trained model with plain convolutions, for code without dcls_mm."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # dcls_mm, uninstalled
+from dcls_mm.apis import command, fold  # noqa: E402
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file of the model')
+    parser.add_argument('checkpoint', help='file, or URL that mmengine knows')
+    parser.add_argument(
+        '--out',
+        required=True,
+        help='folder for config.py, checkpoint.pth and backbone.pt',
+    )
+    parser.add_argument(
+        '--round-positions',
+        action='store_true',
+        help='move every element to the nearest whole pixel, which leaves one tap of '
+        'it and changes the outputs',
+    )
+    command.add_override_argument(parser)
+    return parser.parse_args()
+
+
+def main(**options):
+    print(fold.fold_checkpoint(**options))
+
+
+if __name__ == '__main__':
+    command.run(main, vars(parse_args()))
