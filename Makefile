@@ -32,6 +32,7 @@ test: env  ## run the tests, a process on each core
 
 lint: env  ## run the linter
 	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
 
 docs: env  ## build the pages in docs/_build/html, with warnings as errors
 	@$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps \

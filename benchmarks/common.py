@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from memory import memory_is_measurable
@@ -208,7 +208,7 @@ def number(value: float) -> str:
     return f'{value:.0f}' if abs(value) >= 100 else f'{value:.3g}'
 
 
-def verdict(value: float, least: Optional[float] = None, most: Optional[float] = None):
+def verdict(value: float, least: float | None = None, most: float | None = None):
     """A target and whether the value reaches it, so that a shortfall shows."""
     if least is not None:
         return f'at least {least}: ' + ('met' if value >= least else '**missed**')

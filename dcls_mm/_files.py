@@ -6,7 +6,6 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import Union
 
 try:
     import fcntl
@@ -48,7 +47,7 @@ def take_lock(handle: int) -> bool:
     return True
 
 
-def write_whole(path: Union[str, Path], content: bytes) -> None:
+def write_whole(path: str | Path, content: bytes) -> None:
     """Writes a file, which is there whole or not at all, whenever the process ends.
 
     The content goes to a new file beside ``path``, with a name that nobody can
@@ -104,7 +103,7 @@ def _sync_folder(folder: str) -> None:
             os.close(handle)
 
 
-def remove_unfinished(folder: Union[str, Path]) -> None:
+def remove_unfinished(folder: str | Path) -> None:
     """Removes what writers left that were killed; a file still being written stays."""
     for path in Path(folder).glob(_UNFINISHED.format('*')):
         with contextlib.suppress(OSError):  # gone by now, not ours, or without locks

@@ -4,8 +4,8 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from typing import Any, Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
 class Child:

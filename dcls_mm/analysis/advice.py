@@ -6,8 +6,8 @@ published; each says what it is derived from. Advice is a hint on what to try ne
 the evidence of one training.
 """
 
-from collections.abc import Mapping
-from typing import Callable, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from .statistics import LayerStatistics
 

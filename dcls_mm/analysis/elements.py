@@ -1,7 +1,6 @@
 """The elements of a model's layers, as arrays."""
 
 from dataclasses import dataclass
-from typing import Optional
 
 import numpy as np
 from torch import Tensor, nn
@@ -33,7 +32,7 @@ class LayerElements:
     initial_positions: str
     learned: bool
     positions: np.ndarray
-    sigma: Optional[np.ndarray]
+    sigma: np.ndarray | None
     magnitudes: tuple[np.ndarray, ...]
 
     @property

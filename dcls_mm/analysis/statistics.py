@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Optional
 
 import numpy as np
 
@@ -77,10 +76,10 @@ class LayerStatistics:
     held_extent: int
     crowded: float
     distinct: float
-    sigma: Optional[SigmaSpread]
+    sigma: SigmaSpread | None
     blocks: int
     shared: bool
-    block_difference: Optional[float]
+    block_difference: float | None
     histograms: tuple[tuple[int, ...], ...]
 
 
@@ -176,7 +175,7 @@ def _crowding(positions: np.ndarray) -> tuple[float, float]:
     return crowded / positions[..., 0].size, distinct / len(positions)
 
 
-def _sigma_spread(sigma: Optional[np.ndarray]) -> Optional[SigmaSpread]:
+def _sigma_spread(sigma: np.ndarray | None) -> SigmaSpread | None:
     if sigma is None:
         return None
     return SigmaSpread(
@@ -188,7 +187,7 @@ def _sigma_spread(sigma: Optional[np.ndarray]) -> Optional[SigmaSpread]:
     )
 
 
-def _block_difference(blocks: list, limits: np.ndarray) -> Optional[float]:
+def _block_difference(blocks: list, limits: np.ndarray) -> float | None:
     if len(blocks) < 2:
         return None
     largest = 0.0

@@ -4,7 +4,8 @@ import os
 import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from mmengine.config import DictAction
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import mmcv
 import numpy as np
@@ -31,14 +31,14 @@ def plot_receptive_field(
     config: str,
     checkpoint: str,
     out: str,
-    against: Optional[Sequence[str]] = None,
-    names: Optional[Sequence[str]] = None,
-    images: Optional[str] = None,
+    against: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    images: str | None = None,
     count: int = 10,
     shape: Sequence[int] = (1024, 1024),
     level: int = -1,
     shares: Sequence[float] = visualization.SHARES,
-    cfg_options: Optional[dict[str, Any]] = None,
+    cfg_options: dict[str, Any] | None = None,
 ) -> str:
     """Draws the effective receptive field of one or two backbones, and measures it.
 
@@ -91,13 +91,13 @@ def plot_predictions(
     config: str,
     checkpoint: str,
     out: str,
-    against: Optional[Sequence[str]] = None,
-    names: Optional[Sequence[str]] = None,
-    images: Optional[str] = None,
+    against: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    images: str | None = None,
     count: int = 10,
     score_threshold: float = 0.3,
-    device: Optional[str] = None,
-    cfg_options: Optional[dict[str, Any]] = None,
+    device: str | None = None,
+    cfg_options: dict[str, Any] | None = None,
 ) -> str:
     """Draws the predictions of one or two models side by side.
 
@@ -150,8 +150,8 @@ def plot_predictions(
 def _models(
     config: str,
     checkpoint: str,
-    against: Optional[Sequence[str]],
-    names: Optional[Sequence[str]],
+    against: Sequence[str] | None,
+    names: Sequence[str] | None,
 ) -> dict[str, tuple[str, str]]:
     """Name -> config and checkpoint, of one or two models."""
     models = [(config, checkpoint)] + ([tuple(against)] if against else [])

@@ -2,7 +2,7 @@
 
 import os
 from importlib.util import find_spec
-from typing import Any, Optional
+from typing import Any
 
 from mmengine.config import Config
 
@@ -13,8 +13,8 @@ from .scopes import SCOPES
 
 def load_config(
     config: str,
-    work_dir: Optional[str] = None,
-    cfg_options: Optional[dict[str, Any]] = None,
+    work_dir: str | None = None,
+    cfg_options: dict[str, Any] | None = None,
     launcher: str = 'none',
 ) -> Config:
     """Reads a config and merges the options that training and testing share.

@@ -4,7 +4,7 @@ import io
 import os
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,10 +38,10 @@ def convert_file(
     source: str,
     destination: str,
     form: str,
-    version: Optional[str] = None,
-    extent: Optional[int] = None,
+    version: str | None = None,
+    extent: int | None = None,
     sync_positions: bool = True,
-    sha256: Optional[str] = None,
+    sha256: str | None = None,
     force: bool = False,
 ) -> str:
     """Convert a checkpoint of another package, and write it whole or not at all.
@@ -85,7 +85,7 @@ def convert_file(
 
 
 def _options(
-    form: str, version: Optional[str], extent: Optional[int], sync_positions: bool
+    form: str, version: str | None, extent: int | None, sync_positions: bool
 ) -> dict[str, Any]:
     """The keyword arguments of the form's function; other options are refused."""
     if form in PUBLISHED:
@@ -144,7 +144,7 @@ def _write(checkpoint: dict[str, Any], destination: str) -> None:
 
 
 def _depthwise_cfg(
-    converted: Mapping[str, Tensor], version: Optional[str], options: dict[str, Any]
+    converted: Mapping[str, Tensor], version: str | None, options: dict[str, Any]
 ) -> str:
     """What the config must say for these weights, as far as it is known."""
     counts = {v.shape[-1] for k, v in converted.items() if k.endswith('.dwconv.P')}

@@ -2,10 +2,10 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ class Format(NamedTuple):
     """
 
     write: Callable[[Part, Tensor, Path], None]
-    read: Callable[[Path], Optional[Callable[[Tensor], Outputs]]]
+    read: Callable[[Path], Callable[[Tensor], Outputs] | None]
     needs: tuple[str, ...] = ()
 
 
@@ -52,16 +52,16 @@ def export_model(
     out: str,
     format: str,
     part: str = 'model',
-    cfg_options: Optional[dict[str, Any]] = None,
+    cfg_options: dict[str, Any] | None = None,
 ) -> str:
     """Fold the DCLS layers of a model, and write it in a format that needs no dcls_mm.
 
     Batch, height and width stay free. What the parts take and give, see
-    :mod:`..deploy.parts`: a segmentor gives logits of the images' size; a detector what its
-    dense layers give, as boxes are chosen by mmdet's own Python code, whose operators
-    (nms, RoIAlign) these formats have only by mmcv or not at all. The file is run and
-    compared with the model, at other sizes than it was recorded at, before it takes
-    its place.
+    :mod:`..deploy.parts`: a segmentor gives logits of the images' size; a detector what
+    its dense layers give, as boxes are chosen by mmdet's own Python code, whose
+    operators (nms, RoIAlign) these formats have only by mmcv or not at all. The file is
+    run and compared with the model, at other sizes than it was recorded at, before it
+    takes its place.
 
     Args:
         config, cfg_options: see :func:`.configs.load_config`.
@@ -154,7 +154,7 @@ def _write_onnx(part: Part, images: Tensor, path: Path) -> None:
     ).save(path, external_data=False)
 
 
-def _read_onnx(path: Path) -> Optional[Callable[[Tensor], Outputs]]:
+def _read_onnx(path: Path) -> Callable[[Tensor], Outputs] | None:
     if find_spec('onnxruntime') is None:
         return None
     import onnxruntime

@@ -1,6 +1,6 @@
 """Counts the parameters and FLOPs of an mmdet or mmseg config's model."""
 
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.analysis import FlopAnalyzer
@@ -28,8 +28,8 @@ class Complexity(NamedTuple):
 
 def count_config(
     config: str,
-    shape: Optional[list[int]] = None,
-    cfg_options: Optional[dict[str, Any]] = None,
+    shape: list[int] | None = None,
+    cfg_options: dict[str, Any] | None = None,
 ) -> Complexity:
     """:func:`count_model` of the config in a file.
 
@@ -110,7 +110,7 @@ class _Forward(nn.Module):
                 outputs.append(head(images.new_zeros(shape)))
         return outputs
 
-    def _samples(self, images: Tensor) -> Optional[list]:
+    def _samples(self, images: Tensor) -> list | None:
         # Detectors, such as transformers, ask for the image's size; segmentors don't.
         if hasattr(self.model, 'decode_head'):
             return None
@@ -134,9 +134,7 @@ def _as_list(modules: nn.Module) -> list:
     return list(modules) if isinstance(modules, nn.ModuleList) else [modules]
 
 
-def _height_width(
-    shape: Optional[list[int]], default: tuple[int, int]
-) -> tuple[int, int]:
+def _height_width(shape: list[int] | None, default: tuple[int, int]) -> tuple[int, int]:
     if shape is None:
         return default
     if len(shape) not in (1, 2) or min(shape) < 1:

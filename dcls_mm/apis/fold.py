@@ -8,7 +8,7 @@ so it is the backbone alone that is run and compared, whatever the heads are.
 
 import warnings
 from types import FunctionType
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -62,7 +62,7 @@ def fold_checkpoint(
     checkpoint: str,
     out: str,
     round_positions: bool = False,
-    cfg_options: Optional[dict[str, Any]] = None,
+    cfg_options: dict[str, Any] | None = None,
 ) -> str:
     """Fold all DCLS layers, and write what mmdet or mmseg loads without dcls_mm.
 

@@ -1,6 +1,6 @@
 """mmdet's and mmseg's inferencers, made to fit any config and to name classes right."""
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -25,8 +25,8 @@ _VISUALIZERS = {'mmdet': 'DetLocalVisualizer', 'mmseg': 'SegLocalVisualizer'}
 def build_inferencer(
     config: str,
     checkpoint: str,
-    device: Optional[str] = None,
-    cfg_options: Optional[dict[str, Any]] = None,
+    device: str | None = None,
+    cfg_options: dict[str, Any] | None = None,
 ) -> BaseInferencer:
     """Makes mmdet's ``DetInferencer`` or mmseg's ``MMSegInferencer``.
 
@@ -68,7 +68,7 @@ def build_inferencer(
     return inferencer
 
 
-def _check_device(device: Optional[str]) -> None:
+def _check_device(device: str | None) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # the latter by a build for CPUs

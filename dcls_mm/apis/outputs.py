@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Union
 
 import cv2
 import numpy as np
@@ -45,14 +44,14 @@ def check_folder(out: str) -> Path:
     return Path(out)
 
 
-def write_picture(out: Union[str, Path], picture: np.ndarray) -> str:
+def write_picture(out: str | Path, picture: np.ndarray) -> str:
     """Writes an RGB or grey array in the format of the suffix; see ``write_file``."""
     bgr = picture[..., ::-1] if picture.ndim == 3 else picture
     _, content = cv2.imencode(Path(out).suffix, bgr)
     return write_file(out, content.tobytes())
 
 
-def write_file(out: Union[str, Path], content: bytes) -> str:
+def write_file(out: str | Path, content: bytes) -> str:
     """Writes a file whole or not at all, and returns its name.
 
     Raises:

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -41,8 +41,8 @@ def predict(
     out: str,
     score_threshold: float = 0.3,
     batch_size: int = 1,
-    device: Optional[str] = None,
-    cfg_options: Optional[dict[str, Any]] = None,
+    device: str | None = None,
+    cfg_options: dict[str, Any] | None = None,
 ) -> int:
     """Predicts what is in images, and draws it.
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from statistics import mean
-from typing import Any, Optional
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.fileio import dump
@@ -90,8 +90,8 @@ def evaluate_corrupted(
     checkpoint: str,
     corruptions: Sequence[str] = ('common',),
     severities: Sequence[int] = SEVERITIES,
-    out: Optional[str] = None,
-    metrics: Optional[Sequence[str]] = None,
+    out: str | None = None,
+    metrics: Sequence[str] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Evaluates a model on the test set, then on the test set corrupted.

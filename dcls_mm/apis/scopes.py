@@ -5,8 +5,9 @@ Each has a test script of its own, with options of the same names; the table
 """
 
 import os
+from collections.abc import Callable
 from copy import copy, deepcopy
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import matplotlib
 from mmengine.config import Config

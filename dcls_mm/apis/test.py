@@ -1,7 +1,7 @@
 """What ``tools/test.py`` does, for any mmdet or mmseg config; see :mod:`.train`."""
 
 import os
-from typing import Any, Optional
+from typing import Any
 
 from mmengine.config import Config
 
@@ -18,13 +18,13 @@ from .scopes import SCOPES, use_tta, use_visualization
 def prepare_test(
     config: str,
     checkpoint: str,
-    work_dir: Optional[str] = None,
-    out: Optional[str] = None,
+    work_dir: str | None = None,
+    out: str | None = None,
     show: bool = False,
-    show_dir: Optional[str] = None,
+    show_dir: str | None = None,
     wait_time: float = 2.0,
     tta: bool = False,
-    cfg_options: Optional[dict[str, Any]] = None,
+    cfg_options: dict[str, Any] | None = None,
     launcher: str = 'none',
 ) -> tuple[Config, list[str]]:
     """Turns the options of ``tools/test.py`` into a config.

@@ -4,7 +4,7 @@
 before anything is built; ``train`` then runs it.
 """
 
-from typing import Any, Optional
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -36,11 +36,11 @@ from .work_dir import sole_training
 
 def prepare_train(
     config: str,
-    work_dir: Optional[str] = None,
-    resume: Optional[str] = None,
+    work_dir: str | None = None,
+    resume: str | None = None,
     amp: bool = False,
     auto_scale_lr: bool = False,
-    cfg_options: Optional[dict[str, Any]] = None,
+    cfg_options: dict[str, Any] | None = None,
     launcher: str = 'none',
 ) -> tuple[Config, list[str]]:
     """Turns the options of ``tools/train.py`` into a config.
@@ -103,7 +103,7 @@ def _set_precision(cfg: Config, amp: bool) -> list[str]:
     return []
 
 
-def _set_resume(cfg: Config, resume: Optional[str]) -> list[str]:
+def _set_resume(cfg: Config, resume: str | None) -> list[str]:
     """Settles which checkpoint to go on from, so that mmengine need not guess."""
     if resume is None and cfg.get('resume'):
         resume = cfg.get('load_from') or 'auto'

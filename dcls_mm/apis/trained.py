@@ -1,6 +1,6 @@
 """The model of a config, for use: in evaluation, and with a checkpoint's weights."""
 
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
@@ -55,7 +55,7 @@ def read_checkpoint(checkpoint: str) -> dict:
 
 
 def load_trained(
-    config: str, checkpoint: str, cfg_options: Optional[dict[str, Any]] = None
+    config: str, checkpoint: str, cfg_options: dict[str, Any] | None = None
 ) -> Trained:
     """The model of a config with a checkpoint's weights, in evaluation.
 

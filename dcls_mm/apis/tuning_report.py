@@ -1,6 +1,6 @@
 """A report on the positions that a model learned, with advice."""
 
-from typing import Any, Optional
+from typing import Any
 
 from .. import analysis, visualization
 from .outputs import check_folder, label, write_file, write_picture
@@ -11,9 +11,9 @@ from .visualize import model_elements
 def report_tuning(
     config: str,
     checkpoint: str,
-    out: Optional[str] = None,
+    out: str | None = None,
     json: bool = False,
-    cfg_options: Optional[dict[str, Any]] = None,
+    cfg_options: dict[str, Any] | None = None,
 ) -> str:
     """Reports on the positions of a model, with advice on what to change.
 

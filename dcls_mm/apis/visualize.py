@@ -2,7 +2,7 @@
 
 import os
 import re
-from typing import Any, Optional
+from typing import Any
 
 from torch import nn
 
@@ -22,7 +22,7 @@ def plot_kernels(
     checkpoint: str,
     out: str,
     columns: int = 8,
-    cfg_options: Optional[dict[str, Any]] = None,
+    cfg_options: dict[str, Any] | None = None,
 ) -> str:
     """Draws the constructed depthwise kernels of a model.
 
@@ -53,7 +53,7 @@ def plot_positions(
     config: str,
     checkpoint: str,
     out: str,
-    cfg_options: Optional[dict[str, Any]] = None,
+    cfg_options: dict[str, Any] | None = None,
 ) -> str:
     """Draws where the elements of a model lie; see ``plot_kernels``."""
     check_picture(out)
@@ -69,7 +69,7 @@ def plot_movement(
     work_dir: str,
     out: str,
     columns: int = 5,
-    cfg_options: Optional[dict[str, Any]] = None,
+    cfg_options: dict[str, Any] | None = None,
 ) -> str:
     """Draws how elements moved between the checkpoints of a training.
 

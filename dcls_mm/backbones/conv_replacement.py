@@ -4,7 +4,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from torch import nn
 
@@ -30,7 +30,7 @@ class Replaced(NamedTuple):
     name: str
     was: str
     became: str
-    shares: Optional[str]
+    shares: str | None
 
     def __str__(self) -> str:
         shared = f', positions of {self.shares}' if self.shares else ''
@@ -41,11 +41,11 @@ def replace_convs(
     model: nn.Module,
     layer: type[ConstructedConvNd],
     *,
-    name: Optional[str] = None,
-    kernel_size: Optional[IntOrTuple] = None,
-    depthwise: Optional[bool] = None,
+    name: str | None = None,
+    kernel_size: IntOrTuple | None = None,
+    depthwise: bool | None = None,
     start: str = 'conv',
-    share_positions: Optional[str] = None,
+    share_positions: str | None = None,
     **options,
 ) -> list[Replaced]:
     """Put a ``layer`` in the place of each chosen convolution of a model.
@@ -128,7 +128,7 @@ def _by(sizes: tuple[int, ...]) -> str:
     return 'x'.join(map(str, sizes))
 
 
-def _check_layer(layer: type, start: str, share_positions: Optional[str]) -> None:
+def _check_layer(layer: type, start: str, share_positions: str | None) -> None:
     """Raise an error for a layer that can't replace or start so, or share."""
     is_layer = isinstance(layer, type) and issubclass(layer, ConstructedConvNd)
     if not is_layer or layer.transposed or not hasattr(layer, 'ndim'):
@@ -164,9 +164,9 @@ def _compile(argument: str, pattern: str) -> re.Pattern:
 def _choose(
     names: dict[nn.Module, list[str]],
     kind: str,
-    name: Optional[str],
-    kernel_size: Optional[IntOrTuple],
-    depthwise: Optional[bool],
+    name: str | None,
+    kernel_size: IntOrTuple | None,
+    depthwise: bool | None,
 ) -> list[nn.Module]:
     """The convolutions that fit, of those in ``names``; see :func:`replace_convs`."""
     if depthwise is not None and not isinstance(depthwise, bool):

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Optional, Union
 
 import torch
 from mmengine.model import BaseModule
@@ -79,16 +78,16 @@ class ConvNeXtDCLS(BaseModule):
 
     def __init__(
         self,
-        arch: Union[str, dict] = 'tiny',
+        arch: str | dict = 'tiny',
         in_channels: int = 3,
-        depthwise_cfg: Optional[dict] = None,
+        depthwise_cfg: dict | None = None,
         sync_positions: bool = True,
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float = 1e-6,
-        out_indices: Union[int, Sequence[int]] = (0, 1, 2, 3),
+        out_indices: int | Sequence[int] = (0, 1, 2, 3),
         frozen_stages: int = -1,
         with_cp: bool = False,
-        init_cfg: Optional[Union[dict, list]] = None,
+        init_cfg: dict | list | None = None,
     ):
         super().__init__(init_cfg)
         depths, dims = _depths_and_dims(arch)
@@ -273,7 +272,7 @@ class ConvNeXtDCLS(BaseModule):
             module.eval().requires_grad_(False)
 
 
-def _depths_and_dims(arch: Union[str, dict]) -> tuple[tuple, tuple]:
+def _depths_and_dims(arch: str | dict) -> tuple[tuple, tuple]:
     if isinstance(arch, str):
         if arch not in ARCHITECTURES:
             raise ValueError(
@@ -300,9 +299,7 @@ def _depths_and_dims(arch: Union[str, dict]) -> tuple[tuple, tuple]:
     )
 
 
-def _stage_indices(
-    out_indices: Union[int, Sequence[int]], stages: int
-) -> tuple[int, ...]:
+def _stage_indices(out_indices: int | Sequence[int], stages: int) -> tuple[int, ...]:
     several = isinstance(out_indices, Iterable) and not isinstance(out_indices, str)
     given = tuple(out_indices) if several else (out_indices,)
     given = as_tuple('out_indices', given, len(given), minimum=-stages)

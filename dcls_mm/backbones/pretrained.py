@@ -3,7 +3,6 @@
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Optional
 
 import torch
 from mmengine.logging import MMLogger
@@ -30,7 +29,7 @@ STAGE_KEYS = re.compile(r'(?:downsample_layers|stages)\.(\d+)\.')
 SHOWN_KEYS = 8
 
 
-def is_pretrained(cfg: Optional[dict]) -> bool:
+def is_pretrained(cfg: dict | None) -> bool:
     """Whether an init config loads a file, by mmengine's name or class."""
     kind = cfg.get('type') if isinstance(cfg, dict) else None
     return kind == 'Pretrained' or kind is PretrainedInit
@@ -39,9 +38,9 @@ def is_pretrained(cfg: Optional[dict]) -> bool:
 def load_pretrained(
     backbone: nn.Module,
     checkpoint: str,
-    prefix: Optional[str] = None,
+    prefix: str | None = None,
     map_location: str = 'cpu',
-    version: Optional[str] = None,
+    version: str | None = None,
     any_extent: bool = False,
 ) -> None:
     """Load a checkpoint file into a ConvNeXt backbone.
@@ -93,7 +92,7 @@ def load_pretrained(
 
 
 def backbone_state_dict(
-    checkpoint: Mapping, prefix: Optional[str] = None, source: str = 'checkpoint'
+    checkpoint: Mapping, prefix: str | None = None, source: str = 'checkpoint'
 ) -> OrderedDict:
     """The weights in a loaded checkpoint, unwrapped and without ``prefix``.
 

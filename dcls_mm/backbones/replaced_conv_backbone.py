@@ -1,7 +1,7 @@
 """Any backbone of the registry, with convolutions of it replaced by DCLS layers."""
 
 import inspect
-from typing import Any, Optional, Union
+from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
@@ -43,12 +43,12 @@ class ReplacedConvBackbone(BaseModule):
         self,
         backbone: dict,
         layer: dict,
-        name: Optional[str] = None,
-        kernel_size: Optional[IntOrTuple] = None,
-        depthwise: Optional[bool] = None,
+        name: str | None = None,
+        kernel_size: IntOrTuple | None = None,
+        depthwise: bool | None = None,
         start: str = 'conv',
-        share_positions: Optional[str] = None,
-        pretrained: Optional[str] = None,
+        share_positions: str | None = None,
+        pretrained: str | None = None,
         init_cfg: None = None,
     ):
         super().__init__()
@@ -130,7 +130,7 @@ class ReplacedConvBackbone(BaseModule):
         return replace_convs(backbone, **self._choice)
 
 
-def _layer_class(layer_type: Union[str, type, None]) -> type:
+def _layer_class(layer_type: str | type | None) -> type:
     """The class that a config's ``layer.type`` names."""
     found = layer_type
     if not inspect.isclass(found):

@@ -1,7 +1,5 @@
 """Upsampling blocks with learned positions, for the decoders of OpenMMLab."""
 
-from typing import Optional
-
 import torch
 from mmcv.cnn import ConvModule
 from torch import Tensor
@@ -34,8 +32,8 @@ class DCLSDeconvModule(ConvModule):
         in_channels: int,
         out_channels: int,
         with_cp: bool = False,
-        norm_cfg: Optional[dict] = None,
-        act_cfg: Optional[dict] = None,
+        norm_cfg: dict | None = None,
+        act_cfg: dict | None = None,
         *,
         kernel_size: int = 4,
         scale_factor: int = 2,

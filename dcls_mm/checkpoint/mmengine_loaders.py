@@ -1,10 +1,11 @@
 """What mmengine loads: its own training checkpoints, and under our tools only data."""
 
 import functools
+from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pickle import UnpicklingError
-from typing import Any, Callable
+from typing import Any
 
 from mmengine.runner.checkpoint import CheckpointLoader, _process_mmcls_checkpoint
 

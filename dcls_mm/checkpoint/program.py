@@ -12,7 +12,7 @@ import pickle
 import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple, Optional
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
@@ -262,7 +262,7 @@ def _push_long(machine: _Machine) -> None:
     machine.stack.append(pickle.decode_long(data))
 
 
-def _tuple_of(count: Optional[int]):
+def _tuple_of(count: int | None):
     def step(machine: _Machine) -> None:
         machine.push_tuple(machine.pop_mark() if count is None else machine.pop(count))
 

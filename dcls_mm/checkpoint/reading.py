@@ -14,7 +14,7 @@ import errno
 import os
 import threading
 from collections import OrderedDict
-from typing import Any, BinaryIO, Optional
+from typing import Any, BinaryIO
 from urllib.error import URLError
 
 import torch
@@ -39,7 +39,7 @@ _registering = threading.Lock()
 
 
 def read_checkpoint(
-    filename: str, map_location: Any = 'cpu', sha256: Optional[str] = None
+    filename: str, map_location: Any = 'cpu', sha256: str | None = None
 ) -> Any:
     """Reads a checkpoint as data.
 

@@ -16,8 +16,9 @@ import argparse
 import re
 import warnings
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from math import prod
-from typing import Any, Callable, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -346,7 +347,7 @@ def _raw(data: Any, plain: Callable[..., Any], depth: int) -> bytes:
 
 
 def _view(
-    storage: Any, offset: Any, size: Any, stride: Any, dtype: Optional[Any] = None
+    storage: Any, offset: Any, size: Any, stride: Any, dtype: Any | None = None
 ) -> torch.Tensor:
     """A tensor on a storage, of which it may not see more than there is."""
     if type(storage) is not torch.storage.TypedStorage:

@@ -6,7 +6,7 @@ import re
 import stat
 import string
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 from mmengine.runner.checkpoint import CheckpointLoader
 
@@ -106,7 +106,7 @@ def check_template(template: Any) -> None:
         )
 
 
-def checkpoint_folder(work_dir: str, out_dir: Optional[str] = None) -> str:
+def checkpoint_folder(work_dir: str, out_dir: str | None = None) -> str:
     """Where mmengine's ``CheckpointHook`` writes, as its ``before_train`` says."""
     if out_dir is None or str(out_dir) == work_dir:
         return work_dir
@@ -116,8 +116,8 @@ def checkpoint_folder(work_dir: str, out_dir: Optional[str] = None) -> str:
 def find_resumable(
     work_dir: str,
     templates: Sequence[str] = TEMPLATES,
-    out_dir: Optional[str] = None,
-) -> tuple[Optional[str], list[str]]:
+    out_dir: str | None = None,
+) -> tuple[str | None, list[str]]:
     """Finds the last checkpoint of a training that is whole.
 
     mmengine goes by the file ``last_checkpoint`` alone, which a killed
@@ -177,7 +177,7 @@ def find_resumable(
     return None, []
 
 
-def _find_remote(work_dir: str, out_dir: str, note: str) -> tuple[Optional[str], list]:
+def _find_remote(work_dir: str, out_dir: str, note: str) -> tuple[str | None, list]:
     """As ``find_resumable``, for checkpoints that are not files of this machine."""
     if note.startswith(f'{out_dir.rstrip("/")}/'):
         check_resumable(note)
@@ -255,7 +255,7 @@ def _age(entry: os.DirEntry) -> int:
         return 0
 
 
-def _step(name: str, templates: Sequence[str], before: str = '') -> Optional[int]:
+def _step(name: str, templates: Sequence[str], before: str = '') -> int | None:
     """The number in a checkpoint's name, 0 in one without; None if no template fits."""
     for template in templates:
         pattern = before

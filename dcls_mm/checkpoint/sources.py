@@ -3,7 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
-from typing import BinaryIO, Optional
+from typing import BinaryIO
 from urllib.parse import urlparse
 
 import mmengine.runner.checkpoint as names
@@ -85,7 +85,7 @@ def _download(url: str) -> str:
     return str(path)
 
 
-def check_sha256(file: BinaryIO, expected: Optional[str], path: str) -> None:
+def check_sha256(file: BinaryIO, expected: str | None, path: str) -> None:
     """Compares a file's SHA-256, if one is expected, before anything else is done.
 
     Raises:

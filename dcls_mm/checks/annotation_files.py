@@ -12,7 +12,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from json import JSONDecodeError
-from typing import Any, Optional
+from typing import Any
 
 from mmengine.fileio import list_from_file
 
@@ -47,7 +47,7 @@ def read_categories(ann_file: str) -> list[str]:
 
 def _category_names(
     decoder: json.JSONDecoder, content: mmap.mmap, start: int, size: int
-) -> Optional[list[str]]:
+) -> list[str] | None:
     length = 1 << 14
     while True:
         text = content[start : start + length].decode('utf-8', 'ignore')
@@ -65,7 +65,7 @@ def _category_names(
         return [part['name'] for part in categories]
 
 
-def local_path(dataset: dict, name: str) -> Optional[str]:
+def local_path(dataset: dict, name: str) -> str | None:
     """The file that a data set reads, where it lies on this machine."""
     path = dataset.get(name) or ''
     root = dataset.get('data_root') or ''
@@ -184,9 +184,9 @@ def _check_voc(
 
 def _object_names(
     folder: str, images: Sequence[str], source: str
-) -> dict[Optional[str], None]:
+) -> dict[str | None, None]:
     """The names in VOC's files of some images, in their order."""
-    found: dict[Optional[str], None] = {}
+    found: dict[str | None, None] = {}
     for image in images:
         file = os.path.join(folder, f'{image}.xml')
         if not os.path.isfile(file):

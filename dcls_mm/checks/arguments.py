@@ -1,6 +1,7 @@
 """Arguments of what a config builds, checked as those of layers are."""
 
-from typing import Any, Callable, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from ..functional._arguments import as_float
 from .config_checks import ConfigError

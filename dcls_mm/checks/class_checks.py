@@ -7,7 +7,7 @@ the labels of all that follow it, and the training goes on.
 import inspect
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from mmengine.fileio import list_from_file
@@ -38,7 +38,7 @@ class _Classes(NamedTuple):
 
     key: str
     names: tuple[str, ...]
-    things: Optional[int]  # how many are countable, of a panoptic data set
+    things: int | None  # how many are countable, of a panoptic data set
 
 
 def check_classes(cfg: Config, stages: Sequence[str]) -> list[str]:
@@ -94,7 +94,7 @@ def foresee_test(cfg: Config) -> list[str]:
     return []
 
 
-def _find_class(registry: Registry, scope: str, node: dict) -> Optional[type]:
+def _find_class(registry: Registry, scope: str, node: dict) -> type | None:
     kind = node.get('type')
     if isinstance(kind, str):
         with registry.switch_scope_and_registry(scope) as scoped:
@@ -102,11 +102,11 @@ def _find_class(registry: Registry, scope: str, node: dict) -> Optional[type]:
     return kind if isinstance(kind, type) else None
 
 
-def _bases(kind: Optional[type]) -> tuple[type, ...]:
+def _bases(kind: type | None) -> tuple[type, ...]:
     return getattr(kind, '__mro__', ())
 
 
-def _classes(dataset: dict, key: str, kind: Optional[type]) -> Optional[_Classes]:
+def _classes(dataset: dict, key: str, kind: type | None) -> _Classes | None:
     """The classes of a data set, unless it finds them itself, or is one of videos."""
     if any(base.__name__ == 'BaseVideoDataset' for base in _bases(kind)):
         return None  # trackers tell apart fewer classes than their videos name
@@ -225,7 +225,7 @@ def _outputs(node: Any, key: str, scope: str) -> Iterator[tuple[str, int]]:
             yield from _outputs(part, f'{key}.{name}', scope)
 
 
-def _default_classes(kind: Optional[type]) -> Optional[int]:
+def _default_classes(kind: type | None) -> int | None:
     """The num_classes that a head has if the config gives none."""
     for base in _bases(kind):
         parameter = inspect.signature(base.__init__).parameters.get('num_classes')

@@ -5,7 +5,7 @@ import inspect
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Optional
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -77,7 +77,7 @@ def apply_overrides(cfg: Config, overrides: dict[str, Any]) -> None:
     cfg.merge_from_dict(overrides)
 
 
-def _override_problem(cfg: Config, key: str) -> Optional[str]:
+def _override_problem(cfg: Config, key: str) -> str | None:
     first, *rest = parts = key.split('.')
     if first not in _TOP_LEVEL:
         if first not in cfg:
@@ -112,7 +112,7 @@ def _override_problem(cfg: Config, key: str) -> Optional[str]:
     return None
 
 
-def nearest(name: str, known: Iterable[str], cutoff: float) -> Optional[str]:
+def nearest(name: str, known: Iterable[str], cutoff: float) -> str | None:
     """The known name that is most like one that is not known, in any case of letters.
 
     Args:

@@ -5,7 +5,7 @@ dotted path, as mmengine writes them, or, in configs of pure Python, a class.
 """
 
 from collections.abc import Container, Iterator
-from typing import Any, Optional
+from typing import Any
 
 from mmengine.config import Config
 
@@ -74,7 +74,7 @@ def metrics(cfg: Config, stage: str) -> dict[str, dict]:
     return {key: found}
 
 
-def find_scope(cfg: Config, scopes: Container[str]) -> Optional[str]:
+def find_scope(cfg: Config, scopes: Container[str]) -> str | None:
     """The scope to which a config's classes belong, where it names none.
 
     Configs of pure Python have ``default_scope = None``, since classes need none.

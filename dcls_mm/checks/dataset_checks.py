@@ -10,7 +10,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import mmcv
 import numpy as np
@@ -110,7 +110,7 @@ def _check_not_empty(dataloader: dict, key: str) -> None:
             raise ConfigError(f'{name} is empty: {reason}')
 
 
-def _why_empty(dataset: Any) -> Optional[str]:
+def _why_empty(dataset: Any) -> str | None:
     """What leaves a data set of mmengine's kind without images, if it has none."""
     dataset.data_list = images = dataset.load_data_list()
     if dataset.filter_data():
@@ -186,7 +186,7 @@ def _neighbours(path: str, image: str) -> str:
     return f'{folder!r} has {listing(alike or names, 3) or "no files"}'
 
 
-def _loader(dataset: Any, option: str) -> Optional[Any]:
+def _loader(dataset: Any, option: str) -> Any | None:
     """What loads annotations in a data set's pipeline, if it loads such as these.
 
     Only mmcv's, mmdet's and mmseg's: what others need to be called is not known here.

@@ -1,7 +1,7 @@
 """Outputs of a backbone that nothing reads: their norms would learn nothing."""
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any
 
 from mmengine.config import Config
 
@@ -48,7 +48,7 @@ def check_outputs(cfg: Config) -> list[str]:
     return [trouble]
 
 
-def _read_outputs(model: dict, count: int) -> Optional[set[int]]:
+def _read_outputs(model: dict, count: int) -> set[int] | None:
     """Which of ``count`` outputs the config's neck or heads take; None if unknown."""
     if neck := model.get('neck'):
         first = neck[0] if isinstance(neck, Sequence) else neck

@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import Optional
 
 import torch
 from torch import Tensor
@@ -35,7 +34,7 @@ def from_published(
     state_dict: Mapping[str, Tensor],
     *,
     version: str,
-    dilated_kernel_size: Optional[IntOrTuple] = None,
+    dilated_kernel_size: IntOrTuple | None = None,
     prefix: str = '',
 ) -> OrderedDict:
     """A state_dict with which dcls_mm's layers compute what the published ones did.
@@ -87,7 +86,7 @@ def to_published(
     state_dict: Mapping[str, Tensor],
     *,
     version: str,
-    dilated_kernel_size: Optional[IntOrTuple] = None,
+    dilated_kernel_size: IntOrTuple | None = None,
     prefix: str = '',
 ) -> OrderedDict:
     """The inverse of :func:`from_published`, with the same arguments.
@@ -129,7 +128,7 @@ def to_published(
 
 def _parameters(
     state_dict: Mapping[str, Tensor], layer: str, version: str
-) -> tuple[Tensor, Optional[Tensor], Tensor]:
+) -> tuple[Tensor, Tensor | None, Tensor]:
     """P, SIG and weight of a layer that the published package could have."""
     positions = real_tensor(state_dict, f'{layer}P')
     weight = real_tensor(state_dict, f'{layer}weight')
@@ -167,8 +166,8 @@ def _parameters(
 
 
 def _row_shifts(
-    positions: Tensor, name: str, dilated_kernel_size: Optional[IntOrTuple], layer: str
-) -> Optional[Tensor]:
+    positions: Tensor, name: str, dilated_kernel_size: IntOrTuple | None, layer: str
+) -> Tensor | None:
     """What to add to the published rows of P, (rows, 1, 1, 1); None for nothing."""
     rows = len(positions)
     is_text = isinstance(dilated_kernel_size, str)
@@ -195,9 +194,9 @@ def _row_shifts(
 def _extent_of(
     state_dict: Mapping[str, Tensor],
     layer: str,
-    dilated_kernel_size: Optional[IntOrTuple],
+    dilated_kernel_size: IntOrTuple | None,
     rows: int,
-) -> Optional[tuple[int, ...]]:
+) -> tuple[int, ...] | None:
     """The extent that is given; None for none, or an int beside a noted square."""
     noted = layer_metadata(state_dict, layer).get('extent') or (0,)
     if dilated_kernel_size is None or (
@@ -207,7 +206,7 @@ def _extent_of(
     return as_tuple('dilated_kernel_size', dilated_kernel_size, rows, minimum=1)
 
 
-def _spatial_axes(rows: int, weight: Tensor) -> Optional[tuple[int, ...]]:
+def _spatial_axes(rows: int, weight: Tensor) -> tuple[int, ...] | None:
     """What the rows stand for; None if Dcls1d's axis or either one of Dcls2dK1d."""
     if rows > 1:
         return tuple(range(rows))
@@ -216,7 +215,7 @@ def _spatial_axes(rows: int, weight: Tensor) -> Optional[tuple[int, ...]]:
 
 def _own_axes(
     state_dict: Mapping[str, Tensor], layer: str, rows: int, weight: Tensor
-) -> Optional[tuple[int, ...]]:
+) -> tuple[int, ...] | None:
     """What the rows of a layer of dcls_mm stand for, which it may have noted."""
     expected = _spatial_axes(rows, weight)
     metadata = layer_metadata(state_dict, layer)
@@ -244,7 +243,7 @@ def _is_too_wide(weight: Tensor, name: str) -> bool:
 
 
 def _store(
-    state_dict: OrderedDict, layer: str, positions: Tensor, sigma: Optional[Tensor]
+    state_dict: OrderedDict, layer: str, positions: Tensor, sigma: Tensor | None
 ) -> None:
     state_dict[f'{layer}P'] = positions
     if sigma is not None:

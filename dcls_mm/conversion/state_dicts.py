@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Optional
 
 from torch import Tensor, nn
 
@@ -99,8 +98,8 @@ def copy_with_metadata(state_dict: Mapping[str, Tensor]) -> OrderedDict:
 
 
 def noted_axes(
-    state_dict: Mapping[str, Tensor], layer: str, default: Optional[tuple[int, ...]]
-) -> Optional[tuple[int, ...]]:
+    state_dict: Mapping[str, Tensor], layer: str, default: tuple[int, ...] | None
+) -> tuple[int, ...] | None:
     """The axes that the rows of a layer's P stand for, ``default`` if none are noted.
 
     Raises:
@@ -118,7 +117,7 @@ def noted_axes(
 
 
 def note_position_axes(
-    state_dict: OrderedDict, layer: str, axes: Optional[tuple[int, ...]]
+    state_dict: OrderedDict, layer: str, axes: tuple[int, ...] | None
 ) -> None:
     """Say which axes the rows of a layer's P stand for; None: as in other packages."""
     metadata = state_dict._metadata.setdefault(layer[:-1], {})
@@ -144,7 +143,7 @@ def check_noted(
     layer: str,
     argument: str,
     interpolation: str,
-    extent: Optional[tuple[int, ...]] = None,
+    extent: tuple[int, ...] | None = None,
 ) -> None:
     """Raise a ValueError if the metadata of a layer tell of another than is given.
 

@@ -1,7 +1,6 @@
 """Common corruptions of images, in the pipelines of mmdet and mmseg alike."""
 
 import inspect
-from typing import Optional
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -71,7 +70,7 @@ class CorruptImage(BaseTransform):
         )
 
 
-def _problem(image: np.ndarray) -> Optional[str]:
+def _problem(image: np.ndarray) -> str | None:
     """Why an image can't be corrupted, None if it can."""
     if image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,)):
         return f'must have 1 or 3 channels, has the shape {image.shape}'

@@ -6,10 +6,10 @@ outline only, which takes a receptive field as large as the shape.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from colorsys import hsv_to_rgb
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -149,7 +149,7 @@ def _place(
     outlines: list[np.ndarray],
     masks: list[np.ndarray],
     areas: list[int],
-) -> Optional[np.ndarray]:
+) -> np.ndarray | None:
     """A mask that leaves enough of the others visible, or None in a crowded scene."""
     for _ in range(20):
         radius = size * rng.uniform(*RADIUS)

@@ -2,7 +2,7 @@
 
 import functools
 import importlib
-from typing import Callable
+from collections.abc import Callable
 
 import mmcv.cnn
 from torch import nn

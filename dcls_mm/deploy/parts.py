@@ -1,9 +1,9 @@
 """The parts of a model that are one function of tensors, and their outputs."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F

@@ -6,7 +6,7 @@ import os
 import socket
 import stat
 import time
-from typing import Any, ClassVar, Optional, Union
+from typing import Any, ClassVar
 
 from .._files import NEITHER_FOLLOW_NOR_WAIT, take_lock
 from ..checks.config_checks import ConfigError
@@ -38,10 +38,10 @@ class FolderLock:
     # Path of each folder that is locked -> the process: a forked child has none.
     _held: ClassVar[dict[str, int]] = {}
 
-    def __init__(self, folder: Union[str, os.PathLike]) -> None:
+    def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = os.path.realpath(folder)
-        self.warning: Optional[str] = None
-        self._handle: Optional[int] = None
+        self.warning: str | None = None
+        self._handle: int | None = None
 
     def acquire(self) -> 'FolderLock':
         """Takes the lock.

@@ -4,11 +4,10 @@ import math
 import numbers
 import operator
 from collections.abc import Collection
-from typing import Union
 
 from torch import Tensor
 
-IntOrTuple = Union[int, tuple[int, ...]]
+IntOrTuple = int | tuple[int, ...]
 
 
 def as_int(name: str, value: int, minimum: int) -> int:

@@ -1,7 +1,6 @@
 """What the functions ask of tensors and of torch."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Optional
 
 import torch
 from torch import Tensor
@@ -43,7 +42,7 @@ def in_format_of(x: Tensor, y: Tensor) -> Tensor:
     return y.contiguous()
 
 
-def autocast_dtype(device_type: str) -> Optional[torch.dtype]:
+def autocast_dtype(device_type: str) -> torch.dtype | None:
     """What autocast computes a convolution in on a device; None where it is off.
 
     And for a device that knows no autocast, such as 'meta'.
@@ -79,7 +78,7 @@ def is_recorded() -> bool:
     return is_compiling() if exporting is None else exporting
 
 
-def _is_exporting() -> Optional[bool]:
+def _is_exporting() -> bool | None:
     """None where torch can't be asked."""
     return getattr(torch.compiler, 'is_exporting', _unknown)()
 

@@ -5,14 +5,13 @@ The extent of a kernel is the interval [-1, 1] along each axis. Its middle tap s
 """
 
 import math
-from typing import Optional, Union
 
 import torch
 from torch import Tensor
 
 from ._arguments import check_choice
 
-Number = Union[float, Tensor]
+Number = float | Tensor
 
 # What rounding may take from a whole number of taps.
 _SLACK = 1e-6
@@ -81,7 +80,7 @@ def gaussian_profile(coordinates: Tensor, mean: Tensor, width: Tensor) -> Tensor
 def alias_penalty(
     filters: Tensor,
     nyquist: float,
-    mask: Optional[Tensor] = None,
+    mask: Tensor | None = None,
     method: str = 'per_filter',
 ) -> Tensor:
     """How far a kernel's frequencies may exceed what its taps can show, squared.
@@ -120,19 +119,15 @@ def alias_penalty(
     return (ALIAS_METHODS[method](filters, mask, nyquist).relu() ** 2).sum()
 
 
-def _excess_per_filter(
-    filters: Tensor, mask: Optional[Tensor], nyquist: float
-) -> Tensor:
+def _excess_per_filter(filters: Tensor, mask: Tensor | None, nyquist: float) -> Tensor:
     return filters + ((0.0 if mask is None else mask) - nyquist) / len(filters)
 
 
-def _excess_of_sum(filters: Tensor, mask: Optional[Tensor], nyquist: float) -> Tensor:
+def _excess_of_sum(filters: Tensor, mask: Tensor | None, nyquist: float) -> Tensor:
     return filters.sum() + (0.0 if mask is None else mask) - nyquist
 
 
-def _excess_per_factor(
-    filters: Tensor, mask: Optional[Tensor], nyquist: float
-) -> Tensor:
+def _excess_per_factor(filters: Tensor, mask: Tensor | None, nyquist: float) -> Tensor:
     factors = filters if mask is None else torch.cat((filters, mask.view(1)))
     return factors - nyquist / len(factors)
 

@@ -1,7 +1,5 @@
 """Convolving with a constructed kernel on the backend that suits the call."""
 
-from typing import Optional, Union
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,13 +26,13 @@ TRANSPOSED_CONVOLUTIONS = {
 def convolve(
     x: Tensor,
     kernel: Tensor,
-    bias: Optional[Tensor] = None,
+    bias: Tensor | None = None,
     *,
     stride: IntOrTuple = 1,
-    padding: Union[IntOrTuple, str] = 0,
+    padding: IntOrTuple | str = 0,
     groups: int = 1,
     padding_mode: str = 'zeros',
-    backend: Optional[str] = None,
+    backend: str | None = None,
 ) -> Tensor:
     """Cross-correlate ``x`` with a dense kernel, as torch.nn.functional.convNd does.
 
@@ -80,12 +78,12 @@ def convolve(
 def convolve_checked(
     x: Tensor,
     kernel: Tensor,
-    bias: Optional[Tensor],
+    bias: Tensor | None,
     stride: tuple[int, ...],
     sides: list[tuple[int, int]],
     groups: int,
     padding_mode: str,
-    backend: Optional[str],
+    backend: str | None,
 ) -> Tensor:
     """:func:`convolve` of checked arguments, with :func:`padding_sides` for padding.
 
@@ -116,7 +114,7 @@ def convolve_checked(
 def convolve_transposed(
     x: Tensor,
     kernel: Tensor,
-    bias: Optional[Tensor] = None,
+    bias: Tensor | None = None,
     *,
     stride: IntOrTuple = 1,
     padding: IntOrTuple = 0,
@@ -168,7 +166,7 @@ def convolve_transposed(
 
 
 def padding_sides(
-    padding: Union[IntOrTuple, str], extent: tuple[int, ...], stride: tuple[int, ...]
+    padding: IntOrTuple | str, extent: tuple[int, ...], stride: tuple[int, ...]
 ) -> list[tuple[int, int]]:
     """(before, after) an axis for a padding of torch.nn.ConvNd.
 
@@ -226,7 +224,7 @@ def check_input(x: Tensor, ndim: int, channels: int) -> None:
         )
 
 
-def check_bias(bias: Optional[Tensor], out: int) -> None:
+def check_bias(bias: Tensor | None, out: int) -> None:
     if bias is None:
         return
     check_floating('bias', bias)
@@ -234,7 +232,7 @@ def check_bias(bias: Optional[Tensor], out: int) -> None:
         raise ValueError(f'bias must have the shape ({out},), got {tuple(bias.shape)}')
 
 
-def check_alike(x: Tensor, kernel: Tensor, bias: Optional[Tensor]) -> None:
+def check_alike(x: Tensor, kernel: Tensor, bias: Tensor | None) -> None:
     """Raise torch's RuntimeError unless a convolution's tensors have one dtype.
 
     Or get it by autocast, which casts all floating tensors but those in float64; and

@@ -7,7 +7,8 @@ Source: arXiv 2112.03740 (bilinear), arXiv 2306.00817 (the others).
 """
 
 import math
-from typing import Callable, NamedTuple, Optional
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ MAX_BASE_WIDTH = 1.0
 GAUSS_BASE_WIDTH = 0.27
 
 
-def bilinear_profile(taps: Tensor, center: Tensor, sigma: Optional[Tensor]) -> Tensor:
+def bilinear_profile(taps: Tensor, center: Tensor, sigma: Tensor | None) -> Tensor:
     """1 - r at floor(center) and r at the next tap, r being center's fraction.
 
     Equal to the triangle, but for its gradient where center is an integer: there this
@@ -37,17 +38,17 @@ def bilinear_profile(taps: Tensor, center: Tensor, sigma: Optional[Tensor]) -> T
     )
 
 
-def triangle_profile(taps: Tensor, center: Tensor, sigma: Optional[Tensor]) -> Tensor:
+def triangle_profile(taps: Tensor, center: Tensor, sigma: Tensor | None) -> Tensor:
     """relu(1 - |tap - center|)."""
     return (1 - (taps - center).abs()).relu()
 
 
-def max_profile(taps: Tensor, center: Tensor, sigma: Optional[Tensor]) -> Tensor:
+def max_profile(taps: Tensor, center: Tensor, sigma: Tensor | None) -> Tensor:
     """relu(1 + |sigma| - |tap - center|): a triangle of learned width."""
     return (MAX_BASE_WIDTH + sigma.abs() - (taps - center).abs()).relu()
 
 
-def gauss_profile(taps: Tensor, center: Tensor, sigma: Optional[Tensor]) -> Tensor:
+def gauss_profile(taps: Tensor, center: Tensor, sigma: Tensor | None) -> Tensor:
     """exp(-((tap - center) / (0.27 + |sigma|))^2 / 2)."""
     width = GAUSS_BASE_WIDTH + sigma.abs()
     distance = (taps - center) * (math.sqrt(0.5) / width)
@@ -71,9 +72,9 @@ class Interpolation(NamedTuple):
         two_taps: whether it is linear between a position's two neighbouring taps.
     """
 
-    profile: Callable[[Tensor, Tensor, Optional[Tensor]], Tensor]
+    profile: Callable[[Tensor, Tensor, Tensor | None], Tensor]
     normalized: bool
-    initial_sigma: Optional[float]
+    initial_sigma: float | None
     two_taps: bool
 
     @property

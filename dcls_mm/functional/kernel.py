@@ -1,7 +1,6 @@
 """Constructing a kernel from weights and positions."""
 
 from functools import reduce
-from typing import Optional
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from .scatter import scatter_kernel
 def construct_kernel(
     weight: Tensor,
     positions: Tensor,
-    sigma: Optional[Tensor] = None,
+    sigma: Tensor | None = None,
     *,
     kernel_size: IntOrTuple,
     interpolation: str = 'bilinear',
@@ -89,7 +88,7 @@ def check_elements(weight: Tensor, positions: Tensor) -> None:
         raise ValueError(f'positions must have 1, 2 or 3 axes in front, got {given[0]}')
 
 
-def _check_sigma(sigma: Optional[Tensor], positions: Tensor, name: str) -> None:
+def _check_sigma(sigma: Tensor | None, positions: Tensor, name: str) -> None:
     wanted = INTERPOLATIONS[name].has_sigma
     if wanted and sigma is None:
         raise ValueError(f'interpolation {name!r} needs sigma, shaped like positions')

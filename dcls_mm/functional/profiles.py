@@ -1,7 +1,5 @@
 """Constructing kernels by products of profiles: any interpolation, any transform."""
 
-from typing import Optional
-
 import torch
 from torch import Tensor
 
@@ -11,7 +9,7 @@ from .interpolation import NORMALIZATION_EPS, Interpolation, finite_or_nan
 def product_kernel(
     weight: Tensor,
     positions: Tensor,
-    sigma: Optional[Tensor],
+    sigma: Tensor | None,
     extent: tuple[int, ...],
     rule: Interpolation,
 ) -> Tensor:

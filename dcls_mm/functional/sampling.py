@@ -2,7 +2,7 @@
 
 import math
 from functools import reduce
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,11 +31,11 @@ def sampled_convolution(
     x: Tensor,
     weight: Tensor,
     positions: Tensor,
-    bias: Optional[Tensor] = None,
+    bias: Tensor | None = None,
     *,
     kernel_size: IntOrTuple,
     stride: IntOrTuple = 1,
-    padding: Union[IntOrTuple, str] = 0,
+    padding: IntOrTuple | str = 0,
     groups: int = 1,
     padding_mode: str = 'zeros',
 ) -> Tensor:

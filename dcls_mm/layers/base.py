@@ -1,7 +1,6 @@
 """The base of all convolutions that make their kernel."""
 
 import math
-from typing import Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -61,10 +60,10 @@ class ConstructedConvNd(SharedParameters, NotedState):
         kernel_size: tuple[int, ...],
         dilation: tuple[int, ...],
         stride: IntOrTuple,
-        padding: Union[IntOrTuple, str],
+        padding: IntOrTuple | str,
         groups: int,
         padding_mode: str,
-        backend: Optional[str],
+        backend: str | None,
     ):
         super().__init__()
         self.in_channels = as_int('in_channels', in_channels, minimum=1)

@@ -1,7 +1,6 @@
 """Dilated convolution with learnable spacings, as modules."""
 
 import math
-from typing import Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -84,9 +83,9 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Optional[IntOrTuple] = None,
+        kernel_size: IntOrTuple | None = None,
         stride: IntOrTuple = 1,
-        padding: Union[IntOrTuple, str] = 0,
+        padding: IntOrTuple | str = 0,
         dilation: IntOrTuple = 1,
         groups: int = 1,
         bias: bool = True,
@@ -94,18 +93,18 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         device=None,
         dtype=None,
         *,
-        kernel_count: Optional[int] = None,
-        dilated_kernel_size: Optional[IntOrTuple] = None,
+        kernel_count: int | None = None,
+        dilated_kernel_size: IntOrTuple | None = None,
         interpolation: str = 'bilinear',
-        position_axes: Optional[tuple[int, ...]] = None,
+        position_axes: tuple[int, ...] | None = None,
         per_output_positions: bool = True,
         formulation: str = 'construct',
         initial_positions: str = 'normal',
-        initial_sigma: Optional[float] = None,
+        initial_sigma: float | None = None,
         learn_positions: bool = True,
         learn_sigma: bool = True,
         integer_positions: bool = False,
-        backend: Optional[str] = None,
+        backend: str | None = None,
     ):
         geometry = layer_geometry(
             self.ndim,
@@ -232,7 +231,7 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         INITIAL_POSITIONS[self.initial_positions](self)
         initialize_sigma(self, self.initial_sigma)
 
-    def elements(self) -> tuple[Tensor, Tensor, Optional[Tensor]]:
+    def elements(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """weight (*element_shape), positions and sigma, as they stand now.
 
         Positions and sigma are (learned axes, *element_shape), the rows in the order of

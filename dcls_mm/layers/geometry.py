@@ -1,7 +1,7 @@
 """From the arguments of a replaced convolution to the extent of a DCLS layer."""
 
 from collections.abc import Iterable
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple
 
 from ..functional._arguments import IntOrTuple, as_tuple
 
@@ -30,11 +30,11 @@ class Geometry(NamedTuple):
 
 def layer_geometry(
     ndim: int,
-    kernel_size: Optional[IntOrTuple],
+    kernel_size: IntOrTuple | None,
     dilation: IntOrTuple,
-    kernel_count: Optional[int],
-    dilated_kernel_size: Optional[IntOrTuple],
-    position_axes: Optional[tuple[int, ...]],
+    kernel_count: int | None,
+    dilated_kernel_size: IntOrTuple | None,
+    position_axes: tuple[int, ...] | None,
 ) -> Geometry:
     """Fill in what the arguments of :class:`.dcls.DCLSConvNd` leave out, and check.
 
@@ -72,8 +72,8 @@ def layer_geometry(
 
 
 def grown_padding(
-    padding: Union[IntOrTuple, str], geometry: Geometry
-) -> Union[tuple[int, ...], str]:
+    padding: IntOrTuple | str, geometry: Geometry
+) -> tuple[int, ...] | str:
     """The padding with which the extent gives the replaced conv's output size.
 
     Raises:
@@ -106,7 +106,7 @@ def grown_padding(
     return tuple(grown)
 
 
-def _checked_axes(axes: Optional[tuple[int, ...]], ndim: int) -> tuple[int, ...]:
+def _checked_axes(axes: tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
     if axes is None:
         return tuple(range(ndim))
     if not isinstance(axes, Iterable):

@@ -1,7 +1,5 @@
 """A kernel that is kept while nothing that it was made from changes."""
 
-from typing import Optional
-
 from torch import Tensor, nn
 
 from ..functional._torch import transforms_active
@@ -46,7 +44,7 @@ class KeptKernel:
         return ids, [(t._version, t.data_ptr()) for t in self._tensors]
 
 
-def made_from(module: nn.Module) -> Optional[list]:
+def made_from(module: nn.Module) -> list | None:
     """What a module may make its kernel from: all that it and those inside it have.
 
     None if a change could not be told: torch counts no writes to inference tensors, and

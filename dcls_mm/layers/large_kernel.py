@@ -1,7 +1,5 @@
 """An ordinary convolution on the backends for large kernels."""
 
-from typing import Optional, Union
-
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +31,7 @@ class LargeKernelConv2d(ConstructedConvNd):
         out_channels: int,
         kernel_size: IntOrTuple,
         stride: IntOrTuple = 1,
-        padding: Union[IntOrTuple, str] = 0,
+        padding: IntOrTuple | str = 0,
         dilation: IntOrTuple = 1,
         groups: int = 1,
         bias: bool = True,
@@ -41,7 +39,7 @@ class LargeKernelConv2d(ConstructedConvNd):
         device=None,
         dtype=None,
         *,
-        backend: Optional[str] = None,
+        backend: str | None = None,
     ):
         kernel_size = as_tuple('kernel_size', kernel_size, self.ndim, minimum=1)
         dilation = as_tuple('dilation', dilation, self.ndim, minimum=1)

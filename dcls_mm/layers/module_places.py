@@ -1,7 +1,5 @@
 """Where modules stand in a model: under every name, also where one has several."""
 
-from typing import Union
-
 from torch import nn
 
 # torch.compile's wrapper keeps the module under this name, and a call compiled for it:
@@ -10,7 +8,7 @@ _COMPILED = '._orig_mod'
 
 
 def find_places(
-    model: nn.Module, kind: Union[type, tuple[type, ...]]
+    model: nn.Module, kind: type | tuple[type, ...]
 ) -> dict[nn.Module, list[str]]:
     """Every module of a kind, with all its dotted names, in the order of the model.
 

@@ -1,7 +1,7 @@
 """What a layer's parameters mean, noted in the metadata of its state_dict."""
 
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any
 
 from torch import nn
 
@@ -34,7 +34,7 @@ class NotedState(nn.Module):
 
     def misreading(
         self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]
-    ) -> Optional[str]:
+    ) -> str | None:
         """Why the parameters of ``state_dict`` mean something else here, or None.
 
         Args:
@@ -66,7 +66,7 @@ def as_noted(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def other_extent(key: str, noted: Any, extent: tuple[int, ...]) -> Optional[str]:
+def other_extent(key: str, noted: Any, extent: tuple[int, ...]) -> str | None:
     """Why parameters of a kernel of the extent ``noted`` mean another one, or None.
 
     Args:

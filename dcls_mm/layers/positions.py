@@ -1,7 +1,7 @@
 """The positions and sigmas of a layer: how they start, move, freeze and load."""
 
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ class LearnedPositions(NotedState):
     axes_given = False
 
     P: nn.Parameter
-    SIG: Optional[nn.Parameter]
+    SIG: nn.Parameter | None
 
     def position_limits(self, axis: int) -> tuple[int, int]:
         """Positions of the first and the last tap of a spatial axis, in pixels."""
@@ -49,7 +49,7 @@ class LearnedPositions(NotedState):
         """Learn the positions no further, here and in layers that share them."""
         _freeze(self.P)
 
-    def fix_sigma(self, value: Optional[float] = None) -> None:
+    def fix_sigma(self, value: float | None = None) -> None:
         """Learn sigma no further; set it to ``value``, in pixels, if one is given.
 
         Raises:
@@ -104,7 +104,7 @@ class LearnedPositions(NotedState):
 
     def misreading(
         self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]
-    ) -> Optional[str]:
+    ) -> str | None:
         """See the base.
 
         A state_dict that notes nothing, as of a plain dict or safetensors, could be of
@@ -131,7 +131,7 @@ class LearnedPositions(NotedState):
             if getattr(self, name) is not old:
                 setattr(self, name, _assigned(old, getattr(self, name)))
 
-    def _other_axes(self, key: str, notes: Mapping[str, Any]) -> Optional[str]:
+    def _other_axes(self, key: str, notes: Mapping[str, Any]) -> str | None:
         published = self.position_axes
         if len(published) == self.ndim:
             published = published_axes(self.interpolation, self.ndim)
@@ -160,7 +160,7 @@ class LearnedPositions(NotedState):
             f'is published, {convert}'
         )
 
-    def _other_interpolation(self, key: str, saved: Any) -> Optional[str]:
+    def _other_interpolation(self, key: str, saved: Any) -> str | None:
         if not is_other_interpolation(saved, self.interpolation):
             return None
         return (
@@ -254,7 +254,7 @@ INITIAL_POSITIONS = {
 
 
 @torch.no_grad()
-def initialize_sigma(layer: LearnedPositions, value: Optional[float]) -> None:
+def initialize_sigma(layer: LearnedPositions, value: float | None) -> None:
     """Set SIG, where there is one, to ``value`` in pixels, by default the published."""
     if layer.SIG is not None:
         # None where the interpolation was changed to one that does not read SIG.

@@ -1,7 +1,5 @@
 """Transposed convolution with learnable spacings, for upsampling."""
 
-from typing import Optional
-
 from torch import Tensor
 
 from ..functional import convolve_transposed
@@ -34,7 +32,7 @@ class DCLSConvTransposeNd(DCLSConvNd):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Optional[IntOrTuple] = None,
+        kernel_size: IntOrTuple | None = None,
         stride: IntOrTuple = 1,
         padding: IntOrTuple = 0,
         output_padding: IntOrTuple = 0,
@@ -81,7 +79,7 @@ class DCLSConvTransposeNd(DCLSConvNd):
         )
         check_output_padding(self.output_padding, self.stride)
 
-    def forward(self, x: Tensor, output_size: Optional[IntOrTuple] = None):
+    def forward(self, x: Tensor, output_size: IntOrTuple | None = None):
         """(batch, in, *size) -> (batch, out, *out_size), as torch.nn.ConvTransposeNd.
 
         ``output_size`` is the wanted out_size, one int for all axes or one an axis, or

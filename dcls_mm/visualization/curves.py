@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Union
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -40,7 +39,7 @@ def draw_curves(
     return render(figure)
 
 
-def read_curves(work_dir: Union[str, Path], metrics: Sequence[str]) -> dict[str, Curve]:
+def read_curves(work_dir: str | Path, metrics: Sequence[str]) -> dict[str, Curve]:
     """Read metrics that a training logged, joining the parts of a resumed one.
 
     Args:

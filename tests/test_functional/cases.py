@@ -1,7 +1,7 @@
 """Generated convolutions of elements, for the properties in ``test_generated.py``."""
 
 import math
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 import torch
 from hypothesis import strategies as st
@@ -56,7 +56,7 @@ class Case(NamedTuple):
     group_in: int
     group_out: int
     stride: tuple[int, ...]
-    padding: Union[tuple[int, ...], str]
+    padding: tuple[int, ...] | str
     padding_mode: str
     size: tuple[int, ...]
     shared: bool

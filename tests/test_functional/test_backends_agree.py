@@ -2,7 +2,7 @@
 
 import math
 from contextlib import nullcontext
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -46,18 +46,18 @@ def channels_last(shape):
 class Call(NamedTuple):
     """What :func:`convolve` is given; see :func:`calls`."""
 
-    batch: Optional[int]  # None: without
+    batch: int | None  # None: without
     size: tuple[int, ...]
     kernel: tuple[int, ...]
     groups: int
-    padding: Union[tuple[int, ...], str] = 'same'
+    padding: tuple[int, ...] | str = 'same'
     padding_mode: str = 'zeros'
     stride: tuple[int, ...] = (1,)
     has_bias: bool = True
     layouts: tuple[str, str] = ('contiguous', 'contiguous')
     dtypes: tuple = (torch.float32,) * 3
     learned: tuple[bool, bool, bool] = (True, True, True)
-    autocast: Optional[torch.dtype] = None
+    autocast: torch.dtype | None = None
 
     @property
     def options(self):

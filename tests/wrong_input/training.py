@@ -1,8 +1,9 @@
 """Wrong arguments of hooks, learning rates and multipliers."""
 
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, Callable
+from typing import Any
 
 import torch
 from mmengine.config import Config

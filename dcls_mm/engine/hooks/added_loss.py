@@ -1,6 +1,7 @@
 """A loss on the parameters, added to those that the model computes."""
 
-from typing import Any, Callable, Optional
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ class AddedLoss:
     """
 
     loss_name: str
-    _addition: Optional['_Addition'] = None
+    _addition: '_Addition | None' = None
 
     def loss(self) -> Tensor:
         """The loss at the present parameters, a number."""
@@ -57,7 +58,7 @@ class AddedLoss:
         self._addition.is_due = self.is_due(runner)
 
     def after_train_iter(
-        self, runner, batch_idx: int, data_batch=None, outputs: Optional[dict] = None
+        self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None
     ) -> None:
         """Checks that it was added.
 

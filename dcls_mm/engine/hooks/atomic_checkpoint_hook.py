@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Optional, Union
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
@@ -19,7 +18,7 @@ from ..folder_lock import FolderLock
 class AtomicLocalBackend(LocalBackend):
     """mmengine's local files, but a new file is there whole or not at all."""
 
-    def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
+    def put(self, obj: bytes, filepath: str | Path) -> None:
         """Writes a file; see ``write_whole``.
 
         Raises:
@@ -53,7 +52,7 @@ class AtomicCheckpointHook(CheckpointHook):
     ``FolderLock``.
     """
 
-    _lock: Optional[FolderLock] = None
+    _lock: FolderLock | None = None
 
     def before_train(self, runner) -> None:
         """See ``CheckpointHook``.

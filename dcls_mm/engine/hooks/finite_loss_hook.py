@@ -2,7 +2,7 @@
 
 import math
 import os
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce
@@ -43,7 +43,7 @@ class FiniteLossHook(Hook):
         self._good = None
 
     def after_train_iter(
-        self, runner, batch_idx: int, data_batch=None, outputs: Optional[dict] = None
+        self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None
     ) -> None:
         """Looks at the losses.
 

@@ -1,7 +1,6 @@
 """A hook that looks at what a training takes from ``load_from``."""
 
 import logging
-from typing import Optional
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -50,7 +49,7 @@ class LoadFromHook(Hook):
             print_log(notice, 'current', logging.WARNING)
 
 
-def count_matching(model: nn.Module, state_dict: dict, filename: str) -> Optional[str]:
+def count_matching(model: nn.Module, state_dict: dict, filename: str) -> str | None:
     """Loads what fits, and says how much that is.
 
     Args:

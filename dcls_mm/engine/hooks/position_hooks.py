@@ -1,7 +1,6 @@
 """How positions and sigma are held, moved apart, frozen and annealed in training."""
 
 from collections.abc import Sequence
-from typing import Optional
 
 import torch
 from mmengine.hooks import Hook
@@ -91,7 +90,7 @@ class ClampPositionsHook(PositionHook):
         super().__init__()
 
     def after_train_iter(
-        self, runner, batch_idx: int, data_batch=None, outputs: Optional[dict] = None
+        self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None
     ) -> None:
         """See the class."""
         for layer in self.layers:
@@ -157,7 +156,7 @@ class FreezePositionsHook(PositionHook):
     def __init__(
         self,
         begin: int = 0,
-        end: Optional[int] = None,
+        end: int | None = None,
         by_epoch: bool = True,
         parameters: Sequence[str] = tuple(PARAMETERS),
     ) -> None:
@@ -192,7 +191,7 @@ class FreezePositionsHook(PositionHook):
 
     @torch.no_grad()
     def after_train_iter(
-        self, runner, batch_idx: int, data_batch=None, outputs: Optional[dict] = None
+        self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None
     ) -> None:
         """Puts the values back."""
         for parameter, value in self._kept:
@@ -248,7 +247,7 @@ class SigmaAnnealingHook(PositionHook):
         self._set(runner)
 
     def after_train_iter(
-        self, runner, batch_idx: int, data_batch=None, outputs: Optional[dict] = None
+        self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None
     ) -> None:
         """Sets it again, since the optimizer may have moved it."""
         self._set(runner)

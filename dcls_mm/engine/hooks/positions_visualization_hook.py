@@ -1,7 +1,6 @@
 """Pictures of the positions while they are learned, by mmengine's visualizer."""
 
 from dataclasses import replace
-from typing import Optional
 
 import torch
 from mmengine.dist import is_main_process
@@ -65,7 +64,7 @@ class PositionsVisualizationHook(PositionHook):
             self._log(runner, runner.epoch + 1)
 
     def after_train_iter(
-        self, runner, batch_idx: int, data_batch=None, outputs: Optional[dict] = None
+        self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None
     ) -> None:
         """Draws, if it is time."""
         if not self.by_epoch and self.every_n_train_iters(runner, self.interval):

@@ -1,7 +1,7 @@
 """Learning rates and weight decays by depth and by kind of parameter."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
@@ -169,7 +169,7 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
                 )
             yield parameter, kind
 
-    def _by_kind(self, parameter: Parameter, placed: Optional[str]) -> _Kind:
+    def _by_kind(self, parameter: Parameter, placed: str | None) -> _Kind:
         cfg = self.paramwise_cfg
         key = custom_key(parameter.full_name, cfg['custom_keys'])
         if key is not None:

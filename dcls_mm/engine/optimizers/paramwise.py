@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from mmengine.registry import OPTIMIZERS
 from mmengine.utils.dl_utils import mmcv_full_available
@@ -136,7 +136,7 @@ def _first_given(keys: list[str], cfg: dict) -> tuple[str, float]:
     return key, cfg[key] if key else 1.0
 
 
-def custom_key(name: str, custom_keys: dict) -> Optional[str]:
+def custom_key(name: str, custom_keys: dict) -> str | None:
     """The longest key in a parameter's name, of several the first in the alphabet."""
     keys = sorted(custom_keys, key=lambda key: (-len(key), key))
     return next((key for key in keys if key in name), None)

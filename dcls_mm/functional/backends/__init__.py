@@ -9,7 +9,6 @@ which runs on every device.
 """
 
 from types import ModuleType
-from typing import Optional
 
 from .._arguments import check_choice
 from . import cpu_depthwise, fft, native
@@ -21,7 +20,7 @@ __all__ = ['BACKENDS', 'ConvolutionCall', 'autotune', 'select_backend']
 BACKENDS = {'fft': fft, 'cpu_depthwise': cpu_depthwise, 'native': native}
 
 
-def select_backend(name: Optional[str], call: ConvolutionCall) -> ModuleType:
+def select_backend(name: str | None, call: ConvolutionCall) -> ModuleType:
     """The named backend, or the first that supports and suits the call.
 
     Raises:

@@ -1,6 +1,6 @@
 """What a backend is asked to do."""
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -20,7 +20,7 @@ class ConvolutionCall(NamedTuple):
 
     x: Tensor
     kernel: Tensor
-    bias: Optional[Tensor]
+    bias: Tensor | None
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     groups: int

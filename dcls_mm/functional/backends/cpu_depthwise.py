@@ -6,8 +6,6 @@ fast. The gradient of the kernel is a correlation of two whole images, for which
 layout has a fast path: it is done by FFT. ``benchmarks/bench_convolve.py`` compares.
 """
 
-from typing import Optional
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -44,7 +42,7 @@ FFT_TAPS_CONTIGUOUS = 25
 FAST_COLUMNS = 3
 
 
-def unsupported(call: ConvolutionCall) -> Optional[str]:
+def unsupported(call: ConvolutionCall) -> str | None:
     """Why this backend can't serve the call; None if it can."""
     x, kernel = call.x, call.kernel
     if x.device.type != 'cpu':
@@ -148,7 +146,7 @@ def _uses_fft(x: Tensor, extent: tuple[int, int]) -> bool:
     return taps >= FFT_TAPS_CONTIGUOUS and extent[1] > FAST_COLUMNS
 
 
-def _convolve_converted(x: Tensor, kernel: Tensor, bias: Optional[Tensor], padding):
+def _convolve_converted(x: Tensor, kernel: Tensor, bias: Tensor | None, padding):
     """A contiguous image, by way of channels_last and back, some channels at a time."""
     out_size = [
         size + 2 * p - k + 1

@@ -5,7 +5,6 @@ Its time does not depend on the kernel's size, nor its memory on taps times pixe
 """
 
 import math
-from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +27,7 @@ DENSE_RATIOS = {1: (16, 16), 2: (45, 45), 3: (150, 60)}
 CAUTIOUS_RATIO = 100
 
 
-def unsupported(call: ConvolutionCall) -> Optional[str]:
+def unsupported(call: ConvolutionCall) -> str | None:
     """Why this backend can't serve the call; None if it can."""
     if call.x.numel() == 0:
         return 'the input is empty'

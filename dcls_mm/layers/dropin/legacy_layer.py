@@ -1,7 +1,6 @@
 """The layer of the first releases of the `dcls` package, of 2021 and 2022."""
 
 import math
-from typing import Union
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +90,7 @@ class LegacyDcls2d(ConstructedConvNd):
         out_channels: int,
         kernel_size: IntOrTuple,
         stride: IntOrTuple = 1,
-        padding: Union[IntOrTuple, str] = 0,
+        padding: IntOrTuple | str = 0,
         dilation: IntOrTuple = 1,
         groups: int = 1,
         bias: bool = True,

@@ -1,7 +1,5 @@
 """The layers of the published `dcls` package, by their names and arguments."""
 
-from typing import Union
-
 from torch import Tensor
 
 from ...functional import construct_kernel
@@ -42,7 +40,7 @@ class Dcls2d(_DclsNd, DCLSConv2d):
         out_channels: int,
         kernel_count: int,
         stride: IntOrTuple = 1,
-        padding: Union[IntOrTuple, str] = 0,
+        padding: IntOrTuple | str = 0,
         dilated_kernel_size: IntOrTuple = 1,
         groups: int = 1,
         bias: bool = True,
@@ -106,7 +104,7 @@ class _DclsN_Md(PublishedLayer):
         out_channels: int,
         kernel_count: int,
         stride: IntOrTuple = 1,
-        padding: Union[IntOrTuple, str] = 0,
+        padding: IntOrTuple | str = 0,
         dense_kernel_size: IntOrTuple = 1,
         dilated_kernel_size: IntOrTuple = 1,
         groups: int = 1,
@@ -175,7 +173,7 @@ class Dcls2dK1d(_DclsNd, DCLSConv2d):
         out_channels: int,
         kernel_count: int,
         stride: IntOrTuple = 1,
-        padding: Union[IntOrTuple, str] = 0,
+        padding: IntOrTuple | str = 0,
         dilated_kernel_size: IntOrTuple = 1,
         groups: int = 1,
         bias: bool = True,

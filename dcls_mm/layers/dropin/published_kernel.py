@@ -1,7 +1,5 @@
 """The modules of the published `dcls` package that construct a kernel, by its names."""
 
-from typing import Optional
-
 from torch import Tensor, nn
 
 from ...functional import INTERPOLATIONS, construct_kernel
@@ -80,7 +78,7 @@ class ConstructKernelNd(nn.Module):
         else:
             layer.version = version
 
-    def forward(self, W: Tensor, P: Tensor, SIG: Optional[Tensor] = None) -> Tensor:
+    def forward(self, W: Tensor, P: Tensor, SIG: Tensor | None = None) -> Tensor:
         """(out, in // groups, count) -> (out, in // groups, *dilated_kernel_size).
 
         Raises:

@@ -1,7 +1,7 @@
 """What the layers of the published `dcls` package share, under its names."""
 
 from collections.abc import Mapping
-from typing import Any, Optional, Union
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,16 +64,16 @@ class PublishedLayer(DCLSConvNd):
         out_channels: int,
         kernel_count: int,
         stride: IntOrTuple = 1,
-        padding: Union[IntOrTuple, str] = 0,
+        padding: IntOrTuple | str = 0,
         dilated_kernel_size: IntOrTuple = 1,
         groups: int = 1,
         bias: bool = True,
         padding_mode: str = 'zeros',
         version: str = 'gauss',
         *,
-        position_axes: Optional[tuple[int, ...]] = None,
+        position_axes: tuple[int, ...] | None = None,
         initial_positions: str = 'normal',
-        backend: Optional[str] = None,
+        backend: str | None = None,
     ):
         interpolation = published_interpolation(version)
         if position_axes is None:
@@ -150,9 +150,9 @@ class PublishedLayer(DCLSConvNd):
         self,
         input: Tensor,
         weight: Tensor,
-        bias: Optional[Tensor],
+        bias: Tensor | None,
         P: Tensor,
-        SIG: Optional[Tensor],
+        SIG: Tensor | None,
     ) -> Tensor:
         """The convolution of other weights and positions than the layer's own."""
         own = self.weight, self.bias, self.P, self.SIG
@@ -191,7 +191,7 @@ class PublishedLayer(DCLSConvNd):
     def __getstate__(self) -> dict:
         return {**super().__getstate__(), '_kept_values': []}
 
-    def elements(self) -> tuple[Tensor, Tensor, Optional[Tensor]]:
+    def elements(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """See DCLSConvNd; without a SIG that the version does not read."""
         weight, positions, sigma = super().elements()
         has_sigma = INTERPOLATIONS[self.interpolation].has_sigma
@@ -246,7 +246,7 @@ class PublishedLayer(DCLSConvNd):
 
     def misreading(
         self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]
-    ) -> Optional[str]:
+    ) -> str | None:
         """See the base; also what the published layer computes otherwise."""
         published = (
             f'{prefix}P' in state_dict

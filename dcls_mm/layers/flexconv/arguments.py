@@ -1,7 +1,6 @@
 """The arguments of :class:`.flexconv.FlexConvNd`: checked, and in taps."""
 
 from collections.abc import Iterable
-from typing import Optional, Union
 
 from ...functional._arguments import IntOrTuple, as_float, as_int
 
@@ -10,8 +9,8 @@ EXTENTS = {'full': lambda size: 2 * size - 1, 'same': lambda size: size}
 
 
 def flex_extent(
-    size: Optional[Union[IntOrTuple, str]], input_size: Optional[int], causal: bool
-) -> Optional[IntOrTuple]:
+    size: IntOrTuple | str | None, input_size: int | None, causal: bool
+) -> IntOrTuple | None:
     """The argument dilated_kernel_size in taps."""
     if not isinstance(size, str):
         if input_size is not None:
@@ -44,15 +43,15 @@ def check_odd(extent: tuple[int, ...]) -> None:
         )
 
 
-def checked_threshold(value: Optional[float]) -> Optional[float]:
+def checked_threshold(value: float | None) -> float | None:
     if value is not None and not 0 < as_float('crop_threshold', value) < 1:
         raise ValueError(f'crop_threshold must be in (0, 1), or None, got {value}')
     return value
 
 
 def checked_width(
-    value: Optional[Union[float, tuple[float, ...]]], ndim: int
-) -> Optional[tuple[float, ...]]:
+    value: float | tuple[float, ...] | None, ndim: int
+) -> tuple[float, ...] | None:
     if value is None:
         return None
     several = isinstance(value, Iterable) and not isinstance(value, str)

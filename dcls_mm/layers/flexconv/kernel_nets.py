@@ -6,7 +6,7 @@ layers of features, and would overwrite the kernels.
 """
 
 import math
-from typing import Any, Union
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -304,7 +304,7 @@ KERNEL_NETS = {'magnet': MAGNet, 'siren': SIREN, 'mlp': MLP}
 
 
 def build_kernel_net(
-    cfg: Union[str, dict[str, Any]], axes: int, out_features: int, spread: float
+    cfg: str | dict[str, Any], axes: int, out_features: int, spread: float
 ) -> KernelNet:
     """A network of ``KERNEL_NETS`` from its name, or a dict of ``type`` and arguments.
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Optional, Union
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,9 +80,9 @@ class FlexConvNd(ConstructedConvNd):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Optional[IntOrTuple] = None,
+        kernel_size: IntOrTuple | None = None,
         stride: IntOrTuple = 1,
-        padding: Union[IntOrTuple, str] = 0,
+        padding: IntOrTuple | str = 0,
         dilation: IntOrTuple = 1,
         groups: int = 1,
         bias: bool = True,
@@ -90,14 +90,14 @@ class FlexConvNd(ConstructedConvNd):
         device=None,
         dtype=None,
         *,
-        dilated_kernel_size: Optional[Union[IntOrTuple, str]] = None,
-        input_size: Optional[int] = None,
-        kernel_net: Union[str, dict[str, Any]] = 'magnet',
-        mask_width: Optional[Union[float, tuple[float, ...]]] = MASK_WIDTH,
+        dilated_kernel_size: IntOrTuple | str | None = None,
+        input_size: int | None = None,
+        kernel_net: str | dict[str, Any] = 'magnet',
+        mask_width: float | tuple[float, ...] | None = MASK_WIDTH,
         learn_mask: bool = True,
-        crop_threshold: Optional[float] = 0.1,
+        crop_threshold: float | None = 0.1,
         resolution: float = 1.0,
-        backend: Optional[str] = None,
+        backend: str | None = None,
     ):
         causal = padding == 'causal'
         if causal and (self.ndim > 1 or padding_mode != 'zeros'):
@@ -239,7 +239,7 @@ class FlexConvNd(ConstructedConvNd):
 
     def misreading(
         self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]
-    ) -> Optional[str]:
+    ) -> str | None:
         """See the base."""
         key = f'{prefix}net.output.weight'
         causal = notes.get('causal', self.causal)
@@ -288,7 +288,7 @@ class FlexConvNd(ConstructedConvNd):
             return frequencies
         return torch.cat((frequencies, of_mask.unsqueeze(0)))
 
-    def mask_frequency(self, deviations: float = 2.0) -> Optional[Tensor]:
+    def mask_frequency(self, deviations: float = 2.0) -> Tensor | None:
         """By how much the mask spreads frequencies, in periods a unit, a number.
 
         Args:
