@@ -5,9 +5,17 @@ DCLS.construct.modules import Dcls2d`` ports code, and the state_dicts of its la
 What differs, name by name, is in docs/migration.md.
 """
 
-from ..published import VERSIONS, published_shifts
 from .legacy_layer import LegacyDcls2d
-from .modules import Dcls1d, Dcls2_1d, Dcls2d, Dcls2dK1d, Dcls3_1d, Dcls3d
+from .modules import (
+    Dcls1d,
+    Dcls2_1d,
+    Dcls2d,
+    Dcls2dK1d,
+    Dcls3_1d,
+    Dcls3d,
+    _DclsN_Md,
+    _DclsNd,
+)
 from .published_kernel import (
     ConstructKernel1d,
     ConstructKernel2_1d,
@@ -29,6 +37,6 @@ __all__ = [
     'Dcls3_1d',
     'Dcls3d',
     'LegacyDcls2d',
-    'VERSIONS',
-    'published_shifts',
+    '_DclsN_Md',
+    '_DclsNd',
 ]
