@@ -92,7 +92,12 @@ ROWS = [
     wrong(
         made('Dcls2d', kernel_size=3),
         TypeError,
-        "unexpected keyword argument 'kernel_size'",
+        "Dcls2d.__init__() got an unexpected keyword argument 'kernel_size'",
+    ),
+    wrong(
+        lambda: dropin.Dcls3_1d(4, 4),
+        TypeError,
+        "__init__() missing a required argument: 'kernel_count'",
     ),
     wrong(made('Dcls1d', padding='full'), ValueError, "'same' or 'valid', got 'full'"),
     wrong(

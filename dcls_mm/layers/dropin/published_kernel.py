@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from ...functional import INTERPOLATIONS, construct_kernel
 from ...functional._arguments import IntOrTuple, as_int, as_tuple
 from ..published import published_axes, published_interpolation
+from .signatures import extends
 
 
 class ConstructKernelNd(nn.Module):
@@ -157,24 +158,9 @@ class ConstructKernelN_1d(ConstructKernelNd):
     dense_axes: int
     COPIED = (*ConstructKernelNd.COPIED, 'dense_kernel_size')
 
-    def __init__(
-        self,
-        out_channels: int,
-        in_channels: int,
-        groups: int,
-        kernel_count: int,
-        dense_kernel_size: IntOrTuple,
-        dilated_kernel_size: IntOrTuple,
-        version: str,
-    ):
-        super().__init__(
-            out_channels,
-            in_channels,
-            groups,
-            kernel_count,
-            dilated_kernel_size,
-            version,
-        )
+    @extends(ConstructKernelNd.__init__, before='dilated_kernel_size')
+    def __init__(self, *, dense_kernel_size: IntOrTuple, **arguments):
+        super().__init__(**arguments)
         self.dense_kernel_size = as_tuple(
             'dense_kernel_size', dense_kernel_size, self.dense_axes, minimum=1
         )
