@@ -13,6 +13,9 @@ from .module_places import find_places, put
 # What a layer computes beside its kernel; some kinds have not all of these.
 FORWARD_PASS = ('forward', '_conv_forward')
 
+# All other parameters are weights, of a kernel or of the network that makes it.
+NOT_WEIGHTS = {'bias', 'P', 'SIG'}
+
 
 class Folded(NamedTuple):
     """A layer that has become a plain convolution.
@@ -84,7 +87,8 @@ def fold(layer: ConstructedConvNd, round_positions: bool = False) -> nn.Module:
     Returns:
         A torch.nn.ConvNd, or ConvTransposeNd for a transposed layer, without dilation,
         whose kernel size is the layer's extent, or what a FlexConv's mask leaves of it;
-        of a causal layer a torch.nn.Sequential of its padding and that.
+        of a causal layer a torch.nn.Sequential of its padding and that. What is frozen
+        in the layer, its weights or its bias, is frozen in the convolution.
 
     Raises:
         NotImplementedError: the layer has no kernel that is the same for every input.
@@ -130,13 +134,25 @@ def fold(layer: ConstructedConvNd, round_positions: bool = False) -> nn.Module:
         **options,
     )
     conv.weight.copy_(kernel)
+    learned = _learned(layer)
+    conv.weight.requires_grad_(bool(learned - NOT_WEIGHTS))
     if layer.bias is not None:
         conv.bias.copy_(layer.bias)
+        conv.bias.requires_grad_('bias' in learned)
     if uneven:
         pad = getattr(nn, f'ConstantPad{layer.ndim}d')
         last_axis_first = [side for pair in reversed(sides) for side in pair]
         conv = nn.Sequential(pad(tuple(last_axis_first), 0.0), conv)
     return conv.train(training)
+
+
+def _learned(layer: nn.Module) -> set[str]:
+    """The attributes of a layer whose parameters are not frozen."""
+    return {
+        name.removeprefix('parametrizations.').split('.')[0]
+        for name, parameter in layer.named_parameters()
+        if parameter.requires_grad
+    }
 
 
 def _with_whole_sides(
