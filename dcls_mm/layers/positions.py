@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..functional import INTERPOLATIONS
 from ..functional._arguments import as_float
+from .geometry import extent_of
 from .noted import NotedState, as_noted, is_other_interpolation, other_extent
 from .published import published_axes, published_version
 
@@ -224,7 +225,7 @@ def grid_positions(layer: LearnedPositions) -> None:
     taps = []
     for axis in learned:
         size, step = layer.kernel_size[axis], layer.dilation[axis]
-        span = step * (size - 1) + 1
+        span = extent_of(layer.kernel_size, layer.dilation)[axis]
         margin = layer.extent[axis] - span
         if margin < 0 or margin % 2:
             raise ValueError(

@@ -9,6 +9,7 @@ from ...functional import construct_kernel, sampled_convolution
 from ...functional._arguments import IntOrTuple, as_float, as_tuple, check_choice
 from ..base import ConstructedConvNd
 from ..dcls import FORMULATIONS
+from ..geometry import extent_of
 
 
 def regular_taps(kernel_size: tuple[int, int], dilation: tuple[int, int]) -> Tensor:
@@ -105,7 +106,7 @@ class LegacyDcls2d(ConstructedConvNd):
         super().__init__(
             in_channels,
             out_channels,
-            tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel_size)),
+            extent_of(kernel_size, dilation),
             kernel_size=kernel_size,
             dilation=dilation,
             stride=stride,
