@@ -17,6 +17,7 @@ from ..checkpoint import (
     weights_of,
 )
 from ..conversion import from_published, without_extent
+from ..conversion.convnext_weights import ANY_SQUARE
 from ..functional._arguments import as_bool
 from ..layers.noted import StateDictError
 
@@ -74,9 +75,8 @@ def load_pretrained(
     state_dict = backbone_state_dict(loaded, prefix, source=checkpoint)
     if version is not None:
         try:
-            # The published backbones have square kernels, for which any extent will do.
             state_dict = from_published(
-                state_dict, version=version, dilated_kernel_size=1
+                state_dict, version=version, dilated_kernel_size=ANY_SQUARE
             )
         except ValueError as error:
             raise ContentError(f'{checkpoint}: {error}') from error

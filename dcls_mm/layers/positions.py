@@ -10,7 +10,7 @@ from ..functional import INTERPOLATIONS
 from ..functional._arguments import as_float
 from .geometry import extent_of
 from .noted import NotedState, as_noted, is_other_interpolation, other_extent
-from .published import published_axes, published_version
+from .published import is_published, published_axes, published_version
 
 # Standard deviation of the published initial positions, in pixels.
 POSITION_STD = 0.5
@@ -137,8 +137,7 @@ class LearnedPositions(NotedState):
         if len(published) == self.ndim:
             published = published_axes(self.interpolation, self.ndim)
         saved = as_noted(notes.get('position_axes'))
-        if saved is None and notes.get('version') == 1:
-            # The published package's layers save torch's default version and no axes.
+        if is_published(notes):
             saved = published
         if saved == self.position_axes:
             return None

@@ -5,6 +5,7 @@ from torch import Tensor
 from ...functional import construct_kernel
 from ...functional._arguments import IntOrTuple, as_bool, as_int, as_tuple
 from ..dcls import DCLSConv1d, DCLSConv2d, DCLSConv3d
+from ..published import DCLS2_1D_EXTRA_WIDTH
 from .published_kernel import (
     ConstructKernel1d,
     ConstructKernel2_1d,
@@ -109,7 +110,7 @@ class Dcls2_1d(_DclsN_Md, DCLSConv2d):
     kernel_module = ConstructKernel2_1d
 
     def _computes_as_published(self) -> bool:
-        return self.interpolation != 'gauss'
+        return self.interpolation not in DCLS2_1D_EXTRA_WIDTH
 
 
 class Dcls3_1d(_DclsN_Md, DCLSConv3d):
