@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from .._listing import listing
 from ..functional._arguments import IntOrTuple, as_tuple, check_choice
 from ..layers import ConstructedConvNd, DCLSConvNd
 from ..layers.module_places import find_places, put
@@ -83,14 +84,13 @@ def replace_convs(
     _check_layer(layer, start, share_positions)
     if not isinstance(model, nn.Module):
         raise TypeError(f'model must be a torch.nn.Module, got {model!r}')
-    kind = getattr(nn, f'Conv{layer.ndim}d')
-    names = find_places(model, kind)
+    names = find_places(model, getattr(nn, f'Conv{layer.ndim}d'))
     if any('' in places for places in names.values()):
         raise ValueError(
             'the model is itself a convolution, which no change in place can replace: '
             f'use {layer.__name__}.from_conv(conv)'
         )
-    chosen = _choose(names, kind.__name__, name, kernel_size, depthwise)
+    chosen = _choose(names, layer.ndim, name, kernel_size, depthwise)
     made = {}
     for conv in chosen:
         _check_plain(conv, names)
@@ -163,7 +163,7 @@ def _compile(argument: str, pattern: str) -> re.Pattern:
 
 def _choose(
     names: dict[nn.Module, list[str]],
-    kind: str,
+    ndim: int,
     name: str | None,
     kernel_size: IntOrTuple | None,
     depthwise: bool | None,
@@ -174,7 +174,7 @@ def _choose(
     pattern = None if name is None else _compile('name', name)
     size = kernel_size
     if size is not None:
-        size = as_tuple('kernel_size', kernel_size, int(kind[-2]), minimum=1)
+        size = as_tuple('kernel_size', kernel_size, ndim, minimum=1)
     chosen = [
         conv
         for conv, places in names.items()
@@ -184,14 +184,13 @@ def _choose(
     ]
     if chosen:
         return chosen
+    kind = f'Conv{ndim}d'
     if not names:
         raise ValueError(f'the model has no {kind} to replace')
     shown = [f'{places[0]} ({describe(conv)})' for conv, places in names.items()]
-    more = len(shown) - SHOWN_CONVS
     raise ValueError(
         f'name={name!r}, kernel_size={kernel_size}, depthwise={depthwise} choose none '
-        f'of the {len(shown)} {kind} of the model: {"; ".join(shown[:SHOWN_CONVS])}'
-        + (f' and {more} more' if more > 0 else '')
+        f'of the {len(shown)} {kind} of the model: {listing(shown, SHOWN_CONVS, "; ")}'
     )
 
 

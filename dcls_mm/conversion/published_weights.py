@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from ..functional import INTERPOLATIONS
 from ..functional._arguments import IntOrTuple, as_tuple
 from ..layers.published import (
     DCLS2_1D_EXTRA_WIDTH,
@@ -22,6 +21,7 @@ from .state_dicts import (
     layers_with_positions,
     note_position_axes,
     noted_axes,
+    real_sigma,
     real_tensor,
     refuse_converted,
 )
@@ -130,9 +130,6 @@ def _parameters(
     """P, SIG and weight of a layer that the published package could have."""
     positions = real_tensor(state_dict, f'{layer}P')
     weight = real_tensor(state_dict, f'{layer}weight')
-    sigma = None
-    if f'{layer}SIG' in state_dict:
-        sigma = real_tensor(state_dict, f'{layer}SIG')
     shape, elements = tuple(positions.shape), tuple(weight.shape)
     if (
         not shape
@@ -147,14 +144,7 @@ def _parameters(
             '(out, in // groups, count), 1 row for one with dense axes before count; '
             f'got {shape} for the weight {elements}'
         )
-    if INTERPOLATIONS[published_interpolation(version)].has_sigma != (
-        sigma is not None
-    ):
-        wrong = 'lacks' if sigma is None else 'has'
-        raise ValueError(
-            f"state_dict {wrong} {layer}SIG, which versions 'max' and 'gauss' have and "
-            f"'v0' and 'v1' have not: version can't be {version!r}"
-        )
+    sigma = real_sigma(state_dict, layer, 'version', version)
     if sigma is not None and sigma.shape != positions.shape:
         raise ValueError(
             f'{layer}SIG must be shaped like {layer}P, {shape}, '

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from ..functional import INTERPOLATIONS
+from ..functional.interpolation import interpolation_name
 from ..layers.noted import as_noted, is_other_interpolation
 
 
@@ -45,6 +47,28 @@ def real_tensor(state_dict: Mapping[str, Tensor], key: str) -> Tensor:
         got = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f'{key} must be a tensor of floating point, got {got}')
     return value
+
+
+def real_sigma(
+    state_dict: Mapping[str, Tensor], layer: str, argument: str, value: str
+) -> Tensor | None:
+    """The SIG of a layer, None where its interpolation has none.
+
+    Args:
+        argument, value: name the interpolation, such as 'version' and 'gauss'.
+
+    Raises:
+        ValueError: there is one but should not be, or the reverse.
+        TypeError: it isn't a tensor of real numbers.
+    """
+    key = f'{layer}SIG'
+    if INTERPOLATIONS[interpolation_name(value)].has_sigma != (key in state_dict):
+        wrong = 'has' if key in state_dict else 'lacks'
+        raise ValueError(
+            f"state_dict {wrong} {key}, which {argument}s 'max' and 'gauss' have and "
+            f"the others have not: {argument} can't be {value!r}"
+        )
+    return real_tensor(state_dict, key) if key in state_dict else None
 
 
 def layers_with_positions(state_dict: Mapping[str, Tensor], prefix: str) -> list[str]:

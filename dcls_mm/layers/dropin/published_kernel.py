@@ -25,6 +25,14 @@ class ConstructKernelNd(nn.Module):
     """
 
     ndim: int
+    # What the module of a layer has from that.
+    COPIED = (
+        'out_channels',
+        'in_channels',
+        'groups',
+        'kernel_count',
+        'dilated_kernel_size',
+    )
 
     def __init__(
         self,
@@ -56,14 +64,6 @@ class ConstructKernelNd(nn.Module):
         kernel._layer = (layer,)
         return kernel
 
-    COPIED = (
-        'out_channels',
-        'in_channels',
-        'groups',
-        'kernel_count',
-        'dilated_kernel_size',
-    )
-
     @property
     def version(self) -> str:
         """What it constructs: 'v0', 'v1', 'max' or 'gauss'."""
@@ -88,30 +88,29 @@ class ConstructKernelNd(nn.Module):
         """
         interpolation = published_interpolation(self.version)
         (layer,) = self._layer
-        axes = published_axes(interpolation, self.ndim)
-        if layer is not None:
+        if layer is None:
+            axes = published_axes(interpolation, self.ndim)
+        else:
             axes = layer.position_axes
-        given = {'W': W, 'P': P}
+        placed = {'P': P}
         if INTERPOLATIONS[interpolation].has_sigma:
-            given['SIG'] = SIG
-        for name, value in given.items():
+            placed['SIG'] = SIG
+        for name, value in {'W': W, **placed}.items():
             if not isinstance(value, Tensor):
                 raise TypeError(
                     f'{name} must be a tensor for version {self.version!r}, '
                     f'got {type(value).__name__}'
                 )
-        order = sorted(range(len(axes)), key=axes.__getitem__)
-        placed = []
-        for name, rows in list(given.items())[1:]:
+        for name, rows in placed.items():
             if rows.shape != (len(axes), *W.shape):
                 raise ValueError(
                     f"{name} must have a row for each of {len(axes)} axes, of W's "
                     f'shape {tuple(W.shape)}, got {tuple(rows.shape)}'
                 )
-            placed.append(rows[order])
+        order = sorted(range(len(axes)), key=axes.__getitem__)
         return construct_kernel(
             W,
-            *placed,
+            *(rows[order] for rows in placed.values()),
             kernel_size=self.dilated_kernel_size,
             interpolation=interpolation,
         )
