@@ -172,8 +172,8 @@ def _choose(
     if depthwise is not None and not isinstance(depthwise, bool):
         raise TypeError(f'depthwise must be True, False or None, got {depthwise!r}')
     pattern = None if name is None else _compile('name', name)
-    size = kernel_size
-    if size is not None:
+    size = None
+    if kernel_size is not None:
         size = as_tuple('kernel_size', kernel_size, ndim, minimum=1)
     chosen = [
         conv

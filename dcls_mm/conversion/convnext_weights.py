@@ -19,6 +19,7 @@ from ..functional.interpolation import interpolation_name
 from ..layers import DCLSConv2d
 from .published_weights import from_published, to_published
 from .state_dicts import (
+    SHOWN_KEYS,
     check_noted,
     check_prefix,
     check_state_dict,
@@ -59,8 +60,6 @@ POSITION_KEY = r'(stages\.\d+)\.\d+\.dwconv\.(P|SIG)'
 
 # The published backbones have square kernels, the same conversion for every extent.
 ANY_SQUARE = 1
-
-SHOWN_KEYS = 4
 
 
 @torch.no_grad()
