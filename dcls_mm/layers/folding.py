@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..functional._arguments import as_bool
-from . import ConstructedConvNd
+from .base import ConstructedConvNd
 from .module_places import find_places, put
 
 # What a layer computes beside its kernel; some kinds have not all of these.

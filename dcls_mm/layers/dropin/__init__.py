@@ -5,6 +5,7 @@ DCLS.construct.modules import Dcls2d`` ports code, and the state_dicts of its la
 What differs, name by name, is in docs/migration.md.
 """
 
+from ..published import VERSIONS, published_shifts
 from .legacy_layer import LegacyDcls2d
 from .modules import (
     Dcls1d,
@@ -37,6 +38,8 @@ __all__ = [
     'Dcls3_1d',
     'Dcls3d',
     'LegacyDcls2d',
+    'VERSIONS',
     '_DclsN_Md',
     '_DclsNd',
+    'published_shifts',
 ]
