@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from ..analysis.elements import LayerElements
+from ..analysis.elements import LayerElements, at_border
 from ._figure import COLOURS, DENSITY, NORMAL, SMALL, new_figure, render, row_label
 
 # More points than these make no difference to the eye.
@@ -213,8 +213,7 @@ def _check_tracks(
 def _draw_scatter(axis, points: np.ndarray, limits) -> None:
     if len(points) > _SCATTERED:
         points = points[:: -(-len(points) // _SCATTERED)]
-    first, last = np.array(limits).T
-    border = ((points < first + 0.5) | (points > last - 0.5)).any(-1)
+    border = at_border(points, limits)
     for some, colour in ((~border, 'blue'), (border, 'vermillion')):
         axis.scatter(
             points[some, 1],
