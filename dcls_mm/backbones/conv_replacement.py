@@ -4,7 +4,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -162,12 +162,12 @@ def _compile(argument: str, pattern: str) -> re.Pattern:
 
 
 def _choose(
-    names: dict[nn.Module, list[str]],
+    names: dict[Any, list[str]],
     ndim: int,
     name: str | None,
     kernel_size: IntOrTuple | None,
     depthwise: bool | None,
-) -> list[nn.Module]:
+) -> list[Any]:
     """The convolutions that fit, of those in ``names``; see :func:`replace_convs`."""
     if depthwise is not None and not isinstance(depthwise, bool):
         raise TypeError(f'depthwise must be True, False or None, got {depthwise!r}')

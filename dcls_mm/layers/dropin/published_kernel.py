@@ -1,5 +1,7 @@
 """The modules of the published `dcls` package that construct a kernel, by its names."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from ...functional import INTERPOLATIONS, construct_kernel
@@ -25,14 +27,7 @@ class ConstructKernelNd(nn.Module):
     """
 
     ndim: int
-    # What the module of a layer has from that.
-    COPIED = (
-        'out_channels',
-        'in_channels',
-        'groups',
-        'kernel_count',
-        'dilated_kernel_size',
-    )
+    _version: str
 
     def __init__(
         self,
@@ -51,7 +46,7 @@ class ConstructKernelNd(nn.Module):
         self.dilated_kernel_size = as_tuple(
             'dilated_kernel_size', dilated_kernel_size, self.ndim, minimum=1
         )
-        self._layer = (None,)  # in a tuple, lest a layer become a submodule
+        self._layer: tuple[Any] = (None,)  # in a tuple, lest a layer become a submodule
         self.version = version
 
     @classmethod
@@ -63,6 +58,14 @@ class ConstructKernelNd(nn.Module):
             setattr(kernel, name, getattr(layer, name))
         kernel._layer = (layer,)
         return kernel
+
+    COPIED: tuple[str, ...] = (
+        'out_channels',
+        'in_channels',
+        'groups',
+        'kernel_count',
+        'dilated_kernel_size',
+    )
 
     @property
     def version(self) -> str:
@@ -88,29 +91,30 @@ class ConstructKernelNd(nn.Module):
         """
         interpolation = published_interpolation(self.version)
         (layer,) = self._layer
-        if layer is None:
-            axes = published_axes(interpolation, self.ndim)
-        else:
+        axes = published_axes(interpolation, self.ndim)
+        if layer is not None:
             axes = layer.position_axes
-        placed = {'P': P}
+        given: dict[str, Any] = {'W': W, 'P': P}
         if INTERPOLATIONS[interpolation].has_sigma:
-            placed['SIG'] = SIG
-        for name, value in {'W': W, **placed}.items():
+            given['SIG'] = SIG
+        for name, value in given.items():
             if not isinstance(value, Tensor):
                 raise TypeError(
                     f'{name} must be a tensor for version {self.version!r}, '
                     f'got {type(value).__name__}'
                 )
-        for name, rows in placed.items():
+        order = sorted(range(len(axes)), key=axes.__getitem__)
+        placed = []
+        for name, rows in list(given.items())[1:]:
             if rows.shape != (len(axes), *W.shape):
                 raise ValueError(
                     f"{name} must have a row for each of {len(axes)} axes, of W's "
                     f'shape {tuple(W.shape)}, got {tuple(rows.shape)}'
                 )
-        order = sorted(range(len(axes)), key=axes.__getitem__)
+            placed.append(rows[order])
         return construct_kernel(
             W,
-            *(rows[order] for rows in placed.values()),
+            *placed,
             kernel_size=self.dilated_kernel_size,
             interpolation=interpolation,
         )

@@ -38,7 +38,7 @@ def extends(
                 raise TypeError(f'{init.__qualname__}() {error}') from None
             init(**bound.arguments)
 
-        by_position_or_name.__signature__ = signature
+        by_position_or_name.__signature__ = signature  # type: ignore[attr-defined]
         return by_position_or_name
 
     return decorate
