@@ -116,7 +116,7 @@ def model_elements(
     model: nn.Module, checkpoint: str
 ) -> dict[str, analysis.LayerElements]:
     with errors_about(checkpoint):
-        elements = analysis.collectmodel_elements(model)
+        elements = analysis.collect_elements(model)
     if not elements:
         raise ConfigError(
             f'{checkpoint}: the model has no DCLS layers, so there are no positions'
