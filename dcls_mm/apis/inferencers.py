@@ -12,7 +12,7 @@ from ..checks.class_names import class_names
 from ..checks.config_checks import ConfigError, first_line
 from ..checks.config_tree import innermost_datasets, type_name
 from .configs import load_config
-from .trained import read_checkpoint
+from .trained import read_trained
 
 # Steps of a pipeline that the inferencers look for, by name.
 _LOADERS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadDepthAnnotation')
@@ -46,26 +46,33 @@ def build_inferencer(
     _check_device(device)
     cfg = load_config(config, cfg_options=cfg_options)
     _prepare_for_inferencer(cfg)
-    weights = read_checkpoint(checkpoint)
+    weights = read_trained(checkpoint)
     # Not at the top of the file, as a user has mmdet or mmseg, or both.
     if cfg.default_scope == 'mmdet':
-        from mmdet.apis import DetInferencer as Inferencer
+        from mmdet.apis import DetInferencer as Stock
     else:
-        from mmseg.apis import MMSegInferencer as Inferencer
-    inferencer = Inferencer(cfg, weights=checkpoint, device=device)
-    # They go on with random weights where a checkpoint lacks some.
-    load_matching(inferencer.model, weights, checkpoint)
+        from mmseg.apis import MMSegInferencer as Stock
+
+    class Inferencer(Stock):
+        """One with the weights that were read; theirs may lack some, and go on."""
+
+        def _load_weights_to_model(self, model, *_) -> None:
+            load_matching(model, weights, checkpoint)
+            model.dataset_meta = _classes(weights, cfg)
+
+    inferencer = Inferencer(cfg, device=device)
+    inferencer.show_progress = False
+    return inferencer
+
+
+def _classes(weights: dict, cfg: Config) -> dict[str, Any]:
     names = class_names(weights, cfg)
     if not names:
         raise ConfigError(
             'test_dataloader.dataset.metainfo.classes: neither the config nor the '
             'checkpoint names the classes that the model tells apart'
         )
-    if cfg.default_scope == 'mmdet':
-        inferencer.visualizer.dataset_meta = names
-    inferencer.model.dataset_meta = names
-    inferencer.show_progress = False
-    return inferencer
+    return names
 
 
 def _check_device(device: str | None) -> None:

@@ -11,7 +11,7 @@ from ..checkpoint.matching import load_matching
 from ..checkpoint.resumable import TEMPLATES
 from ..checks.config_checks import ConfigError, check_positive, errors_about
 from .outputs import check_folder, check_picture, write_picture
-from .trained import load_trained, read_checkpoint
+from .trained import load_trained, read_trained
 
 # Of panels, side by side; matplotlib takes minutes to lay out some hundred.
 MOST_COLUMNS = 32
@@ -91,7 +91,7 @@ def plot_movement(
     model = load_trained(config, files[steps[0]], cfg_options).model
     tracks = [model_elements(model, files[steps[0]])]
     for step in steps[1:]:
-        load_matching(model, read_checkpoint(files[step]), files[step])
+        load_matching(model, read_trained(files[step]), files[step])
         tracks.append(model_elements(model, files[step]))
     with errors_about(work_dir):
         ways = visualization.draw_movement(tracks, steps, unit, columns)
