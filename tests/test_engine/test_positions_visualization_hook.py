@@ -87,7 +87,7 @@ def undrawn(monkeypatch):
     """Small pictures in the place of all, to save time."""
     for name in ('positions', 'movement', 'kernels'):
         monkeypatch.setattr(
-            f'dcls_mm.engine.hooks.positions_visualization_hook.draw_{name}',
+            f'dcls_mm.visualization.draw_{name}',
             lambda *args: np.zeros((2, 2, 3), np.uint8),
         )
 
