@@ -11,7 +11,7 @@ from mmengine.config import DictAction
 
 from ..checkpoint import CheckpointError
 from ..checkpoint.mmengine_loaders import as_data
-from ..checks.config_checks import ConfigError
+from ..checks.errors import ConfigError
 from ..engine.hooks.finite_loss_hook import NonFiniteLossError
 from ..layers.noted import StateDictError
 

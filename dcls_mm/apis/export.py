@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks.config_checks import ConfigError, errors_about
+from ..checks.errors import ConfigError, errors_about, refusals
 from ..deploy.files import check_new, whole_files
 from ..deploy.parts import (
     CHECKED_SHAPES,
@@ -19,7 +19,6 @@ from ..deploy.parts import (
     Part,
     check_difference,
     largest_difference,
-    refusals,
     sample_images,
     take_part,
 )

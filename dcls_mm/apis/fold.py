@@ -17,7 +17,7 @@ from torch import nn
 
 from .._listing import listing
 from ..checks.class_names import class_names
-from ..checks.config_checks import ConfigError, errors_about
+from ..checks.errors import ConfigError, errors_about, refusals
 from ..deploy.config_file import Beside, dotted_name, write_config
 from ..deploy.files import check_new, whole_files
 from ..deploy.parts import (
@@ -25,7 +25,6 @@ from ..deploy.parts import (
     RECORDED_SHAPE,
     check_difference,
     largest_difference,
-    refusals,
     sample_images,
     take_part,
 )

@@ -7,8 +7,8 @@ import torch.distributed
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from ..checks.config_checks import ConfigError
 from ..checks.config_tree import type_name
+from ..checks.errors import ConfigError
 
 # What each sets for its processes, and how it is started.
 LAUNCHERS = {

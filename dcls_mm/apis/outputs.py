@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from .._files import remove_unfinished, write_whole
-from ..checks.config_checks import ConfigError
+from ..checks.errors import ConfigError
 
 
 def label(config: str, checkpoint: str) -> str:

@@ -21,8 +21,8 @@ from mmengine.fileio import dump
 from ..checkpoint.matching import unwrapped
 from ..checkpoint.mmengine_loaders import as_data
 from ..checks.channels import input_channels
-from ..checks.config_checks import ConfigError
 from ..checks.config_tree import innermost_datasets, type_name
+from ..checks.errors import ConfigError
 from ..engine.hooks.checkpoint_match_hook import CheckpointMatchHook
 from .outputs import write_file
 from .runner import build_runner

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import matplotlib
 from mmengine.config import Config
 
-from ..checks.config_checks import ConfigError
 from ..checks.config_tree import innermost_datasets, metrics, type_name
+from ..checks.errors import ConfigError
 
 # mmdet's configs come without test-time augmentation. This is a plain one: the
 # image and its mirror image.

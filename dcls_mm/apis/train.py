@@ -18,14 +18,9 @@ from ..checkpoint.resumable import (
     find_resumable,
 )
 from ..checks.class_checks import check_classes, foresee_test
-from ..checks.config_checks import (
-    ConfigError,
-    check_data,
-    check_sections,
-    check_workers,
-    errors_about,
-)
+from ..checks.config_checks import check_data, check_sections, check_workers
 from ..checks.config_tree import type_name
+from ..checks.errors import ConfigError, errors_about
 from ..checks.unused_outputs import check_outputs
 from ..engine.hooks.load_from_hook import LoadFromHook
 from ..engine.hooks.resume_match_hook import ResumeMatchHook

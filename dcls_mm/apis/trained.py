@@ -9,7 +9,7 @@ from torch import nn
 
 from ..checkpoint import check_content, read_checkpoint
 from ..checkpoint.matching import load_matching
-from ..checks.config_checks import ConfigError, first_line
+from ..checks.errors import ConfigError, first_line
 from .configs import load_config
 
 

@@ -9,7 +9,8 @@ from torch import nn
 from .. import analysis, visualization
 from ..checkpoint.matching import load_matching
 from ..checkpoint.resumable import TEMPLATES
-from ..checks.config_checks import ConfigError, check_positive, errors_about
+from ..checks.arguments import check_positive
+from ..checks.errors import ConfigError, errors_about
 from .outputs import check_folder, check_picture, write_picture
 from .trained import load_trained, read_trained
 

@@ -5,7 +5,7 @@ import errno
 import os
 from collections.abc import Iterator
 
-from ..checks.config_checks import ConfigError
+from ..checks.errors import ConfigError
 from ..engine.folder_lock import FolderLock
 
 # Where each launcher tells a process its rank.

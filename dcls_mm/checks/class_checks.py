@@ -15,8 +15,8 @@ from mmengine.registry import DATASETS, MODELS, Registry
 
 from .._listing import listing
 from .annotation_files import FILE_CHECKS, check_categories, local_path
-from .config_checks import ConfigError
 from .config_tree import innermost_datasets, metrics, type_name
+from .errors import ConfigError
 
 # What older releases, or a slip, call ``classes``.
 _OLD_NAMES = ('CLASSES', 'Classes', 'class', 'class_names', 'names', 'categories')

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..checks.config_checks import ConfigError
+from ..checks.errors import ConfigError
 
 
 def check_new(folder: str, *names: str) -> None:

@@ -8,7 +8,7 @@ from toy import toy_config, write_config
 from dcls_mm.apis import command, configs, launchers, runner, train
 from dcls_mm.apis import test as testing
 from dcls_mm.checkpoint import CheckpointError, MissingCheckpointError
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 
 
 @pytest.fixture

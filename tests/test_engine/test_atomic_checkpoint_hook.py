@@ -21,7 +21,7 @@ from toy import ToyModel, toy_config
 
 from dcls_mm.checkpoint import CheckpointError, read_checkpoint
 from dcls_mm.checkpoint.resumable import find_resumable
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.engine.folder_lock import FolderLock
 from dcls_mm.engine.hooks.checkpoint_match_hook import CheckpointMatchHook
 from dcls_mm.engine.hooks.resume_match_hook import ResumeMatchHook

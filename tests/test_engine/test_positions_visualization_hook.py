@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from toy import toy_config
 
 from dcls_mm.analysis import collect_elements
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.engine.hooks import PositionsVisualizationHook
 from dcls_mm.layers import DCLSConv1d, DCLSConv2d
 from dcls_mm.visualization import displacement, draw_movement, draw_positions

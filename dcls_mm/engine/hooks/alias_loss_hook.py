@@ -5,7 +5,7 @@ from mmengine.hooks import Hook
 
 from ...checkpoint.matching import unwrapped
 from ...checks.arguments import as_nonnegative, checked
-from ...checks.config_checks import ConfigError
+from ...checks.errors import ConfigError
 from ...functional._arguments import as_bool
 from ...functional.continuous import ALIAS_METHODS, alias_penalty
 from ...layers.flexconv.kernel_nets import MAGNet

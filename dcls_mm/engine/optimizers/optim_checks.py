@@ -9,7 +9,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.runner import Runner
 from torch import nn
 
-from ...checks.config_checks import ConfigError
+from ...checks.errors import ConfigError
 from ...layers.base import ConstructedConvNd
 from ..hooks.finite_loss_hook import FiniteLossHook
 from .dcls_optimizer_constructor import DCLSOptimizerConstructor, placed_parameters

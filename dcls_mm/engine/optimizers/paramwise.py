@@ -10,7 +10,7 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm, _InstanceNorm
 from torch import nn
 
 from ...checks.arguments import as_nonnegative, checked
-from ...checks.config_checks import ConfigError
+from ...checks.errors import ConfigError
 from ...functional._arguments import as_bool
 from ...layers.base import ConstructedConvNd
 
