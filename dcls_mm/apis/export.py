@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..checks.arguments import checked
 from ..checks.errors import ConfigError, errors_about, refusals
-from ..deploy.files import check_new, whole_files
 from ..deploy.parts import (
     CHECKED_SHAPES,
     PARTS,
@@ -27,6 +26,7 @@ from ..deploy.pooling import unroll_pooling
 from ..functional._arguments import check_choice
 from ..layers import ConstructedConvNd
 from ..layers.folding import switch_to_deploy
+from .outputs import check_new, whole_files
 from .trained import load_trained
 
 Outputs = Sequence[Tensor]

@@ -19,7 +19,6 @@ from .._listing import listing
 from ..checks.class_names import class_names
 from ..checks.errors import ConfigError, errors_about, refusals
 from ..deploy.config_file import Beside, dotted_name, write_config
-from ..deploy.files import check_new, whole_files
 from ..deploy.parts import (
     CHECKED_SHAPES,
     RECORDED_SHAPE,
@@ -30,6 +29,7 @@ from ..deploy.parts import (
 )
 from ..layers.folding import Folded, switch_to_deploy
 from .configs import load_config
+from .outputs import check_new, whole_files
 from .trained import build_model, load_trained
 
 CONFIG, CHECKPOINT, BACKBONE = FILES = 'config.py', 'checkpoint.pth', 'backbone.pt'

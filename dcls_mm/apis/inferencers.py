@@ -47,6 +47,12 @@ def build_inferencer(
     cfg = load_config(config, cfg_options=cfg_options)
     _prepare_for_inferencer(cfg)
     weights = read_trained(checkpoint)
+    names = class_names(weights, cfg)
+    if not names:
+        raise ConfigError(
+            'test_dataloader.dataset.metainfo.classes: neither the config nor the '
+            'checkpoint names the classes that the model tells apart'
+        )
     # Not at the top of the file, as a user has mmdet or mmseg, or both.
     if cfg.default_scope == 'mmdet':
         from mmdet.apis import DetInferencer as Stock
@@ -54,25 +60,15 @@ def build_inferencer(
         from mmseg.apis import MMSegInferencer as Stock
 
     class Inferencer(Stock):
-        """One with the weights that were read; theirs may lack some, and go on."""
+        """Loads the weights that were read; the stock ones go on where some lack."""
 
         def _load_weights_to_model(self, model, *_) -> None:
             load_matching(model, weights, checkpoint)
-            model.dataset_meta = _classes(weights, cfg)
+            model.dataset_meta = names
 
     inferencer = Inferencer(cfg, device=device)
     inferencer.show_progress = False
     return inferencer
-
-
-def _classes(weights: dict, cfg: Config) -> dict[str, Any]:
-    names = class_names(weights, cfg)
-    if not names:
-        raise ConfigError(
-            'test_dataloader.dataset.metainfo.classes: neither the config nor the '
-            'checkpoint names the classes that the model tells apart'
-        )
-    return names
 
 
 def _check_device(device: str | None) -> None:

@@ -150,7 +150,8 @@ def evaluate_corrupted(
             found = runner.build_test_loop(loop).run()
         results['corrupted'][name][str(severity)] = found
         if out:
-            _write(out, results)
+            text = dump(results, file_format='json', indent=1)  # numpy's numbers too
+            write_file(out, text.encode())
     return results
 
 
@@ -171,11 +172,6 @@ def _corrupted(cfg: Config, name: str, severity: int) -> ConfigDict:
     dataloader = copy.deepcopy(cfg.test_dataloader)
     corrupt_images(dataloader.dataset, name, severity)
     return dataloader
-
-
-def _write(out: str, results: dict[str, Any]) -> None:
-    text = dump(results, file_format='json', indent=1)  # numpy's numbers too
-    write_file(out, text.encode())
 
 
 def summarize(results: dict[str, Any], metric: str) -> dict[str, Any]:

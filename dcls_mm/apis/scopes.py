@@ -9,7 +9,6 @@ from collections.abc import Callable
 from copy import copy, deepcopy
 from typing import NamedTuple
 
-import matplotlib
 from mmengine.config import Config
 
 from ..checks.config_tree import innermost_datasets, metrics, type_name
@@ -168,6 +167,8 @@ def use_visualization(cfg: Config, show: bool, show_dir: str, wait_time: float) 
     for key in _TRAINING:  # of which mmseg's hook asks the iteration: it would be built
         cfg.pop(key, None)
     if show:
+        import matplotlib  # slow, and needed for this alone
+
         if matplotlib.get_backend().lower() == 'agg':
             raise ConfigError('--show: found no display to show on; use --show-dir')
         hook.show = True

@@ -1,4 +1,4 @@
-"""Pictures of what a model learned, and a report on it, as files of one command."""
+"""Pictures of what a model learned: kernels, positions, and how these moved."""
 
 import os
 import re
@@ -116,6 +116,7 @@ def _check_columns(columns: int) -> None:
 def model_elements(
     model: nn.Module, checkpoint: str
 ) -> dict[str, analysis.LayerElements]:
+    """The elements of a model; a ConfigError about its checkpoint if it has none."""
     with errors_about(checkpoint):
         elements = analysis.collect_elements(model)
     if not elements:

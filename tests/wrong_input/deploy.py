@@ -269,7 +269,7 @@ CONFIGS = [
     wrong(lambda: _named(1), ConfigError, "1 can't be a variable of a config"),
 ]
 
-REPARAMETERIZE = [
+FOLD_COMMAND = [
     wrong(
         lambda: command('tools/deploy/fold.py', 'model.py', 'model.pth'),
         *(SystemExit, 'status 2', 'required: --out'),
@@ -422,4 +422,4 @@ EXPORT = [
     ),
 ]
 
-ROWS = [*FOLDING, *CONFIGS, *REPARAMETERIZE, *EXPORT]
+ROWS = [*FOLDING, *CONFIGS, *FOLD_COMMAND, *EXPORT]
