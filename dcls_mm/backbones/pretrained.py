@@ -10,12 +10,7 @@ from mmengine.model import PretrainedInit
 from torch import Tensor, nn
 
 from .._listing import listing
-from ..checkpoint import (
-    ANY_CONTAINER_KEYS,
-    ContentError,
-    read_checkpoint,
-    weights_of,
-)
+from ..checkpoint import ContentError, read_checkpoint, tensors_of
 from ..conversion import from_published, without_extent
 from ..conversion.convnext_weights import ANY_SQUARE
 from ..functional._arguments import as_bool
@@ -101,8 +96,7 @@ def backbone_state_dict(
     Raises:
         ContentError: it holds no weights, or none with the prefix.
     """
-    state_dict = weights_of(checkpoint, source, ANY_CONTAINER_KEYS)
-    weights = {k: v for k, v in state_dict.items() if isinstance(v, Tensor)}
+    weights = tensors_of(checkpoint, source)
     start = len(prefix or '')
     inside = OrderedDict(
         (key[start:], value)
@@ -115,10 +109,9 @@ def backbone_state_dict(
             f"{source} has no keys with init_cfg's prefix {prefix!r}; its keys start "
             f'with {listing(found, SHOWN_KEYS)}'
         )
-    metadata = getattr(state_dict, '_metadata', None) or {}
     inside._metadata = OrderedDict(
         (f'{name}.'[start:-1], of)
-        for name, of in metadata.items()
+        for name, of in weights._metadata.items()
         if f'{name}.'.startswith(prefix or '')
     )
     return inside

@@ -14,7 +14,7 @@ from small_data import (
 
 from dcls_mm.apis import configs
 from dcls_mm.checks.class_checks import check_classes
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 
 from . import wrong
 from .configs import test, train

@@ -4,7 +4,6 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
-from torch.utils.benchmark import Timer
 
 from .._arguments import as_bool
 from .._torch import autocast_dtype, is_channels_last, is_compiling, is_recorded
@@ -76,6 +75,8 @@ def _key(call: ConvolutionCall) -> tuple:
 
 def _seconds(backend: ModuleType, call: ConvolutionCall) -> float:
     """Of one call, with the gradients that the real one needs."""
+    from torch.utils.benchmark import Timer  # which takes a second: setuptools
+
     tensors = call.x, call.kernel, call.bias
     copies = [
         None if t is None else t.detach().clone().requires_grad_(_needs_gradient(t))
