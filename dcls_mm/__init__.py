@@ -1,9 +1,68 @@
 """DCLS layers and backbones for OpenMMLab 2; importing this registers them."""
 
+from typing import TYPE_CHECKING
+
 from . import _versions
+from ._lazy import lazy_names
 from .version import __version__
 
-__all__ = ['__version__']
+if TYPE_CHECKING:
+    from .backbones import ConvNeXtDCLS, ReplacedConvBackbone, replace_convs
+    from .functional import autotune, construct_kernel, convolve
+    from .layers import (
+        DCLSConv1d,
+        DCLSConv2d,
+        DCLSConv3d,
+        DCLSConvTranspose1d,
+        DCLSConvTranspose2d,
+        DCLSConvTranspose3d,
+        FlexConv1d,
+        FlexConv2d,
+        LargeKernelConv2d,
+        switch_to_deploy,
+    )
+
+__all__ = [
+    'ConvNeXtDCLS',
+    'DCLSConv1d',
+    'DCLSConv2d',
+    'DCLSConv3d',
+    'DCLSConvTranspose1d',
+    'DCLSConvTranspose2d',
+    'DCLSConvTranspose3d',
+    'FlexConv1d',
+    'FlexConv2d',
+    'LargeKernelConv2d',
+    'ReplacedConvBackbone',
+    '__version__',
+    'autotune',
+    'construct_kernel',
+    'convolve',
+    'replace_convs',
+    'switch_to_deploy',
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        'ConvNeXtDCLS': 'backbones',
+        'DCLSConv1d': 'layers',
+        'DCLSConv2d': 'layers',
+        'DCLSConv3d': 'layers',
+        'DCLSConvTranspose1d': 'layers',
+        'DCLSConvTranspose2d': 'layers',
+        'DCLSConvTranspose3d': 'layers',
+        'FlexConv1d': 'layers',
+        'FlexConv2d': 'layers',
+        'LargeKernelConv2d': 'layers',
+        'ReplacedConvBackbone': 'backbones',
+        'autotune': 'functional',
+        'construct_kernel': 'functional',
+        'convolve': 'functional',
+        'replace_convs': 'backbones',
+        'switch_to_deploy': 'layers',
+    },
+)
 
 _versions.check()
 

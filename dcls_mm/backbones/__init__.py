@@ -1,7 +1,30 @@
 """Backbones, and blocks for the networks around them, for OpenMMLab's configs."""
 
-from .convnext import ConvNeXtDCLS
-from .replaced_conv_backbone import ReplacedConvBackbone
-from .upsampling import DCLSDeconvModule
+from typing import TYPE_CHECKING
 
-__all__ = ['ConvNeXtDCLS', 'DCLSDeconvModule', 'ReplacedConvBackbone']
+from .._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .conv_replacement import Replaced, replace_convs
+    from .convnext import ConvNeXtDCLS
+    from .replaced_conv_backbone import ReplacedConvBackbone
+    from .upsampling import DCLSDeconvModule
+
+__all__ = [
+    'ConvNeXtDCLS',
+    'DCLSDeconvModule',
+    'Replaced',
+    'ReplacedConvBackbone',
+    'replace_convs',
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        'ConvNeXtDCLS': 'convnext',
+        'DCLSDeconvModule': 'upsampling',
+        'Replaced': 'conv_replacement',
+        'ReplacedConvBackbone': 'replaced_conv_backbone',
+        'replace_convs': 'conv_replacement',
+    },
+)
