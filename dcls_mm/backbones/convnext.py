@@ -73,6 +73,13 @@ class ConvNeXtDCLS(BaseModule):
     Raises:
         ValueError, TypeError: an argument that doesn't fit, by its name.
 
+    Example:
+        >>> import torch
+        >>> from dcls_mm import ConvNeXtDCLS
+        >>> backbone = ConvNeXtDCLS('atto', out_indices=(2, 3))
+        >>> [tuple(y.shape) for y in backbone(torch.randn(1, 3, 64, 64))]
+        [(1, 160, 4, 4), (1, 320, 2, 2)]
+
     Source: arXiv 2201.03545 (ConvNeXt), arXiv 2112.03740, section on ConvNeXt-dcls.
     """
 
