@@ -209,7 +209,7 @@ class ConvNeXtDCLS(BaseModule):
         The state_dict is then that of a backbone whose ``depthwise_cfg`` is
         ``dict(type='Conv2d', kernel_size=<the extent>)``; of FlexConv layers each has
         the size of its own mask. See
-        :func:`dcls_mm.layers.folding.switch_to_deploy`.
+        :func:`dcls_mm.layers.switch_to_deploy`.
 
         Raises:
             ValueError: there is no such layer, or one can't be folded.
