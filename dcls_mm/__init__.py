@@ -21,6 +21,26 @@ if TYPE_CHECKING:
         LargeKernelConv2d,
         switch_to_deploy,
     )
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            'backbones': ['ConvNeXtDCLS', 'ReplacedConvBackbone', 'replace_convs'],
+            'functional': ['autotune', 'construct_kernel', 'convolve'],
+            'layers': [
+                'DCLSConv1d',
+                'DCLSConv2d',
+                'DCLSConv3d',
+                'DCLSConvTranspose1d',
+                'DCLSConvTranspose2d',
+                'DCLSConvTranspose3d',
+                'FlexConv1d',
+                'FlexConv2d',
+                'LargeKernelConv2d',
+                'switch_to_deploy',
+            ],
+        },
+    )
 
 __all__ = [
     'ConvNeXtDCLS',
@@ -41,28 +61,6 @@ __all__ = [
     'replace_convs',
     'switch_to_deploy',
 ]
-
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        'ConvNeXtDCLS': 'backbones',
-        'DCLSConv1d': 'layers',
-        'DCLSConv2d': 'layers',
-        'DCLSConv3d': 'layers',
-        'DCLSConvTranspose1d': 'layers',
-        'DCLSConvTranspose2d': 'layers',
-        'DCLSConvTranspose3d': 'layers',
-        'FlexConv1d': 'layers',
-        'FlexConv2d': 'layers',
-        'LargeKernelConv2d': 'layers',
-        'ReplacedConvBackbone': 'backbones',
-        'autotune': 'functional',
-        'construct_kernel': 'functional',
-        'convolve': 'functional',
-        'replace_convs': 'backbones',
-        'switch_to_deploy': 'layers',
-    },
-)
 
 _versions.check()
 

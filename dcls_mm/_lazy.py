@@ -1,13 +1,15 @@
 """Names of a package that are imported when they are asked for (PEP 562)."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 
 from . import _versions
 
 
-def lazy_names(package: str, modules: Mapping[str, str]) -> tuple[Callable, Callable]:
+def lazy_names(
+    package: str, names: Mapping[str, Collection[str]]
+) -> tuple[Callable, Callable]:
     """``__getattr__`` and ``__dir__`` of a package whose names come from modules in it.
 
     Nothing is kept, so that after a reload of a module its names are the new ones.
@@ -15,12 +17,13 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> tuple[Callable, Call
 
     Args:
         package: its ``__name__``.
-        modules: name -> the module inside the package that has it.
+        names: module inside the package -> what it has of the package's names.
 
     Raises:
         ImportError: by ``__getattr__``: the name needs a package that is not installed.
         AttributeError: by ``__getattr__``: there is no such name.
     """
+    modules = {name: module for module, having in names.items() for name in having}
 
     def __getattr__(name: str):
         if name not in modules:

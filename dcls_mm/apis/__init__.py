@@ -14,6 +14,21 @@ if TYPE_CHECKING:
     from .trained import Trained, load_trained
     from .tuning_report import report_tuning
     from .visualize import plot_kernels, plot_movement, plot_positions
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            'compare': ['plot_predictions', 'plot_receptive_field'],
+            'convert': ['ConversionError', 'convert_file'],
+            'export': ['export_model'],
+            'flops': ['Complexity', 'count_config'],
+            'fold': ['fold_checkpoint'],
+            'robustness': ['evaluate_corrupted'],
+            'trained': ['Trained', 'load_trained'],
+            'tuning_report': ['report_tuning'],
+            'visualize': ['plot_kernels', 'plot_movement', 'plot_positions'],
+        },
+    )
 
 __all__ = [
     'Complexity',
@@ -32,24 +47,3 @@ __all__ = [
     'plot_receptive_field',
     'report_tuning',
 ]
-
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        'Complexity': 'flops',
-        'ConversionError': 'convert',
-        'Trained': 'trained',
-        'convert_file': 'convert',
-        'count_config': 'flops',
-        'evaluate_corrupted': 'robustness',
-        'export_model': 'export',
-        'fold_checkpoint': 'fold',
-        'load_trained': 'trained',
-        'plot_kernels': 'visualize',
-        'plot_movement': 'visualize',
-        'plot_positions': 'visualize',
-        'plot_predictions': 'compare',
-        'plot_receptive_field': 'compare',
-        'report_tuning': 'tuning_report',
-    },
-)

@@ -9,6 +9,16 @@ if TYPE_CHECKING:
     from .convnext import ConvNeXtDCLS
     from .replaced_conv_backbone import ReplacedConvBackbone
     from .upsampling import DCLSDeconvModule
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            'conv_replacement': ['Replaced', 'replace_convs'],
+            'convnext': ['ConvNeXtDCLS'],
+            'replaced_conv_backbone': ['ReplacedConvBackbone'],
+            'upsampling': ['DCLSDeconvModule'],
+        },
+    )
 
 __all__ = [
     'ConvNeXtDCLS',
@@ -17,14 +27,3 @@ __all__ = [
     'ReplacedConvBackbone',
     'replace_convs',
 ]
-
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        'ConvNeXtDCLS': 'convnext',
-        'DCLSDeconvModule': 'upsampling',
-        'Replaced': 'conv_replacement',
-        'ReplacedConvBackbone': 'replaced_conv_backbone',
-        'replace_convs': 'conv_replacement',
-    },
-)

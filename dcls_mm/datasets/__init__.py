@@ -7,6 +7,14 @@ from .._lazy import lazy_names
 if TYPE_CHECKING:
     from .corruption import CorruptImage
     from .shapes import SHAPES, Scene, draw_scene, has_scenes, write_scenes
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            'corruption': ['CorruptImage'],
+            'shapes': ['SHAPES', 'Scene', 'draw_scene', 'has_scenes', 'write_scenes'],
+        },
+    )
 
 __all__ = [
     'SHAPES',
@@ -16,13 +24,3 @@ __all__ = [
     'has_scenes',
     'write_scenes',
 ]
-
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        'CorruptImage': 'corruption',
-        **dict.fromkeys(
-            ('SHAPES', 'Scene', 'draw_scene', 'has_scenes', 'write_scenes'), 'shapes'
-        ),
-    },
-)
