@@ -5,55 +5,73 @@ from mmengine.registry import (
     MODELS,
     OPTIM_WRAPPER_CONSTRUCTORS,
     TRANSFORMS,
+    Registry,
 )
 
-from . import _versions, backbones, layers
+from . import _versions, backbones, datasets, layers
 from .checkpoint.mmengine_loaders import widen_mmengine
-from .datasets.corruption import CorruptImage
 from .deploy.bn_fusion import guard_mmcv
 from .engine import hooks, optimizers
 
+# Registry -> package -> names in it. The classes are looked up at each registration,
+# since a module that was reloaded has others.
 REGISTERED = {
-    MODELS: (
-        layers.DCLSConv1d,
-        layers.DCLSConv2d,
-        layers.DCLSConv3d,
-        layers.DCLSConvTranspose1d,
-        layers.DCLSConvTranspose2d,
-        layers.DCLSConvTranspose3d,
-        layers.FlexConv1d,
-        layers.FlexConv2d,
-        layers.LargeKernelConv2d,
-        backbones.ConvNeXtDCLS,
-        backbones.DCLSDeconvModule,
-        backbones.ReplacedConvBackbone,
-    ),
-    HOOKS: (
-        hooks.AliasLossHook,
-        hooks.AtomicCheckpointHook,
-        hooks.ClampPositionsHook,
-        hooks.DistinctNamesHook,
-        hooks.EpochSeedHook,
-        hooks.FiniteLossHook,
-        hooks.FreezePositionsHook,
-        hooks.PositionsVisualizationHook,
-        hooks.RepulsionLossHook,
-        hooks.SigmaAnnealingHook,
-    ),
-    TRANSFORMS: (CorruptImage,),
-    OPTIM_WRAPPER_CONSTRUCTORS: (optimizers.DCLSOptimizerConstructor,),
+    MODELS: {
+        layers: (
+            'DCLSConv1d',
+            'DCLSConv2d',
+            'DCLSConv3d',
+            'DCLSConvTranspose1d',
+            'DCLSConvTranspose2d',
+            'DCLSConvTranspose3d',
+            'FlexConv1d',
+            'FlexConv2d',
+            'LargeKernelConv2d',
+        ),
+        backbones: ('ConvNeXtDCLS', 'DCLSDeconvModule', 'ReplacedConvBackbone'),
+    },
+    HOOKS: {
+        hooks: (
+            'AliasLossHook',
+            'AtomicCheckpointHook',
+            'ClampPositionsHook',
+            'DistinctNamesHook',
+            'EpochSeedHook',
+            'FiniteLossHook',
+            'FreezePositionsHook',
+            'PositionsVisualizationHook',
+            'RepulsionLossHook',
+            'SigmaAnnealingHook',
+        )
+    },
+    TRANSFORMS: {datasets: ('CorruptImage',)},
+    OPTIM_WRAPPER_CONSTRUCTORS: {optimizers: ('DCLSOptimizerConstructor',)},
 }
 
 
 def register() -> None:
-    """Registers everything that a config may name; again, nothing more happens.
+    """Registers everything that a config may name; again, only what was reloaded.
 
     In the root registries, where mmdet, mmseg and mmcv's build functions all look.
+
+    Raises:
+        KeyError: a class of another package has one of these names.
     """
-    for registry, modules in REGISTERED.items():
-        for module in modules:
-            if registry.module_dict.get(module.__name__) is not module:
-                registry.register_module(module=module)
+    for registry, packages in REGISTERED.items():
+        for package, names in packages.items():
+            for name in names:
+                _register(registry, getattr(package, name))
     widen_mmengine()
     guard_mmcv()
     _versions.find_configs_of_forks()
+
+
+def _register(registry: Registry, module: type) -> None:
+    known = registry.module_dict.get(module.__name__)
+    # The same class from before its module was reloaded gives way, no other does.
+    ours = known is not None and _full_name(known) == _full_name(module)
+    registry.register_module(module=module, force=ours)
+
+
+def _full_name(module: type) -> tuple[str, str]:
+    return module.__module__, module.__qualname__

@@ -54,7 +54,7 @@ def check():
         _warn(
             f'{" and ".join(missing)} not found: dcls_mm.layers and '
             'dcls_mm.functional work, but registries, backbones and configs do not; '
-            "`pip install 'mmengine>=0.10.3,<1' 'mmcv>=2.1,<2.2'` installs both."
+            + remedy(*missing)
         )
     if _version('mmengine') and not available('pkg_resources'):
         _warn(
@@ -62,6 +62,18 @@ def check():
             'another package (`mmdet::...`), and setuptools 82 no longer has it; '
             "`pip install 'setuptools<82'` brings it back."
         )
+
+
+def remedy(*names):
+    """The command that installs what of ``names``, mmengine and mmcv is missing."""
+    wanted = [
+        name
+        for name in SUPPORTED
+        if name in names or (name in ('mmengine', 'mmcv') and not available(name))
+    ]
+    ranges = [next(iter(SUPPORTED[name].items())) for name in wanted]
+    packages = ' '.join(f"'{dist}>={low},<{below}'" for dist, (low, below) in ranges)
+    return f'`pip install {packages}` installs what is missing.'
 
 
 def find_configs_of_forks():

@@ -49,6 +49,8 @@ html_theme_options = {
 def escape(app, what, name, obj, options, lines):
     """Docstrings have shapes such as (*kernels, count) and |sigma|, and no emphasis."""
     for i, line in enumerate(lines):
+        if line.lstrip().startswith(('>>>', '...')):
+            continue  # an example is literal
         parts = line.split('``')  # every other one is literal
         parts[::2] = [re.sub(r'([*|])', r'\\\1', part) for part in parts[::2]]
         lines[i] = '``'.join(parts)

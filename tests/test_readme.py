@@ -1,5 +1,6 @@
-"""The config snippets of the README build what they say."""
+"""What the README shows runs, and what it names is there."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -9,14 +10,23 @@ from conftest import assert_close
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+import dcls_mm
+from dcls_mm._registration import REGISTERED
 from dcls_mm.layers import DCLSConv2d
 
-README = (Path(__file__).parents[1] / 'README.md').read_text(encoding='utf-8')
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
 SNIPPETS = re.findall(r'```python\n(.*?)```', README, flags=re.DOTALL)
 CONFIGS = [snippet for snippet in SNIPPETS if 'custom_imports' in snippet]
+COMMANDS = [
+    line.partition('#')[0].strip()
+    for block in re.findall(r'```bash\n(.*?)```', README, flags=re.DOTALL)
+    for line in block.replace('\\\n', ' ').splitlines()
+]
+LITERALS = re.findall(r'`([^`\n]+)`', re.sub(r'```.*?```', '', README, flags=re.DOTALL))
 
 
-@pytest.mark.parametrize(('snippet', 'layers'), zip(CONFIGS, (18, 53, 13)))
+@pytest.mark.parametrize(('snippet', 'layers'), list(zip(CONFIGS, (18, 53, 13))))
 def test_config_snippets(tmp_path, snippet, layers):
     """Each has as many DCLS layers as it replaces convolutions."""
     pytest.importorskip('mmdet')
@@ -37,10 +47,72 @@ def test_other_snippets():
         if 'from_conv' in snippet:
             names['conv'] = conv = torch.nn.Conv2d(8, 8, 7, padding=3, groups=8)
         exec(snippet, names)
+    assert names['y'].shape == (1, 96, 56, 56)
     x = torch.randn(1, 8, 20, 20)
     assert names['layer'].extent == (17, 17)
     assert_close(names['layer'](x), conv(x), factor=5)
 
 
+def test_snippets_import_what_the_front_has_from_it():
+    imports = re.findall(r'^from (dcls_mm\S*) import (\w+)', README, flags=re.MULTILINE)
+    assert imports
+    for module, name in imports:
+        assert module == 'dcls_mm' or name not in dcls_mm.__all__
+
+
 def test_every_snippet_is_tested():
     assert (len(CONFIGS), len(SNIPPETS)) == (3, 6)
+
+
+def test_commands_name_files_targets_and_options_that_exist():
+    makefile = (ROOT / 'Makefile').read_text(encoding='utf-8')
+    shared = (ROOT / 'dcls_mm/apis/command.py').read_text(encoding='utf-8')
+    for command in [*COMMANDS, *LITERALS]:
+        words = command.split()
+        if words[:1] == ['make']:
+            assert re.search(f'^{words[1]}:', makefile, flags=re.MULTILINE), command
+        places = [w for w in words if re.match(r'(tools|configs|benchmarks)/', w)]
+        paths = [next(ROOT.glob(place), None) for place in places]
+        assert None not in paths, command
+        if paths and paths[0].is_file():
+            script = paths[0].read_text(encoding='utf-8') + shared
+            for option in re.findall(r' (--[\w-]+)', command):
+                assert f"'{option}'" in script, command
+
+
+def test_extras_exist():
+    text = ''.join((ROOT / name).read_text() for name in ('setup.py', 'pyproject.toml'))
+    for extra in re.findall(r'\.\[(\w+)\]', README):
+        assert re.search(rf"^ *'?{extra}'? ?[:=]", text, flags=re.MULTILINE), extra
+
+
+def test_links_lead_to_files():
+    for target in re.findall(r'\]\(([^)]+)\)', README):
+        assert target.startswith('https://') or (ROOT / target).exists(), target
+
+
+def test_dotted_names_exist():
+    names = [re.match(r'dcls_mm(\.\w+)+', literal) for literal in LITERALS]
+    names = [name[0] for name in names if name]
+    assert names
+    for name in names:
+        module, _, attribute = name.rpartition('.')
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            assert hasattr(importlib.import_module(module), attribute), name
+
+
+def test_class_names_exist():
+    """Those of hooks, layers and constructors are registered."""
+    ours = {
+        name
+        for packages in REGISTERED.values()
+        for names in packages.values()
+        for name in names
+    }
+    named = {
+        word for word in LITERALS if re.fullmatch(r'DCLS\w+|Flex\w+|\w+Hook', word)
+    }
+    assert 'DCLSConv2d' in named
+    assert named <= ours

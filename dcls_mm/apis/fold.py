@@ -74,7 +74,7 @@ def fold_checkpoint(
         config, cfg_options: see :func:`.configs.load_config`.
         checkpoint: the weights: a path, or a URL that mmengine knows.
         out: the folder to write to; it may be moved afterwards.
-        round_positions: see :func:`dcls_mm.layers.folding.fold`; outputs change.
+        round_positions: see :func:`dcls_mm.layers.fold`; outputs change.
 
     Returns:
         What was done, and how the feature maps differ, in lines.

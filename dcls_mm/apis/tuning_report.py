@@ -18,7 +18,7 @@ def report_tuning(
     """Reports on the positions of a model, with advice on what to change.
 
     Args:
-        config: See :func:`.visualize.plot_kernels`, as for checkpoint and cfg_options.
+        config: See :func:`.plot_kernels`, as for checkpoint and cfg_options.
         out: The folder that gets report.md, report.json and pictures, if any.
         json: Return JSON instead of a table.
 

@@ -1,7 +1,29 @@
 """Backbones, and blocks for the networks around them, for OpenMMLab's configs."""
 
-from .convnext import ConvNeXtDCLS
-from .replaced_conv_backbone import ReplacedConvBackbone
-from .upsampling import DCLSDeconvModule
+from typing import TYPE_CHECKING
 
-__all__ = ['ConvNeXtDCLS', 'DCLSDeconvModule', 'ReplacedConvBackbone']
+from .._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .conv_replacement import Replaced, replace_convs
+    from .convnext import ConvNeXtDCLS
+    from .replaced_conv_backbone import ReplacedConvBackbone
+    from .upsampling import DCLSDeconvModule
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            'conv_replacement': ['Replaced', 'replace_convs'],
+            'convnext': ['ConvNeXtDCLS'],
+            'replaced_conv_backbone': ['ReplacedConvBackbone'],
+            'upsampling': ['DCLSDeconvModule'],
+        },
+    )
+
+__all__ = [
+    'ConvNeXtDCLS',
+    'DCLSDeconvModule',
+    'Replaced',
+    'ReplacedConvBackbone',
+    'replace_convs',
+]

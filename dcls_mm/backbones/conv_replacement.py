@@ -80,6 +80,18 @@ def replace_convs(
         ValueError, TypeError: an argument that doesn't fit, by its name; nothing is
             chosen; what is chosen computes more than a plain convolution, or can't
             become such a layer, and is named.
+
+    Example:
+        >>> import torch
+        >>> from dcls_mm import DCLSConv2d, replace_convs
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 8, 7, groups=8)
+        ... )
+        >>> for replaced in replace_convs(
+        ...     model, DCLSConv2d, depthwise=True, dilated_kernel_size=17
+        ... ):
+        ...     print(replaced)
+        1: Conv2d 7x7, 8 groups -> DCLSConv2d 17x17, 8 groups
     """
     _check_layer(layer, start, share_positions)
     if not isinstance(model, nn.Module):

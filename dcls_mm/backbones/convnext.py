@@ -73,6 +73,13 @@ class ConvNeXtDCLS(BaseModule):
     Raises:
         ValueError, TypeError: an argument that doesn't fit, by its name.
 
+    Example:
+        >>> import torch
+        >>> from dcls_mm import ConvNeXtDCLS
+        >>> backbone = ConvNeXtDCLS('atto', out_indices=(2, 3))
+        >>> [tuple(y.shape) for y in backbone(torch.randn(1, 3, 64, 64))]
+        [(1, 160, 4, 4), (1, 320, 2, 2)]
+
     Source: arXiv 2201.03545 (ConvNeXt), arXiv 2112.03740, section on ConvNeXt-dcls.
     """
 
@@ -202,7 +209,7 @@ class ConvNeXtDCLS(BaseModule):
         The state_dict is then that of a backbone whose ``depthwise_cfg`` is
         ``dict(type='Conv2d', kernel_size=<the extent>)``; of FlexConv layers each has
         the size of its own mask. See
-        :func:`dcls_mm.layers.folding.switch_to_deploy`.
+        :func:`dcls_mm.layers.switch_to_deploy`.
 
         Raises:
             ValueError: there is no such layer, or one can't be folded.

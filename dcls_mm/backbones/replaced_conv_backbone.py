@@ -114,7 +114,7 @@ class ReplacedConvBackbone(BaseModule):
     def switch_to_deploy(self) -> None:
         """Make every DCLS layer the plain convolution that it computes.
 
-        See :func:`dcls_mm.layers.folding.switch_to_deploy`.
+        See :func:`dcls_mm.layers.switch_to_deploy`.
 
         Raises:
             ValueError: there is no such layer, or one can't be folded.

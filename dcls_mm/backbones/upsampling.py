@@ -21,7 +21,7 @@ class DCLSDeconvModule(ConvModule):
         kernel_size: of the transposed convolution that is replaced; it differs from
             ``scale_factor`` by an even number, or 0.
         scale_factor: by which height and width grow.
-        options: keyword arguments of :class:`..layers.DCLSConvTranspose2d`.
+        options: keyword arguments of :class:`.DCLSConvTranspose2d`.
 
     Raises:
         ValueError, TypeError: an argument that doesn't fit, by its name.

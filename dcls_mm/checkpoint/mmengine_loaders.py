@@ -58,8 +58,9 @@ def widen_mmengine() -> None:
     that can't be done either, torch's error stands.
     """
     for prefix, loader in list(CheckpointLoader._schemes.items()):
-        if not hasattr(loader, 'as_before'):
-            CheckpointLoader.register_scheme(prefix, _widened(loader), force=True)
+        # An earlier import of this module asks its own `_only_data`.
+        loader = getattr(loader, 'as_before', loader)
+        CheckpointLoader.register_scheme(prefix, _widened(loader), force=True)
 
 
 def _widened(loader: Callable) -> Callable:

@@ -131,10 +131,20 @@ def _read(file: BinaryIO, name: str, map_location: Any) -> Any:
 
 
 def _register() -> None:
-    """Gives torch the names that are ours, unless it has them."""
+    """Gives torch the names that are ours, in the place of an earlier import's."""
     with _registering:
-        if not set(_OURS) <= set(torch.serialization.get_safe_globals()):
-            torch.serialization.add_safe_globals(_OURS)
+        given = torch.serialization.get_safe_globals()
+        if set(_OURS) <= set(given):
+            return
+        others = [
+            entry
+            for entry in given
+            if not (isinstance(entry, tuple) and entry[1].startswith(_MARK))
+        ]
+        if len(others) < len(given):
+            torch.serialization.clear_safe_globals()
+            torch.serialization.add_safe_globals(others)
+        torch.serialization.add_safe_globals(_OURS)
 
 
 def _allowed_by_others() -> dict[str, Any]:

@@ -90,6 +90,17 @@ def from_convnext(
     Raises:
         ValueError, TypeError: an argument that doesn't fit, or a key or shape that a
             plain ConvNeXt of this release has not, by its name.
+
+    Example:
+        >>> from dcls_mm import ConvNeXtDCLS
+        >>> from dcls_mm.conversion import from_convnext
+        >>> plain = ConvNeXtDCLS(
+        ...     'atto', depthwise_cfg=dict(type='Conv2d', kernel_size=7)
+        ... )
+        >>> large = dict(type='DCLSConv2d', kernel_count=49, dilated_kernel_size=17)
+        >>> backbone = ConvNeXtDCLS('atto', depthwise_cfg=large)
+        >>> backbone.load_state_dict(from_convnext(plain.state_dict()))
+        <All keys matched successfully>
     """
     extent = as_tuple('dilated_kernel_size', dilated_kernel_size, 2, minimum=1)
     converted = OrderedDict()

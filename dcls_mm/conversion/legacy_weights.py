@@ -1,4 +1,4 @@
-"""Between :class:`LegacyDcls2d`, of the first `dcls` releases, and DCLSConv2d."""
+"""Between :class:`.LegacyDcls2d`, of the first `dcls` releases, and DCLSConv2d."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ def from_legacy(
     formulation: str = 'construct',
     prefix: str = '',
 ) -> OrderedDict:
-    """A state_dict with which DCLSConv2d computes what :class:`LegacyDcls2d` did.
+    """A state_dict with which DCLSConv2d computes what :class:`.LegacyDcls2d` did.
 
     It is for a DCLSConv2d of the legacy layer's arguments and ``formulation``, with
     ``per_output_positions=False`` for 'sample'. Clamping is part of the conversion.

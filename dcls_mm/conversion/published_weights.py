@@ -56,6 +56,17 @@ def from_published(
 
     Raises:
         ValueError, TypeError: an argument or a layer doesn't fit, by its name or key.
+
+    Example:
+        The published 'v1' has columns first, here is rows first:
+
+        >>> import torch
+        >>> from dcls_mm.conversion import from_published
+        >>> P = torch.tensor([5.0, 2.0]).view(2, 1, 1, 1)
+        >>> published = {'weight': torch.ones(1, 1, 1), 'P': P}
+        >>> converted = from_published(published, version='v1', dilated_kernel_size=17)
+        >>> converted['P'].flatten()
+        tensor([2., 5.])
     """
     name = published_interpolation(version)
     converted = copy_with_metadata(state_dict)

@@ -2,12 +2,13 @@
 
 from .backends import autotune
 from .convolution import convolve, convolve_transposed
-from .interpolation import INTERPOLATIONS
+from .interpolation import INTERPOLATIONS, Interpolation
 from .kernel import construct_kernel
 from .sampling import sampled_convolution
 
 __all__ = [
     'INTERPOLATIONS',
+    'Interpolation',
     'autotune',
     'construct_kernel',
     'convolve',

@@ -58,6 +58,13 @@ def convolve(
         ValueError, TypeError: an argument doesn't fit, or ``backend`` can't serve.
         RuntimeError: as torch's: the kernel is larger than the padded input, or that is
             empty but for its batch; or the tensors differ in dtype or device.
+
+    Example:
+        >>> import torch
+        >>> from dcls_mm import convolve
+        >>> x, kernel = torch.randn(1, 8, 32, 32), torch.randn(8, 1, 17, 17)
+        >>> convolve(x, kernel, padding='same', groups=8).shape
+        torch.Size([1, 8, 32, 32])
     """
     ndim = _spatial_axes(kernel, '(out, in // groups, *extent)')
     groups = as_int('groups', groups, minimum=1)

@@ -46,6 +46,17 @@ def construct_kernel(
     Raises:
         ValueError, TypeError: a tensor, the extent or the interpolation doesn't fit.
 
+    Example:
+        Half way between two columns, each has half of the weight:
+
+        >>> import torch
+        >>> from dcls_mm import construct_kernel
+        >>> positions = torch.tensor([[0.0], [0.5]])
+        >>> construct_kernel(torch.ones(1), positions, kernel_size=3)
+        tensor([[0.0000, 0.0000, 0.0000],
+                [0.0000, 0.5000, 0.5000],
+                [0.0000, 0.0000, 0.0000]])
+
     Source: arXiv 2112.03740 (bilinear), arXiv 2306.00817 (the others).
     """
     check_elements(weight, positions)

@@ -3,6 +3,7 @@
 from .base import ConstructedConvNd
 from .dcls import DCLSConv1d, DCLSConv2d, DCLSConv3d, DCLSConvNd
 from .flexconv.layer import FlexConv1d, FlexConv2d, FlexConvNd
+from .folding import Folded, fold, switch_to_deploy
 from .large_kernel import LargeKernelConv2d
 from .transposed import (
     DCLSConvTranspose1d,
@@ -24,5 +25,8 @@ __all__ = [
     'FlexConv1d',
     'FlexConv2d',
     'FlexConvNd',
+    'Folded',
     'LargeKernelConv2d',
+    'fold',
+    'switch_to_deploy',
 ]

@@ -63,6 +63,17 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
     Raises:
         ValueError, TypeError: an argument that doesn't fit, by its name.
 
+    Example:
+        >>> import torch
+        >>> from dcls_mm import DCLSConv2d
+        >>> layer = DCLSConv2d(8, 8, 7, padding=3, groups=8, dilated_kernel_size=17)
+        >>> layer(torch.randn(1, 8, 32, 32)).shape
+        torch.Size([1, 8, 32, 32])
+        >>> layer.weight.shape, layer.P.shape
+        (torch.Size([8, 1, 49]), torch.Size([2, 8, 1, 49]))
+        >>> layer.kernel().shape
+        torch.Size([8, 1, 17, 17])
+
     Source: arXiv 2112.03740 (bilinear), 2306.00817 (the others); initial values as in
     the published package.
     """
@@ -176,6 +187,15 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
             TypeError: ``conv`` is of another kind.
             ValueError: the interpolation spreads an element over its neighbours, as
                 'gauss' always does.
+
+        Example:
+            >>> import torch
+            >>> from dcls_mm import DCLSConv2d
+            >>> conv = torch.nn.Conv2d(8, 8, 7, padding=3, groups=8)
+            >>> layer = DCLSConv2d.from_conv(conv, dilated_kernel_size=17)
+            >>> x = torch.randn(1, 8, 32, 32)
+            >>> torch.allclose(layer(x), conv(x), atol=1e-5)
+            True
         """
         kind = getattr(nn, f'Conv{"Transpose" * cls.transposed}{cls.ndim}d')
         if not isinstance(conv, kind):

@@ -51,6 +51,19 @@ def switch_to_deploy(model: nn.Module, round_positions: bool = False) -> list[Fo
         ValueError: there is no such layer, ``model`` itself is one, or one can't be
             folded; it is named.
         TypeError: an argument that doesn't fit, by its name.
+
+    Example:
+        >>> import torch
+        >>> from dcls_mm import DCLSConv2d, switch_to_deploy
+        >>> model = torch.nn.Sequential(
+        ...     DCLSConv2d(4, 4, 3, padding=1, dilated_kernel_size=9)
+        ... )
+        >>> [folded.name for folded in switch_to_deploy(model)]
+        ['0']
+        >>> model
+        Sequential(
+          (0): Conv2d(4, 4, kernel_size=(9, 9), stride=(1, 1), padding=(4, 4))
+        )
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f'model must be a torch.nn.Module, got {model!r}')

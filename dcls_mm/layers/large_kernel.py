@@ -22,6 +22,13 @@ class LargeKernelConv2d(ConstructedConvNd):
 
     Raises:
         ValueError, TypeError: an argument that doesn't fit, by its name.
+
+    Example:
+        >>> import torch
+        >>> from dcls_mm import LargeKernelConv2d
+        >>> layer = LargeKernelConv2d(8, 8, 31, padding='same', groups=8)
+        >>> layer.load_state_dict(torch.nn.Conv2d(8, 8, 31, groups=8).state_dict())
+        <All keys matched successfully>
     """
 
     ndim = 2

@@ -23,6 +23,15 @@ class DCLSConvTransposeNd(DCLSConvNd):
 
     Raises:
         ValueError, TypeError: an argument that doesn't fit, by its name.
+
+    Example:
+        >>> import torch
+        >>> from dcls_mm import DCLSConvTranspose2d
+        >>> layer = DCLSConvTranspose2d(
+        ...     8, 4, 4, stride=2, padding=1, dilated_kernel_size=8
+        ... )
+        >>> layer(torch.randn(1, 8, 16, 16)).shape
+        torch.Size([1, 4, 32, 32])
     """
 
     transposed = True

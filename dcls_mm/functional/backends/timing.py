@@ -30,6 +30,13 @@ class autotune:
 
     Raises:
         TypeError: ``enabled`` is neither True nor False.
+
+    Example:
+        >>> import torch
+        >>> from dcls_mm import DCLSConv2d, autotune
+        >>> layer = DCLSConv2d(4, 4, 3, padding=1, dilated_kernel_size=9)
+        >>> with autotune():
+        ...     y = layer(torch.randn(1, 4, 16, 16))
     """
 
     def __init__(self, enabled: bool = True):

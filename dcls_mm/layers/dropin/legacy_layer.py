@@ -67,15 +67,15 @@ class LegacyDcls2d(ConstructedConvNd):
     columns. A position beyond the extent has no gradient.
 
     Args:
-        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
-            padding_mode: as in torch.nn.Conv2d.
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups:
+            as in torch.nn.Conv2d.
+        bias, padding_mode: the same.
         gain: how fast the positions move, more than 0.
         formulation: 'construct' builds the kernel; 'sample' (the im2col method) samples
             the input at positions that all outputs and groups share.
 
-    Parameters:
-        weight (out, in // groups, kh, kw); P (2, out, in // groups, kh, kw), for
-        'sample' (2, in // groups, kh, kw); bias (out,).
+    Its parameters are weight (out, in // groups, kh, kw); P (2, out, in // groups, kh,
+    kw), for 'sample' (2, in // groups, kh, kw); bias (out,).
 
     Raises:
         ValueError, TypeError: an argument that doesn't fit, by its name.

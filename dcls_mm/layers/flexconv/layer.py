@@ -73,6 +73,13 @@ class FlexConvNd(ConstructedConvNd):
     Raises:
         ValueError, TypeError: an argument that doesn't fit, by its name.
 
+    Example:
+        >>> import torch
+        >>> from dcls_mm import FlexConv2d
+        >>> layer = FlexConv2d(8, 8, 7, padding=3, groups=8, dilated_kernel_size=17)
+        >>> layer(torch.randn(1, 8, 32, 32)).shape
+        torch.Size([1, 8, 32, 32])
+
     Source: arXiv 2110.08059, and 2102.02611 (CKConv).
     """
 

@@ -1,0 +1,61 @@
+"""docs/api.md has every public name, as CONTRIBUTING.md says."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import dcls_mm
+
+API = (Path(__file__).resolve().parents[1] / 'docs' / 'api.md').read_text('utf-8')
+PACKAGES = [
+    package
+    for module in pkgutil.walk_packages(dcls_mm.__path__, 'dcls_mm.')
+    if module.ispkg
+    if hasattr(package := importlib.import_module(module.name), '__all__')
+]
+# Sphinx shows classes and functions of a package by itself, other values by their name.
+SHOWN = {
+    f'{package}.{name}'
+    for package in re.findall(r'automodule:: (\S+)', API)
+    for name in importlib.import_module(package).__all__
+} | set(re.findall(r'py:data:: (\S+)', API))
+
+
+@pytest.mark.parametrize('package', PACKAGES, ids=lambda package: package.__name__)
+def test_the_reference_has_every_name(package):
+    assert len(set(package.__all__)) == len(package.__all__)
+    for name in package.__all__:
+        item = getattr(package, name)
+        full = f'{package.__name__}.{name}'
+        assert full in SHOWN
+        if inspect.isclass(item) or inspect.isfunction(item):
+            assert inspect.getdoc(item), f'{full} has no docstring'
+        else:
+            assert f'py:data:: {full}\n' in API
+
+
+def test_the_reference_names_what_the_front_has():
+    listed = API[: API.index('\n## ')]
+    names = re.findall(r'`~(dcls_mm\.\S+)`', listed)
+    assert {name.rpartition('.')[2] for name in names} == set(dcls_mm.__all__) - {
+        '__version__'
+    }
+    assert set(names) <= SHOWN
+
+
+def test_the_reference_shows_public_names_only():
+    public = {f'{p.__name__}.{name}' for p in PACKAGES for name in p.__all__}
+    assert public == SHOWN
+
+
+def test_what_a_config_names_is_public():
+    pytest.importorskip('mmengine')
+    from dcls_mm._registration import REGISTERED
+
+    for packages in REGISTERED.values():
+        for package, names in packages.items():
+            assert set(names) <= set(package.__all__)
