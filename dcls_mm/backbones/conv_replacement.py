@@ -4,7 +4,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -114,7 +114,7 @@ def replace_convs(
     ]
 
 
-def describe(conv: nn.Module) -> str:
+def describe(conv: Any) -> str:
     """Type, extent, dilation and groups in short, 'Conv2d 3x3, 96 groups'."""
     made = isinstance(conv, ConstructedConvNd)
     size = conv.extent if made else conv.kernel_size
@@ -128,7 +128,7 @@ def _by(sizes: tuple[int, ...]) -> str:
     return 'x'.join(map(str, sizes))
 
 
-def _check_layer(layer: type, start: str, share_positions: str | None) -> None:
+def _check_layer(layer: Any, start: str, share_positions: str | None) -> None:
     """Raise an error for a layer that can't replace or start so, or share."""
     is_layer = isinstance(layer, type) and issubclass(layer, ConstructedConvNd)
     if not is_layer or layer.transposed or not hasattr(layer, 'ndim'):
@@ -162,19 +162,19 @@ def _compile(argument: str, pattern: str) -> re.Pattern:
 
 
 def _choose(
-    names: dict[nn.Module, list[str]],
+    names: dict[Any, list[str]],
     kind: str,
     name: str | None,
     kernel_size: IntOrTuple | None,
     depthwise: bool | None,
-) -> list[nn.Module]:
+) -> list[Any]:
     """The convolutions that fit, of those in ``names``; see :func:`replace_convs`."""
     if depthwise is not None and not isinstance(depthwise, bool):
         raise TypeError(f'depthwise must be True, False or None, got {depthwise!r}')
     pattern = None if name is None else _compile('name', name)
     size = kernel_size
     if size is not None:
-        size = as_tuple('kernel_size', kernel_size, int(kind[-2]), minimum=1)
+        size = as_tuple('kernel_size', size, int(kind[-2]), minimum=1)
     chosen = [
         conv
         for conv, places in names.items()
@@ -195,7 +195,7 @@ def _choose(
     )
 
 
-def _check_plain(conv: nn.Module, names: dict[nn.Module, list[str]]) -> None:
+def _check_plain(conv: Any, names: dict[Any, list[str]]) -> None:
     """Raise a ValueError for what computes or shares more than a ConvNd of torch."""
     kind = f'Conv{len(conv.kernel_size)}d'
     # A model that has mmcv's convolutions has loaded them.
@@ -218,9 +218,7 @@ def _check_plain(conv: nn.Module, names: dict[nn.Module, list[str]]) -> None:
     )
 
 
-def _make(
-    layer: type[ConstructedConvNd], conv: nn.Module, start: str, options: dict
-) -> ConstructedConvNd:
+def _make(layer: Any, conv: Any, start: str, options: dict) -> ConstructedConvNd:
     """The layer for one convolution, frozen where that is."""
     if start == 'conv':
         new = layer.from_conv(conv, **options)
@@ -254,10 +252,11 @@ def _warn_of_stuck_positions(layers: Iterable[ConstructedConvNd]) -> None:
 
 
 def _share(
-    made: dict[nn.Module, LearnedPositions], names: dict[nn.Module, str], pattern: str
+    made: dict[Any, Any], names: dict[nn.Module, str], pattern: str
 ) -> dict[nn.Module, str]:
     """Share positions; the name of the layer whose positions each conv's layer has."""
-    owners, shares = {}, {}
+    owners: dict[tuple, Any] = {}
+    shares = {}
     for conv, layer in made.items():
         match = re.search(pattern, names[conv])
         if match is None:
