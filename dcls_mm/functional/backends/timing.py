@@ -1,6 +1,7 @@
 """Choosing the backend of a shape by timing those that support it."""
 
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,7 +78,7 @@ def _key(call: ConvolutionCall) -> tuple:
 def _seconds(backend: ModuleType, call: ConvolutionCall) -> float:
     """Of one call, with the gradients that the real one needs."""
     tensors = call.x, call.kernel, call.bias
-    copies = [
+    copies: list[Any] = [
         None if t is None else t.detach().clone().requires_grad_(_needs_gradient(t))
         for t in tensors
     ]
