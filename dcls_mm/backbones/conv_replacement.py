@@ -126,7 +126,7 @@ def replace_convs(
     ]
 
 
-def describe(conv: nn.Module) -> str:
+def describe(conv: Any) -> str:
     """Type, extent, dilation and groups in short, 'Conv2d 3x3, 96 groups'."""
     made = isinstance(conv, ConstructedConvNd)
     size = conv.extent if made else conv.kernel_size
@@ -140,7 +140,7 @@ def _by(sizes: tuple[int, ...]) -> str:
     return 'x'.join(map(str, sizes))
 
 
-def _check_layer(layer: type, start: str, share_positions: str | None) -> None:
+def _check_layer(layer: Any, start: str, share_positions: str | None) -> None:
     """Raise an error for a layer that can't replace or start so, or share."""
     is_layer = isinstance(layer, type) and issubclass(layer, ConstructedConvNd)
     if not is_layer or layer.transposed or not hasattr(layer, 'ndim'):
@@ -206,7 +206,7 @@ def _choose(
     )
 
 
-def _check_plain(conv: nn.Module, names: dict[nn.Module, list[str]]) -> None:
+def _check_plain(conv: Any, names: dict[Any, list[str]]) -> None:
     """Raise a ValueError for what computes or shares more than a ConvNd of torch."""
     kind = f'Conv{len(conv.kernel_size)}d'
     # A model that has mmcv's convolutions has loaded them.
@@ -229,9 +229,7 @@ def _check_plain(conv: nn.Module, names: dict[nn.Module, list[str]]) -> None:
     )
 
 
-def _make(
-    layer: type[ConstructedConvNd], conv: nn.Module, start: str, options: dict
-) -> ConstructedConvNd:
+def _make(layer: Any, conv: Any, start: str, options: dict) -> ConstructedConvNd:
     """The layer for one convolution, frozen where that is."""
     if start == 'conv':
         new = layer.from_conv(conv, **options)
@@ -265,10 +263,11 @@ def _warn_of_stuck_positions(layers: Iterable[ConstructedConvNd]) -> None:
 
 
 def _share(
-    made: dict[nn.Module, LearnedPositions], names: dict[nn.Module, str], pattern: str
+    made: dict[Any, Any], names: dict[nn.Module, str], pattern: str
 ) -> dict[nn.Module, str]:
     """Share positions; the name of the layer whose positions each conv's layer has."""
-    owners, shares = {}, {}
+    owners: dict[tuple, Any] = {}
+    shares = {}
     for conv, layer in made.items():
         match = re.search(pattern, names[conv])
         if match is None:

@@ -3,6 +3,7 @@
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from mmengine.logging import MMLogger
@@ -109,7 +110,7 @@ def backbone_state_dict(
             f"{source} has no keys with init_cfg's prefix {prefix!r}; its keys start "
             f'with {listing(found, SHOWN_KEYS)}'
         )
-    inside._metadata = OrderedDict(
+    inside._metadata = OrderedDict(  # type: ignore[attr-defined]
         (f'{name}.'[start:-1], of)
         for name, of in weights._metadata.items()
         if f'{name}.'.startswith(prefix or '')
@@ -154,7 +155,7 @@ def match_keys(
     return [f'{what}: {listing(keys, SHOWN_KEYS)}' for what, keys in listed if keys]
 
 
-def _is_optional(key: str, backbone: nn.Module) -> bool:
+def _is_optional(key: str, backbone: Any) -> bool:
     """Whether a key may be missing in the backbone, or in a file."""
     stage = STAGE_KEYS.match(key)
     if stage is None:
@@ -164,7 +165,7 @@ def _is_optional(key: str, backbone: nn.Module) -> bool:
 
 def _check_shared(backbone, state_dict: Mapping[str, Tensor], source: str) -> None:
     """Keys of one shared parameter must hold one value, else the last would win."""
-    first_key = {}
+    first_key: dict[int, str] = {}
     for key, parameter in backbone.named_parameters(remove_duplicate=False):
         first = first_key.setdefault(id(parameter), key)
         if key in state_dict and not torch.equal(state_dict[first], state_dict[key]):

@@ -1,6 +1,6 @@
 """DCLS layers as the plain convolutions that they compute, for deployment."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -75,13 +75,16 @@ def switch_to_deploy(model: nn.Module, round_positions: bool = False) -> list[Fo
         )
     if not places:
         raise ValueError('the model has no DCLS layers to fold')
-    convs, report = {}, []
+    convs: dict[nn.Module, nn.Module] = {}
+    report = []
     for layer, names in places.items():
         try:
-            conv = convs[layer] = fold(layer, round_positions)
+            conv: Any = fold(layer, round_positions)
         except (ValueError, NotImplementedError) as error:
             raise ValueError(f"{names[0]} can't be folded: {error}") from error
-        weight = (conv[-1] if isinstance(conv, nn.Sequential) else conv).weight
+        convs[layer] = conv
+        plain: Any = conv[-1] if isinstance(conv, nn.Sequential) else conv
+        weight = plain.weight
         report.append(Folded(names[0], weight.numel(), int(weight.count_nonzero())))
     for layer, names in places.items():
         put(model, names, convs[layer])
@@ -122,12 +125,12 @@ def fold(layer: ConstructedConvNd, round_positions: bool = False) -> nn.Module:
         layer.eval()
         if round_positions:
             _check_roundable(layer)
-            layer.integer_positions = True
+            layer.integer_positions = True  # type: ignore[assignment]
         kernel, sides = _with_whole_sides(layer, layer.kernel())
     finally:
         layer.train(training)
         if hasattr(layer, 'integer_positions'):
-            layer.integer_positions = rounding
+            layer.integer_positions = rounding  # type: ignore[assignment]
     options = {'output_padding': layer.output_padding} if layer.transposed else {}
     kind = getattr(nn, f'Conv{"Transpose" * layer.transposed}{layer.ndim}d')
     uneven = layer.padding != 'same' and any(one != other for one, other in sides)
@@ -200,7 +203,7 @@ def _check_only_convolves(layer: ConstructedConvNd) -> None:
             )
 
 
-def _check_roundable(layer: ConstructedConvNd) -> None:
+def _check_roundable(layer: Any) -> None:
     """Raise a ValueError if an element on a whole pixel would have more than one tap.
 
     Layers without positions pass.

@@ -76,9 +76,7 @@ def layer_geometry(
     return geometry
 
 
-def grown_padding(
-    padding: IntOrTuple | str, geometry: Geometry
-) -> tuple[int, ...] | str:
+def grown_padding(padding: IntOrTuple | str, geometry: Geometry) -> IntOrTuple | str:
     """The padding with which the extent gives the replaced conv's output size.
 
     Raises:

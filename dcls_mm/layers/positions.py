@@ -27,6 +27,13 @@ class LearnedPositions(NotedState):
 
     axes_given = False
 
+    ndim: int
+    extent: tuple[int, ...]
+    kernel_size: tuple[int, ...]
+    dilation: tuple[int, ...]
+    kernel_count: int
+    interpolation: str
+    position_axes: tuple[int, ...]
     P: nn.Parameter
     SIG: nn.Parameter | None
 
@@ -187,7 +194,8 @@ def _assigned(old: nn.Parameter, new: nn.Parameter) -> nn.Parameter:
     """
     shared = getattr(old, '_assigned', None)
     if shared is None or shared.device != new.device or not _equal(shared, new):
-        shared = old._assigned = nn.Parameter(new.clone(), new.requires_grad)
+        shared = nn.Parameter(new.clone(), new.requires_grad)
+        old._assigned = shared  # type: ignore[attr-defined]
     return shared
 
 

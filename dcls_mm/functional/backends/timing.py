@@ -1,6 +1,7 @@
 """Choosing the backend of a shape by timing those that support it."""
 
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,7 +86,7 @@ def _seconds(backend: ModuleType, call: ConvolutionCall) -> float:
     from torch.utils.benchmark import Timer  # which takes a second: setuptools
 
     tensors = call.x, call.kernel, call.bias
-    copies = [
+    copies: list[Any] = [
         None if t is None else t.detach().clone().requires_grad_(_needs_gradient(t))
         for t in tensors
     ]
