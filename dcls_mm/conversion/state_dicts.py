@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from .._listing import listing
 from ..functional import INTERPOLATIONS
 from ..functional.interpolation import interpolation_name
 from ..layers.noted import as_noted, is_other_interpolation
@@ -90,7 +89,7 @@ def layers_with_positions(state_dict: Mapping[str, Tensor], prefix: str) -> list
         raise ValueError(
             f'state_dict has no layer with P and weight under the prefix {prefix!r}; '
             'give the weights themselves, not a checkpoint around them, and a prefix '
-            f'that they have. Its keys are {listing(state_dict, SHOWN_KEYS) or "none"}'
+            f'that they have. Its keys start with {list(state_dict)[:SHOWN_KEYS]}'
         )
     return layers
 
