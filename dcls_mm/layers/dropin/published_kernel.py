@@ -27,7 +27,6 @@ class ConstructKernelNd(nn.Module):
     """
 
     ndim: int
-    _version: str
 
     def __init__(
         self,
@@ -71,14 +70,14 @@ class ConstructKernelNd(nn.Module):
     def version(self) -> str:
         """What it constructs: 'v0', 'v1', 'max' or 'gauss'."""
         (layer,) = self._layer
-        return self._version if layer is None else layer.version
+        return self._published_version if layer is None else layer.version
 
     @version.setter
     def version(self, version: str) -> None:
         (layer,) = self._layer
         if layer is None:
             published_interpolation(version)
-            self._version = version
+            self._published_version = version
         else:
             layer.version = version
 
