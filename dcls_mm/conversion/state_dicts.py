@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from .._listing import listing
 from ..functional import INTERPOLATIONS
 from ..functional.interpolation import interpolation_name
 from ..layers.noted import as_noted, is_other_interpolation
@@ -55,23 +54,20 @@ def real_tensor(state_dict: Mapping[str, Tensor], key: str) -> Tensor:
 def real_sigma(
     state_dict: Mapping[str, Tensor], layer: str, argument: str, value: str
 ) -> Tensor | None:
-    """The SIG of a layer, None where its interpolation has none.
+    """The SIG of a layer, None if its interpolation has none, or a ValueError.
 
     Args:
         argument, value: name the interpolation, such as 'version' and 'gauss'.
-
-    Raises:
-        ValueError: there is one but should not be, or the reverse.
-        TypeError: it isn't a tensor of real numbers.
     """
     key = f'{layer}SIG'
-    if INTERPOLATIONS[interpolation_name(value)].has_sigma != (key in state_dict):
-        wrong = 'has' if key in state_dict else 'lacks'
+    given = key in state_dict
+    if INTERPOLATIONS[interpolation_name(value)].has_sigma != given:
         raise ValueError(
-            f"state_dict {wrong} {key}, which {argument}s 'max' and 'gauss' have and "
-            f"the others have not: {argument} can't be {value!r}"
+            f'state_dict {"has" if given else "lacks"} {key}, which {argument}s '
+            f"'max' and 'gauss' have and the others have not: {argument} can't be "
+            f'{value!r}'
         )
-    return real_tensor(state_dict, key) if key in state_dict else None
+    return real_tensor(state_dict, key) if given else None
 
 
 def layers_with_positions(state_dict: Mapping[str, Tensor], prefix: str) -> list[str]:
@@ -93,7 +89,7 @@ def layers_with_positions(state_dict: Mapping[str, Tensor], prefix: str) -> list
         raise ValueError(
             f'state_dict has no layer with P and weight under the prefix {prefix!r}; '
             'give the weights themselves, not a checkpoint around them, and a prefix '
-            f'that they have. Its keys are {listing(state_dict, SHOWN_KEYS) or "none"}'
+            f'that they have. Its keys start with {list(state_dict)[:SHOWN_KEYS]}'
         )
     return layers
 

@@ -27,7 +27,6 @@ class ConstructKernelNd(nn.Module):
     """
 
     ndim: int
-    _version: str
 
     def __init__(
         self,
