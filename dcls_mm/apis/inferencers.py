@@ -8,9 +8,9 @@ from mmengine.infer import BaseInferencer
 
 from ..checkpoint.matching import load_matching
 from ..checkpoint.mmengine_loaders import as_data
-from ..checks.class_names import class_names
 from ..checks.config_tree import innermost_datasets, type_name
 from ..checks.errors import ConfigError, first_line
+from .class_names import class_names
 from .configs import load_config
 from .trained import read_trained
 
