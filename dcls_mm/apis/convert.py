@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._files import write_whole
 from ..checkpoint import read_checkpoint, tensors_of
-from ..checks.errors import ConfigError
+from ..checks.errors import ConfigError, errors_about
 from ..conversion import from_convnext, from_convnext_dcls, from_mmdet2, from_mmseg0
 from ..conversion.convnext_weights import RELEASES
 
@@ -61,11 +61,9 @@ def convert_file(
     has_positions = any(key.endswith('.dwconv.P') for key in weights)
     if form in PUBLISHED and version is None and has_positions:
         raise ConfigError(_open_version(weights, source))
-    try:
+    option = '' if extent is None else f', --extent {extent}'
+    with errors_about(f'{source}{option}', (ValueError, TypeError)):
         converted = PUBLISHED.get(form, from_convnext)(weights, **options)
-    except (ValueError, TypeError) as error:
-        option = '' if extent is None else f', --extent {extent}'
-        raise ConfigError(f'{source}{option}: {error}') from error
     buffer = io.BytesIO()
     torch.save(dict(meta=_meta(checkpoint), state_dict=converted), buffer)
     try:

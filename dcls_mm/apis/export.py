@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks.arguments import checked
+from ..checks.arguments import check_option
 from ..checks.errors import ConfigError, errors_about, refusals
 from ..deploy.parts import (
     CHECKED_SHAPES,
@@ -23,7 +23,6 @@ from ..deploy.parts import (
     take_part,
 )
 from ..deploy.pooling import unroll_pooling
-from ..functional._arguments import check_choice
 from ..layers import ConstructedConvNd
 from ..layers.folding import switch_to_deploy
 from .outputs import check_new, whole_files
@@ -80,8 +79,8 @@ def export_model(
             format can't hold the part, or computes something else.
         CheckpointError: the checkpoint can't be read, or is of another model.
     """
-    checked(check_choice, '--format', format, choices=FORMATS)
-    checked(check_choice, '--part', part, choices=PARTS)
+    check_option('--format', format, FORMATS)
+    check_option('--part', part, PARTS)
     form = FORMATS[format]
     folder, name = os.path.split(out)
     if not name:

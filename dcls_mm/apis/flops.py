@@ -7,7 +7,7 @@ from mmengine.analysis import FlopAnalyzer
 from torch import Tensor, nn
 
 from ..checks.channels import input_channels
-from ..checks.errors import ConfigError, first_line
+from ..checks.errors import ConfigError, errors_about
 from .configs import load_config
 from .trained import build_model
 
@@ -46,14 +46,12 @@ def count_config(
     cfg = load_config(config, cfg_options=cfg_options)
     height_width = _height_width(shape, PUBLISHED_SHAPES[cfg.default_scope])
     model = build_model(cfg, config)
-    try:
+    size = '{}x{}'.format(*height_width)
+    with errors_about(
+        f'{config}: {type(model).__name__} cannot be run on an image of {size}',
+        (RuntimeError, ValueError, TypeError, AttributeError),
+    ):
         return count_model(model, height_width)
-    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-        size = '{}x{}'.format(*height_width)
-        raise ConfigError(
-            f'{config}: {type(model).__name__} cannot be run on an image of {size}: '
-            f'{first_line(error)}'
-        ) from error
 
 
 def count_model(model: nn.Module, shape: tuple[int, int]) -> Complexity:

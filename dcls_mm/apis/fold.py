@@ -16,7 +16,6 @@ from mmengine.registry import HOOKS, MODELS, TRANSFORMS
 from torch import nn
 
 from .._listing import listing
-from ..checks.class_names import class_names
 from ..checks.errors import ConfigError, errors_about, refusals
 from ..deploy.config_file import Beside, dotted_name, write_config
 from ..deploy.parts import (
@@ -28,6 +27,7 @@ from ..deploy.parts import (
     take_part,
 )
 from ..layers.folding import Folded, switch_to_deploy
+from .class_names import class_names
 from .configs import load_config
 from .outputs import check_new, whole_files
 from .trained import build_model, load_trained

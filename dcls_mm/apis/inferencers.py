@@ -8,9 +8,9 @@ from mmengine.infer import BaseInferencer
 
 from ..checkpoint.matching import load_matching
 from ..checkpoint.mmengine_loaders import as_data
-from ..checks.class_names import class_names
 from ..checks.config_tree import innermost_datasets, type_name
-from ..checks.errors import ConfigError, first_line
+from ..checks.errors import ConfigError, errors_about
+from .class_names import class_names
 from .configs import load_config
 from .trained import read_trained
 
@@ -43,7 +43,9 @@ def build_inferencer(
         ConfigError: the config or the device can't be used.
         CheckpointError: the checkpoint can't be read, or is of another model.
     """
-    _check_device(device)
+    # Builds for CPUs raise an AssertionError.
+    with errors_about(f'--device {device}', (RuntimeError, AssertionError)):
+        torch.empty(0, device=device)
     cfg = load_config(config, cfg_options=cfg_options)
     _prepare_for_inferencer(cfg)
     weights = read_trained(checkpoint)
@@ -69,13 +71,6 @@ def build_inferencer(
     inferencer = Inferencer(cfg, device=device)
     inferencer.show_progress = False
     return inferencer
-
-
-def _check_device(device: str | None) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter by a build for CPUs
-        raise ConfigError(f'--device {device}: {first_line(error)}') from error
 
 
 def _prepare_for_inferencer(cfg: Config) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..checkpoint import check_content, read_checkpoint
 from ..checkpoint.matching import load_matching
-from ..checks.errors import ConfigError, first_line
+from ..checks.errors import ConfigError, errors_about
 from .configs import load_config
 
 
@@ -34,12 +34,9 @@ def build_model(cfg: Config, config: str) -> nn.Module:
     if not cfg.get('model'):
         raise ConfigError(f'{config}: the config has no model')
     init_default_scope(cfg.default_scope)
-    try:
+    # A model's constructor may raise anything.
+    with errors_about(f'{config}: the model cannot be built', Exception):
         return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
-    except Exception as error:  # a model's constructor may raise anything
-        raise ConfigError(
-            f'{config}: the model cannot be built: {first_line(error)}'
-        ) from error
 
 
 def read_trained(checkpoint: str) -> dict:

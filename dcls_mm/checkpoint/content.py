@@ -130,11 +130,7 @@ def check_content(checkpoint: Any, filename: str) -> None:
     meta = _check(checkpoint, filename, 'meta', Mapping, {})
     described = _check(meta, filename, 'dataset_meta', (Mapping, type(None)), None)
     for owner in (meta, described or {}):
-        if strange := [key for key in owner if type(key) is not str]:
-            raise ContentError(
-                f'checkpoint {filename}: a key of its meta must be a name, got '
-                f'{short(strange[0])}'
-            )
+        _check_names(owner, filename, 'meta')
         for key, value in owner.items():
             if key.lower() == 'classes' and not _are_names(value):
                 raise ContentError(
@@ -173,12 +169,7 @@ def check_training(checkpoint: Any, filename: str) -> None:
         )
     hub = _check(checkpoint, filename, 'message_hub', Mapping)
     for key in ('log_scalars', 'runtime_info', 'resumed_keys'):
-        part = _check(hub, filename, key, Mapping)
-        if strange := [name for name in part if type(name) is not str]:
-            raise ContentError(
-                f'checkpoint {filename}: a key of its {key} must be a name, got '
-                f'{short(strange[0])}'
-            )
+        _check_names(_check(hub, filename, key, Mapping), filename, key)
     for name, again in hub['resumed_keys'].items():
         if type(again) is not bool:
             raise ContentError(
@@ -198,6 +189,14 @@ def _check(owner: Mapping, filename: str, key: str, kind: Any, default: Any = ..
     raise ContentError(
         f'checkpoint {filename}: its {key} must be {wanted}, got {found}'
     )
+
+
+def _check_names(owner: Mapping, filename: str, key: str) -> None:
+    if strange := [name for name in owner if type(name) is not str]:
+        raise ContentError(
+            f'checkpoint {filename}: a key of its {key} must be a name, got '
+            f'{short(strange[0])}'
+        )
 
 
 def _are_names(value: Any) -> bool:

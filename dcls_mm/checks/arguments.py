@@ -1,6 +1,6 @@
 """Options of commands, and arguments of what a config builds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 from ..functional._arguments import as_float
@@ -24,6 +24,14 @@ def checked(check: Callable[..., T], name: str, value: Any, **limits: Any) -> T:
 def as_nonnegative(name: str, value: float) -> float:
     """``value`` as a finite float of at least 0, or a ConfigError that names it."""
     return checked(as_float, name, value, minimum=0)
+
+
+def check_option(option: str, value: str, choices: Collection[str]) -> None:
+    """Raises a ConfigError unless an option is one of some names."""
+    if value not in choices:
+        raise ConfigError(
+            f'{option} must be one of {", ".join(choices)}, got {value!r}'
+        )
 
 
 def check_positive(**options: int) -> None:

@@ -22,7 +22,7 @@ from mmengine.runner import Runner
 
 from .._listing import listing
 from .config_tree import innermost_datasets
-from .errors import ConfigError, first_line
+from .errors import ConfigError, errors_about
 
 # Of how many images the files are looked at, and of how many the objects.
 _FILES = 16
@@ -216,12 +216,9 @@ def _check_labels(built: _Built) -> None:
                 'data_prefix.seg_map_path, their folder'
             )
         content = get(path, backend_args=dataset.backend_args)
-        try:
+        # Decoders raise anything.
+        with errors_about(f"{key}: the label image {path} can't be read", Exception):
             stored = mmcv.imfrombytes(content, 'unchanged', backend=backend).squeeze()
-        except Exception as error:  # decoders raise anything
-            raise ConfigError(
-                f"{key}: the label image {path} can't be read: {first_line(error)}"
-            ) from error
         if stored.ndim != 2:
             raise ConfigError(
                 f'{key}: the label image {path} has {stored.shape[-1]} channels; it '

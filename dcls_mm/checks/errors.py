@@ -9,12 +9,19 @@ class ConfigError(ValueError):
 
 
 @contextmanager
-def errors_about(source: str) -> Iterator[None]:
-    """Makes a ValueError from inside a ConfigError that begins with ``source``."""
+def errors_about(
+    source: str, kinds: type[Exception] | tuple[type[Exception], ...] = ValueError
+) -> Iterator[None]:
+    """Makes errors from inside a ConfigError that begins with ``source``.
+
+    Args:
+        source: What they are about.
+        kinds: Of errors.
+    """
     try:
         yield
-    except ValueError as error:
-        raise ConfigError(f'{source}: {error}') from error
+    except kinds as error:
+        raise ConfigError(f'{source}: {first_line(error)}') from error
 
 
 @contextmanager

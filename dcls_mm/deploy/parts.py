@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks.arguments import checked
+from ..checks.arguments import check_option
 from ..checks.channels import input_channels
 from ..checks.errors import ConfigError, refusals
-from ..functional._arguments import check_choice
 
 # Images by which a model is recorded, and others by which the record is checked: no
 # feature map of a usual model, up to the stride 128, has a side of 1, for which
@@ -113,7 +112,7 @@ def take_part(model: nn.Module, part: str) -> Part:
     Raises:
         ConfigError: the model has no such part that is one function of the images.
     """
-    checked(check_choice, '--part', part, choices=PARTS)
+    check_option('--part', part, PARTS)
     if part == 'backbone':
         kind = Backbone if hasattr(model, 'backbone') else None
     else:  # what has an encoder beside its backbone runs it with queries, in a loop

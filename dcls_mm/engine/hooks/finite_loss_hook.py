@@ -37,7 +37,7 @@ class FiniteLossHook(Hook):
         self.stop = checked(as_bool, 'FiniteLossHook.stop', stop)
 
     def before_train(self, runner) -> None:
-        """Takes down from where the training goes on."""
+        """Notes the checkpoint from which the training goes on."""
         self._written_before = runner.message_hub.get_info('last_ckpt')
         self._newest = runner._load_from if runner._resume else None
         self._good = None

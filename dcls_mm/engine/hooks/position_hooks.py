@@ -182,7 +182,7 @@ class FreezePositionsHook(PositionHook):
         self._kept = []
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """Takes down the values when freezing begins."""
+        """Notes the values when freezing begins."""
         now = self._now(runner)
         if now < self.begin or (self.end is not None and now >= self.end):
             self._kept = []

@@ -44,7 +44,7 @@ class PositionsVisualizationHook(PositionHook):
         self.columns = checked(as_int, f'{name}.columns', columns, minimum=1)
 
     def before_train(self, runner) -> None:
-        """Takes down the positions, unless a resumed training brought its start."""
+        """Notes the positions, unless a resumed training brought those of its start."""
         from ...analysis import collect_elements
 
         super().before_train(runner)

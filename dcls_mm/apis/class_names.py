@@ -7,7 +7,7 @@ import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, init_default_scope
 
-from .config_tree import innermost_datasets
+from ..checks.config_tree import innermost_datasets
 
 
 def class_names(checkpoint: dict, cfg: Config) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 from mmseg.datasets import CityscapesDataset
 
-from dcls_mm.checks.class_names import class_names
+from dcls_mm.apis.class_names import class_names
 
 COLOURS = [(1, 2, 3), (4, 5, 6)]
 NAMED = {'classes': ('a', 'b'), 'palette': COLOURS}
