@@ -30,9 +30,10 @@ demo-seg: env  ## the same with a segmentor
 test: env  ## run the tests, a process on each core
 	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadfile
 
-lint: env  ## run the linter
+lint: env  ## run the linter, check format and types
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
 
 docs: env  ## build the pages in docs/_build/html, with warnings as errors
 	@$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps \
@@ -46,7 +47,8 @@ bench: env  ## run all benchmarks, one after the other (12 minutes on two cores)
 	done
 
 clean:  ## remove build products and caches of the tools
-	rm -rf build dist docs/_build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/_build *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache \
+		.hypothesis
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean  ## remove .venv* too; the built mmcv wheel stays in the user's cache

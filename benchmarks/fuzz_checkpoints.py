@@ -163,8 +163,7 @@ def work(folder, seed, first, count, seconds):
     import checkpoint_grammar
 
     import dcls_mm  # noqa: F401
-    from dcls_mm.checkpoint import CheckpointError
-    from dcls_mm.checkpoint.mmengine_loaders import load_checkpoint_file
+    from dcls_mm.checkpoint import CheckpointError, read_checkpoint
 
     warnings.simplefilter('ignore')
     canary, path = folder / 'canary', folder / 'x.pth'
@@ -175,7 +174,7 @@ def work(folder, seed, first, count, seconds):
     for warm_up in (real, checkpoint_grammar.real_file(False), real[:-9]):
         path.write_bytes(warm_up)
         try:
-            use(load_checkpoint_file(str(path), 'cpu'))
+            use(read_checkpoint(str(path)))
         except CheckpointError:
             continue
     pages = int(Path('/proc/self/statm').read_text().split()[0])
@@ -195,7 +194,7 @@ def work(folder, seed, first, count, seconds):
             signal.alarm(SECONDS)
             watch.armed = True
             try:
-                checkpoint = load_checkpoint_file(str(path), 'cpu')
+                checkpoint = read_checkpoint(str(path))
             except CheckpointError as error:
                 watch.armed = False
                 outcomes[f'{kind} {type(error).__name__}'] += 1

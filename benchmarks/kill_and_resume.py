@@ -27,7 +27,7 @@ import mmseg.visualization  # noqa: E402, F401
 from mmengine.config import Config  # noqa: E402
 
 from dcls_mm.apis import train  # noqa: E402
-from dcls_mm.checkpoint.mmengine_loaders import load_checkpoint_file  # noqa: E402
+from dcls_mm.checkpoint import read_checkpoint  # noqa: E402
 from dcls_mm.checkpoint.resumable import find_resumable  # noqa: E402
 from dcls_mm.datasets import write_scenes  # noqa: E402
 from dcls_mm.visualization import read_curves  # noqa: E402
@@ -152,7 +152,7 @@ def largest_differences(alone, killed, epochs):
         sys.exit('error: the two trainings logged different iterations')
     loss = max(abs(losses[0][step] - losses[1][step]) for step in losses[0])
     last = [
-        load_checkpoint_file(str(folder / f'epoch_{epochs}.pth'), 'cpu')
+        read_checkpoint(str(folder / f'epoch_{epochs}.pth'))
         for folder in (alone, killed)
     ]
     weights = max(

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 
-def listing(names: Iterable[str], most: int = 10) -> str:
+def listing(names: Iterable[str], most: int = 10, separator: str = ', ') -> str:
     """The first names, and how many more there are."""
     names = list(names)
-    shown = ', '.join(names[:most])
+    shown = separator.join(names[:most])
     more = len(names) - most
     return f'{shown} and {more} more' if more > 0 else shown

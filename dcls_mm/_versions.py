@@ -1,7 +1,7 @@
 """Checks the versions of the packages that dcls_mm works with, importing none.
 
-The OpenMMLab packages are no requirements of the distribution (see setup.py), so an
-unfit one is found here, when dcls_mm is imported, rather than deep in a training.
+The OpenMMLab packages are no requirements of the distribution (see pyproject.toml), so
+an unfit one is found here, when dcls_mm is imported, rather than deep in a training.
 """
 
 import re

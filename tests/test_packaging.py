@@ -1,9 +1,10 @@
-"""What a wheel holds, and that the stock tools and mim train from it, installed."""
+"""What a release holds, and that the stock tools and mim train from it, installed."""
 
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from email.parser import Parser
 from importlib import metadata
 from pathlib import Path
@@ -16,8 +17,12 @@ from dcls_mm.datasets import write_scenes
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKOUT_ONLY = {'demo.py', 'setup_environment.py', 'update_zoo.py'}
+FOLDERS = {
+    *('.ci', '.github', 'benchmarks', 'configs', 'dcls_mm', 'docs'),
+    *('requirements', 'resources', 'tests', 'tools'),
+}
 
-pytest.importorskip('setuptools')
+pytest.importorskip('setuptools', minversion='77')
 
 
 def run(*command, **options):
@@ -29,17 +34,27 @@ def run(*command, **options):
 
 
 @pytest.fixture(scope='module')
-def wheel(tmp_path_factory):
+def sdist(tmp_path_factory):
     """Built from a copy, so that nothing is left in the checkout."""
     source = tmp_path_factory.mktemp('source')
-    for name in ('dcls_mm', 'configs', 'tools'):
-        ignore = shutil.ignore_patterns('__pycache__')
-        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignore)
-    for name in ('setup.py', 'pyproject.toml', 'README.md', 'model-index.yml'):
-        shutil.copy(ROOT / name, source)
+    for path in ROOT.iterdir():
+        if path.name in FOLDERS:
+            ignore = shutil.ignore_patterns('__pycache__', '_build')
+            shutil.copytree(path, source / path.name, symlinks=True, ignore=ignore)
+        elif path.is_file() and path.name != '.git':
+            shutil.copy(path, source)
+    build = 'import setuptools.build_meta as backend; backend.build_sdist("dist")'
+    run(sys.executable, '-c', build, cwd=source)
+    (sdist,) = source.glob('dist/*.tar.gz')
+    return sdist
+
+
+@pytest.fixture(scope='module')
+def wheel(sdist):
+    """Built from the source release, as installers do that get no wheel."""
     pip = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps']
-    run(*pip, '--no-build-isolation', '--wheel-dir', source, source)
-    (wheel,) = source.glob('*.whl')
+    run(*pip, '--no-build-isolation', '--wheel-dir', sdist.parent, sdist)
+    (wheel,) = sdist.parent.glob('*.whl')
     return wheel
 
 
@@ -60,6 +75,17 @@ def installed(site, tmp_path):
     return {'cwd': tmp_path, 'env': {**os.environ, **settings}}
 
 
+def test_sdist_holds_the_checkout(sdist):
+    """Whatever README shows, and what tests, docs and the demo need."""
+    with tarfile.open(sdist) as file:
+        held = {name.partition('/')[2] for name in file.getnames()}
+    if not (ROOT / '.git').exists():
+        pytest.skip('git tells what belongs to the checkout')
+    tracked = set(run('git', 'ls-files', cwd=ROOT).splitlines())
+    links = {'dcls_mm/.mim/configs', 'dcls_mm/.mim/tools'}  # files there, as in a wheel
+    assert tracked - held - links == set()
+
+
 def test_wheel_holds_what_mim_looks_for(wheel):
     names = set(ZipFile(wheel).namelist())
     expected = {'dcls_mm/.mim/model-index.yml'}
@@ -69,6 +95,7 @@ def test_wheel_holds_what_mim_looks_for(wheel):
         if path.parent.name != 'environment' and path.name not in CHECKOUT_ONLY:
             expected.add(f'dcls_mm/.mim/{path.relative_to(ROOT)}')
     assert {name for name in names if '/.mim/' in name} == expected
+    assert 'dcls_mm/py.typed' in names
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / 'dcls_mm').glob('**/*.py')}
     assert {n for n in names if n.endswith('.py') and '.mim' not in n} == {
         name for name in modules if '.mim' not in name

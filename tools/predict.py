@@ -10,8 +10,7 @@ from dcls_mm.apis import command, predict  # noqa: E402
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file of the model')
-    parser.add_argument('checkpoint', help='file, or URL that mmengine knows')
+    command.add_model_arguments(parser)
     parser.add_argument('images', help='an image, or a folder of images')
     parser.add_argument(
         '--out',
@@ -27,7 +26,6 @@ def parse_args():
     )
     parser.add_argument('--batch-size', type=int, default=1)
     parser.add_argument('--device', help='such as cpu or cuda:0; by default the GPU')
-    command.add_override_argument(parser)
     return parser.parse_args()
 
 

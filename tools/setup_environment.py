@@ -71,7 +71,7 @@ def read_pins(paths=PINS_FILES):
 def fingerprint():
     """Tells one state of what the environment is made from, and where, from others."""
     digest = hashlib.sha256(f'{ROOT} {PYTHON}'.encode())
-    for path in (*PINS_FILES, ROOT / 'setup.py', ROOT / 'dcls_mm' / 'version.py'):
+    for path in (*PINS_FILES, ROOT / 'pyproject.toml', ROOT / 'dcls_mm' / 'version.py'):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

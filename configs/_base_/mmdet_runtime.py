@@ -1,8 +1,4 @@
-_base_ = './default_runtime.py'
+_base_ = 'mmdet::_base_/default_runtime.py'
 
-default_scope = 'mmdet'
-default_hooks = dict(visualization=dict(type='DetVisualizationHook'))
-visualizer = dict(
-    type='DetLocalVisualizer', vis_backends=_base_.vis_backends, name='visualizer'
-)
-log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
+custom_imports = dict(imports=['dcls_mm'], allow_failed_imports=False)
+default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=3))

@@ -1,16 +1,16 @@
-_base_ = './default_runtime.py'
+_base_ = 'mmseg::_base_/default_runtime.py'
 
-default_scope = 'mmseg'
-# Schedules of mmseg count iterations; `interval` of the checkpoint hook is given
-# beside the schedule, by the config.
+custom_imports = dict(imports=['dcls_mm'], allow_failed_imports=False)
+# mmseg's own schedules bring these hooks. Ours count iterations too; the interval of
+# the checkpoints depends on the schedule, so the config gives it.
 default_hooks = dict(
-    logger=dict(log_metric_by_epoch=False),
-    checkpoint=dict(by_epoch=False),
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(
+        type='AtomicCheckpointHook', by_epoch=False, interval=1, max_keep_ckpts=3
+    ),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),
 )
-env_cfg = dict(cudnn_benchmark=True)  # crops have one size, as in mmseg
-visualizer = dict(
-    type='SegLocalVisualizer', vis_backends=_base_.vis_backends, name='visualizer'
-)
-log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False)
-tta_model = dict(type='SegTTAModel')
+log_processor = dict(type='LogProcessor', window_size=50)

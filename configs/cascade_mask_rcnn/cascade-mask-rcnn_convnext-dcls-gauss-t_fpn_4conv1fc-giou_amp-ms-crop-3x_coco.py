@@ -1,5 +1,5 @@
 # The gauss variant: 26 elements, each with a learned width, in 23x23 pixels.
-_base_ = './cascade-mask-rcnn_convnext-dcls-t_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py'
+_base_ = './cascade-mask-rcnn_convnext-t_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py'
 # ImageNet-1k, exponential moving average of the weights.
 checkpoint_file = (
     'https://zenodo.org/record/8029747/files/convnext_dcls_gauss_tiny_1k_224_ema.pth'
@@ -8,7 +8,11 @@ checkpoint_file = (
 model = dict(
     backbone=dict(
         depthwise_cfg=dict(
-            kernel_count=26, dilated_kernel_size=23, interpolation='gauss'
+            _delete_=True,
+            type='DCLSConv2d',
+            kernel_count=26,
+            dilated_kernel_size=23,
+            interpolation='gauss',
         ),
         # The published gauss layers have their positions' rows in another order.
         init_cfg=dict(checkpoint=checkpoint_file, version='gauss'),

@@ -1,11 +1,6 @@
 # ConvNeXt-dcls-T, published: box AP 51.2, mask AP 44.5. The figures are those of the
 # published training config (github.com/K-H-Ismail/ConvNeXt-dcls, object_detection).
-_base_ = [
-    '../_base_/models/cascade-mask-rcnn_convnext-dcls_fpn.py',
-    '../_base_/datasets/coco_instance_ms-crop.py',
-    '../_base_/schedules/schedule_3x.py',
-    '../_base_/mmdet_runtime.py',
-]
+_base_ = './cascade-mask-rcnn_convnext-t_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py'
 # ImageNet-1k, exponential moving average of the weights, 82.5 % top-1.
 checkpoint_file = (
     'https://zenodo.org/record/7112021/files/convnext_dcls_tiny_1k_224_ema.pth'
@@ -13,14 +8,13 @@ checkpoint_file = (
 
 model = dict(
     backbone=dict(
-        arch='tiny',
-        drop_path_rate=0.4,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint_file),
-    ),
-    neck=dict(in_channels=[96, 192, 384, 768]),
-)
-# Layer ids: 0 the stem, 1 and 2 the first two stages, 3-5
-# the third stage's blocks by threes, 6 the fourth stage, 7 everything behind it.
-optim_wrapper = dict(
-    paramwise_cfg=dict(decay_type='layer_wise', decay_rate=0.7, num_layers=6)
+        depthwise_cfg=dict(
+            _delete_=True,
+            type='DCLSConv2d',
+            kernel_count=34,
+            dilated_kernel_size=17,
+            interpolation='bilinear',
+        ),
+        init_cfg=dict(checkpoint=checkpoint_file),
+    )
 )

@@ -1,7 +1,7 @@
 # The FlexConv counterpart of the DCLS atto: continuous kernels in 17x17 pixels that
 # learn their size, from 7x7 on. AliasLossHook is left out: training and test have one
 # resolution.
-_base_ = './cascade-mask-rcnn_convnext-dcls-atto_fpn_1xb4-15e_nuclei.py'
+_base_ = './cascade-mask-rcnn_convnext-atto_fpn_1xb4-15e_nuclei.py'
 
 model = dict(
     backbone=dict(

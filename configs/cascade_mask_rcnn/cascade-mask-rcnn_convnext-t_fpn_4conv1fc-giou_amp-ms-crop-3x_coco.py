@@ -1,11 +1,23 @@
 # The baseline, ConvNeXt-T with its own 7x7 kernels: box AP 50.4, mask AP 43.7.
-_base_ = './cascade-mask-rcnn_convnext-dcls-t_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py'
+_base_ = [
+    '../_base_/models/cascade-mask-rcnn_convnext_fpn.py',
+    '../_base_/datasets/coco_instance_ms-crop.py',
+    '../_base_/schedules/schedule_3x.py',
+    '../_base_/mmdet_runtime.py',
+]
 # ImageNet-1k, exponential moving average of the weights, 82.1 % top-1.
 checkpoint_file = 'https://dl.fbaipublicfiles.com/convnext/convnext_tiny_1k_224_ema.pth'
 
 model = dict(
     backbone=dict(
-        depthwise_cfg=dict(_delete_=True, type='Conv2d', kernel_size=7),
-        init_cfg=dict(checkpoint=checkpoint_file),
-    )
+        arch='tiny',
+        drop_path_rate=0.4,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint_file),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)
+# Layer ids: 0 the stem, 1 and 2 the first two stages, 3-5 the third stage's blocks by
+# threes, 6 the fourth stage, 7 everything behind it.
+optim_wrapper = dict(
+    paramwise_cfg=dict(decay_type='layer_wise', decay_rate=0.7, num_layers=6)
 )

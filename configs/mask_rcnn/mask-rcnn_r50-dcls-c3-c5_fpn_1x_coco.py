@@ -5,6 +5,7 @@ _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     'mmdet::_base_/datasets/coco_instance.py',
     'mmdet::_base_/schedules/schedule_1x.py',
+    '../_base_/schedules/position_learning.py',
     '../_base_/mmdet_runtime.py',
 ]
 
@@ -14,7 +15,4 @@ model = dict(
         stage_with_dcn=(False, True, True, True),
     )
 )
-# Positions learn five times as fast as weights and, like biases and norms, don't decay.
-optim_wrapper = dict(
-    constructor='DCLSOptimizerConstructor', paramwise_cfg=dict(position_lr_mult=5.0)
-)
+optim_wrapper = _base_.position_learning

@@ -6,6 +6,7 @@ _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     'mmdet::_base_/datasets/coco_instance.py',
     'mmdet::_base_/schedules/schedule_1x.py',
+    '../_base_/schedules/position_learning.py',
     '../_base_/mmdet_runtime.py',
 ]
 
@@ -25,8 +26,5 @@ model = dict(
         share_positions=r'layer(\d)',
     )
 )
-# Positions learn five times as fast as weights and, like biases and norms, don't decay.
-optim_wrapper = dict(
-    constructor='DCLSOptimizerConstructor', paramwise_cfg=dict(position_lr_mult=5.0)
-)
-custom_hooks = [dict(type='ClampPositionsHook')]
+optim_wrapper = _base_.position_learning
+custom_hooks = [_base_.clamp_positions]

@@ -1,7 +1,10 @@
 # mmseg's config with DCLS for the depthwise 3x3 convolutions of its MobileNetV2.
 # They start as they are in the ImageNet weights, dilated by up to 4, and their elements
 # may move in 17x17 pixels, together in the blocks of a stage that are alike.
-_base_ = 'mmseg::mobilenet_v2/mobilenet-v2-d8_deeplabv3plus_4xb4-160k_ade20k-512x512.py'
+_base_ = [
+    'mmseg::mobilenet_v2/mobilenet-v2-d8_deeplabv3plus_4xb4-160k_ade20k-512x512.py',
+    '../_base_/schedules/position_learning.py',
+]
 custom_imports = dict(imports=['dcls_mm'], allow_failed_imports=False)
 
 model = dict(
@@ -14,9 +17,6 @@ model = dict(
         share_positions=r'layer(\d)',
     )
 )
-# Positions learn five times as fast as weights and, like biases and norms, don't decay.
-optim_wrapper = dict(
-    constructor='DCLSOptimizerConstructor', paramwise_cfg=dict(position_lr_mult=5.0)
-)
-custom_hooks = [dict(type='ClampPositionsHook')]
+optim_wrapper = _base_.position_learning
+custom_hooks = [_base_.clamp_positions]
 default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=3))

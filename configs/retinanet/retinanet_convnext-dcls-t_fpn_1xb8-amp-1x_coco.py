@@ -2,7 +2,9 @@
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
     'mmdet::_base_/datasets/coco_detection.py',
-    '../_base_/schedules/adamw_dcls.py',
+    '../_base_/schedules/adamw.py',
+    '../_base_/schedules/schedule_1x.py',
+    '../_base_/schedules/position_learning.py',
     '../_base_/mmdet_runtime.py',
 ]
 # ImageNet-1k, exponential moving average of the weights, 82.5 % top-1.
@@ -23,19 +25,11 @@ model = dict(
     ),
     neck=dict(in_channels=[192, 384, 768], start_level=0),
 )
-
-max_epochs = 12
 train_dataloader = dict(batch_size=8)
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(
-        type='MultiStepLR', end=max_epochs, by_epoch=True, milestones=[8, 11], gamma=0.1
-    ),
-]
 optim_wrapper = dict(
-    type='AmpOptimWrapper', optimizer=dict(lr=1e-4), clip_grad=dict(max_norm=10)
+    _base_.position_learning,
+    type='AmpOptimWrapper',
+    optimizer=dict(lr=1e-4),
+    clip_grad=dict(max_norm=10),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=8)

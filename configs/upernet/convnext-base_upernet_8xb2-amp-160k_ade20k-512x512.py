@@ -1,11 +1,25 @@
 # The baseline, ConvNeXt-B with its own 7x7 kernels, published: mIoU 49.1.
-_base_ = './convnext-dcls-base_upernet_8xb2-amp-160k_ade20k-512x512.py'
+_base_ = [
+    '../_base_/models/upernet_convnext.py',
+    '../_base_/datasets/ade20k_512x512.py',
+    '../_base_/schedules/schedule_160k.py',
+    '../_base_/mmseg_runtime.py',
+]
 # ImageNet-1k, exponential moving average of the weights, 83.8 % top-1.
 checkpoint_file = 'https://dl.fbaipublicfiles.com/convnext/convnext_base_1k_224_ema.pth'
 
 model = dict(
+    data_preprocessor=dict(size=_base_.crop_size),
     backbone=dict(
-        depthwise_cfg=dict(_delete_=True, type='Conv2d', kernel_size=7),
-        init_cfg=dict(checkpoint=checkpoint_file),
-    )
+        arch='base',
+        drop_path_rate=0.4,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint_file),
+    ),
+    decode_head=dict(in_channels=[128, 256, 512, 1024], num_classes=150),
+    auxiliary_head=dict(in_channels=512, num_classes=150),
+    # Strides of two thirds of the crop: neighbouring windows overlap by a third.
+    test_cfg=dict(mode='slide', crop_size=_base_.crop_size, stride=(341, 341)),
 )
+train_dataloader = dict(batch_size=2)
+optim_wrapper = dict(paramwise_cfg=dict(num_layers=12))
+default_hooks = dict(checkpoint=dict(interval=16000))

@@ -1,36 +1,18 @@
-# The UperNet family at a size that a CPU can train from random weights:
-# ConvNeXt-dcls-atto and 64 channels in the heads.
+# ConvNeXt-dcls-atto: 34 elements in 17x17 pixels in the place of 49 weights in 7x7.
 _base_ = [
-    '../_base_/models/upernet_convnext-dcls.py',
-    '../_base_/datasets/camvid.py',
-    '../_base_/schedules/adamw_dcls.py',
-    '../_base_/mmseg_runtime.py',
+    './convnext-atto_upernet_1xb4-1k_camvid-256x256.py',
+    '../_base_/schedules/position_learning.py',
 ]
-norm_cfg = dict(type='BN')
-num_classes = 11
 
 model = dict(
-    data_preprocessor=dict(size=_base_.crop_size),
-    backbone=dict(arch='atto'),
-    decode_head=dict(
-        in_channels=[40, 80, 160, 320],
-        channels=64,
-        num_classes=num_classes,
-        norm_cfg=norm_cfg,
-    ),
-    auxiliary_head=dict(
-        in_channels=160, channels=64, num_classes=num_classes, norm_cfg=norm_cfg
-    ),
+    backbone=dict(
+        depthwise_cfg=dict(
+            _delete_=True,
+            type='DCLSConv2d',
+            kernel_count=34,
+            dilated_kernel_size=17,
+            interpolation='bilinear',
+        ),
+    )
 )
-
-max_iters = 1000
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=200)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(
-        type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=50, end=max_iters
-    ),
-]
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=200))
+optim_wrapper = _base_.position_learning

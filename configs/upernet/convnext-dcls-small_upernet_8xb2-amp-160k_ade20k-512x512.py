@@ -1,5 +1,5 @@
 # ConvNeXt-dcls-S, published: mIoU 48.4.
-_base_ = './convnext-dcls-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py'
+_base_ = './convnext-small_upernet_8xb2-amp-160k_ade20k-512x512.py'
 # ImageNet-1k, exponential moving average of the weights, 83.7 % top-1.
 checkpoint_file = (
     'https://zenodo.org/record/7112021/files/convnext_dcls_small_1k_224_ema.pth'
@@ -7,10 +7,13 @@ checkpoint_file = (
 
 model = dict(
     backbone=dict(
-        arch='small',
-        depthwise_cfg=dict(kernel_count=40),
-        drop_path_rate=0.3,
+        depthwise_cfg=dict(
+            _delete_=True,
+            type='DCLSConv2d',
+            kernel_count=40,
+            dilated_kernel_size=17,
+            interpolation='bilinear',
+        ),
         init_cfg=dict(checkpoint=checkpoint_file),
     )
 )
-optim_wrapper = dict(paramwise_cfg=dict(num_layers=12))

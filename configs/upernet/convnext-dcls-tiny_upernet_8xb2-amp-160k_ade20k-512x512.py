@@ -1,29 +1,20 @@
 # ConvNeXt-dcls-T, published: mIoU 47.1. The figures are those of the published
 # training config (github.com/K-H-Ismail/ConvNeXt-dcls, semantic_segmentation).
-_base_ = [
-    '../_base_/models/upernet_convnext-dcls.py',
-    '../_base_/datasets/ade20k_512x512.py',
-    '../_base_/schedules/schedule_160k.py',
-    '../_base_/mmseg_runtime.py',
-]
+_base_ = './convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py'
 # ImageNet-1k, exponential moving average of the weights, 82.5 % top-1.
 checkpoint_file = (
     'https://zenodo.org/record/7112021/files/convnext_dcls_tiny_1k_224_ema.pth'
 )
 
-crop_size = (512, 512)
 model = dict(
-    data_preprocessor=dict(size=crop_size),
     backbone=dict(
-        arch='tiny',
-        drop_path_rate=0.4,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint_file),
-    ),
-    decode_head=dict(in_channels=[96, 192, 384, 768], num_classes=150),
-    auxiliary_head=dict(in_channels=384, num_classes=150),
-    # Strides of two thirds of the crop: neighbouring windows overlap by a third.
-    test_cfg=dict(mode='slide', crop_size=crop_size, stride=(341, 341)),
+        depthwise_cfg=dict(
+            _delete_=True,
+            type='DCLSConv2d',
+            kernel_count=34,
+            dilated_kernel_size=17,
+            interpolation='bilinear',
+        ),
+        init_cfg=dict(checkpoint=checkpoint_file),
+    )
 )
-train_dataloader = dict(batch_size=2)
-optim_wrapper = dict(paramwise_cfg=dict(num_layers=6))
-default_hooks = dict(checkpoint=dict(interval=16000))

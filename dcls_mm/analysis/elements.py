@@ -1,5 +1,6 @@
 """The elements of a model's layers, as arrays."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,15 @@ class LayerElements:
     def extent(self) -> tuple[int, ...]:
         """Taps along the learned axes."""
         return tuple(last - first + 1 for first, last in self.limits)
+
+
+def at_border(positions: np.ndarray, limits: Sequence) -> np.ndarray:
+    """Which elements are within half a pixel of an outermost tap, or beyond it.
+
+    Positions (..., axes) and the ``limits`` of their layer -> (...) of bool.
+    """
+    first, last = np.array(limits).T
+    return ((positions < first + 0.5) | (positions > last - 0.5)).any(-1)
 
 
 def collect_elements(model: nn.Module) -> dict[str, LayerElements]:

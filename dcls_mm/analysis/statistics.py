@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..layers.positions import POSITION_STD
-from .elements import LayerElements
+from .elements import LayerElements, at_border
 
 # At once, so that the pairs of elements of wide layers need little memory.
 _KERNELS_AT_ONCE = 1024
@@ -124,6 +124,7 @@ def _layer_statistics(layer: LayerElements, blocks: list) -> LayerStatistics:
     distance = np.abs(positions)
     farthest = np.percentile(distance.reshape(-1, len(limits)), 99, axis=0)
     spread = float(np.sqrt(positions.reshape(-1, len(limits)).var(0).mean()))
+    beyond = (positions <= first - 1) | (positions >= last + 1)
     crowded, distinct = _crowding(positions)
     return LayerStatistics(
         layers=layer.layers,
@@ -134,9 +135,9 @@ def _layer_statistics(layer: LayerElements, blocks: list) -> LayerStatistics:
         learned=layer.learned,
         moved=_MOVED.get(layer.initial_positions, _always)(positions, spread),
         spread=spread,
-        border=_share((positions < first + 0.5) | (positions > last - 0.5)),
+        border=float(at_border(positions, limits).mean()),
         even_border=even_border(layer.extent),
-        lost=_share((positions <= first - 1) | (positions >= last + 1)),
+        lost=float(beyond.any(-1).mean()),
         reach=float((farthest / np.maximum(-first, 1)).max()),
         held_extent=2 * int(np.ceil(farthest.max())) + 1,
         crowded=crowded,
@@ -153,10 +154,6 @@ def even_border(extent: Iterable[int]) -> float:
     """The share of evenly spread positions that are within half a pixel of an end."""
     inside = [max(size - 2, 0) / max(size - 1, 1) for size in extent]
     return 1 - float(np.prod(inside))
-
-
-def _share(along_axes: np.ndarray) -> float:
-    return float(along_axes.any(-1).mean())
 
 
 def _crowding(positions: np.ndarray) -> tuple[float, float]:

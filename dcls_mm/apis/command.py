@@ -11,7 +11,7 @@ from mmengine.config import DictAction
 
 from ..checkpoint import CheckpointError
 from ..checkpoint.mmengine_loaders import as_data
-from ..checks.config_checks import ConfigError
+from ..checks.errors import ConfigError
 from ..engine.hooks.finite_loss_hook import NonFiniteLossError
 from ..layers.noted import StateDictError
 
@@ -26,6 +26,13 @@ def add_override_argument(parser: ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='override settings of the config, e.g. train_dataloader.batch_size=4',
     )
+
+
+def add_model_arguments(parser: ArgumentParser) -> None:
+    """Adds a trained model: its config, which may be overridden, and its checkpoint."""
+    parser.add_argument('config', help='config file of the model')
+    parser.add_argument('checkpoint', help='file, or URL that mmengine knows')
+    add_override_argument(parser)
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
@@ -68,21 +75,21 @@ def _assignment(text: str) -> str:
     return text
 
 
-def run(function: Callable[..., None], options: dict[str, Any]) -> None:
-    """Calls ``train`` or ``test`` as a command.
+def run(function: Callable[..., Any], options: dict[str, Any]) -> None:
+    """Calls a function as a command, and prints the text that it returns, if any.
 
     A mistake in the config, the options or a checkpoint, a layer that refuses a file of
     ``init_cfg``, and a loss that is not finite, end the process with status 1 and a
     sentence; any other error keeps its traceback.
 
     Args:
-        function: ``train`` or ``test``.
+        function: What the command does.
         options: Its options, and ``local_rank`` where the launcher passes it.
     """
     os.environ.setdefault('LOCAL_RANK', str(options.pop('local_rank', 0)))
     try:
         with as_data():
-            function(**options)
+            said = function(**options)
     except (ConfigError, CheckpointError, NonFiniteLossError) as error:
         sys.exit(f'error: {error}')
     except StateDictError as error:  # mmengine loads these, and logs which
@@ -90,3 +97,5 @@ def run(function: Callable[..., None], options: dict[str, Any]) -> None:
     except KeyboardInterrupt:
         sys.stderr.write('interrupted\n')
         sys.exit(130)
+    if isinstance(said, str):
+        print(said)

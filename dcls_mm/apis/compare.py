@@ -14,9 +14,11 @@ from mmengine.utils import track_iter_progress
 from torch import Tensor, nn
 
 from .. import visualization
+from ..checks.arguments import check_positive
 from ..checks.channels import input_channels
-from ..checks.config_checks import ConfigError, check_data, check_positive, errors_about
+from ..checks.config_checks import check_data
 from ..checks.config_tree import innermost_datasets, type_name
+from ..checks.errors import ConfigError, errors_about
 from .configs import load_config
 from .inferencers import build_inferencer
 from .outputs import check_folder, check_picture, label, write_picture

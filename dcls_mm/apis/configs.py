@@ -6,8 +6,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..checks.config_checks import ConfigError, apply_overrides
+from ..checks.config_checks import apply_overrides
 from ..checks.config_tree import find_scope
+from ..checks.errors import ConfigError
 from .scopes import SCOPES
 
 

@@ -2,7 +2,6 @@
 
 import io
 import os
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,12 +9,8 @@ import torch
 from torch import Tensor
 
 from .._files import write_whole
-from ..checkpoint import (
-    ANY_CONTAINER_KEYS,
-    CheckpointError,
-    read_checkpoint,
-    weights_of,
-)
+from ..checkpoint import read_checkpoint, tensors_of
+from ..checks.errors import ConfigError
 from ..conversion import from_convnext, from_convnext_dcls, from_mmdet2, from_mmseg0
 from ..conversion.convnext_weights import RELEASES
 
@@ -28,10 +23,6 @@ PUBLISHED = {
 FORMS = [*PUBLISHED, *RELEASES]
 
 DEFAULT_EXTENT = 17
-
-
-class ConversionError(RuntimeError):
-    """A conversion that can't be done, and why."""
 
 
 def convert_file(
@@ -59,25 +50,28 @@ def convert_file(
         What was done, in a line.
 
     Raises:
-        ConversionError: it can't be done, in a sentence.
+        ConfigError: an option is wrong, or the weights are not of this form.
+        CheckpointError: the checkpoint can't be read, or holds no weights.
     """
     options = _options(form, version, extent, sync_positions)
     if os.path.exists(destination) and not force:
-        raise ConversionError(f'{destination} exists: give --force to replace it')
-    try:
-        checkpoint = read_checkpoint(source, sha256=sha256)
-        weights = _weights(checkpoint, source)
-    except (CheckpointError, OSError) as error:
-        raise ConversionError(str(error)) from error
+        raise ConfigError(f'{destination} exists: give --force to replace it')
+    checkpoint = read_checkpoint(source, sha256=sha256)
+    weights = tensors_of(checkpoint, source)
     has_positions = any(key.endswith('.dwconv.P') for key in weights)
     if form in PUBLISHED and version is None and has_positions:
-        raise ConversionError(_open_version(weights, source))
+        raise ConfigError(_open_version(weights, source))
     try:
         converted = PUBLISHED.get(form, from_convnext)(weights, **options)
     except (ValueError, TypeError) as error:
         option = '' if extent is None else f', --extent {extent}'
-        raise ConversionError(f'{source}{option}: {error}') from error
-    _write(dict(meta=_meta(checkpoint), state_dict=converted), destination)
+        raise ConfigError(f'{source}{option}: {error}') from error
+    buffer = io.BytesIO()
+    torch.save(dict(meta=_meta(checkpoint), state_dict=converted), buffer)
+    try:
+        write_whole(destination, buffer.getvalue())
+    except OSError as error:
+        raise ConfigError(f'{destination} could not be written: {error}') from error
     return (
         f'{destination}: {len(converted)} tensors of {source} ({form}); '
         f'depthwise_cfg takes {_depthwise_cfg(converted, version, options)}'
@@ -90,12 +84,12 @@ def _options(
     """The keyword arguments of the form's function; other options are refused."""
     if form in PUBLISHED:
         if extent is not None:
-            raise ConversionError(
+            raise ConfigError(
                 f'--extent is for {", ".join(RELEASES)}; weights of {form} have theirs'
             )
         return dict(version=version, sync_positions=sync_positions)
     if version is not None or not sync_positions:
-        raise ConversionError(
+        raise ConfigError(
             f'--version and --no-sync-positions are for {", ".join(PUBLISHED)}; '
             f'weights of {form} have no positions'
         )
@@ -103,16 +97,6 @@ def _options(
         release=form,
         dilated_kernel_size=DEFAULT_EXTENT if extent is None else extent,
     )
-
-
-def _weights(checkpoint: Any, source: str) -> OrderedDict:
-    """The tensors in a checkpoint, with the metadata of their state_dict."""
-    state_dict = weights_of(checkpoint, source, ANY_CONTAINER_KEYS)
-    weights = OrderedDict(
-        (key, value) for key, value in state_dict.items() if isinstance(value, Tensor)
-    )
-    weights._metadata = getattr(state_dict, '_metadata', OrderedDict())
-    return weights
 
 
 def _open_version(weights: Mapping[str, Tensor], source: str) -> str:
@@ -132,15 +116,6 @@ def _meta(checkpoint: Mapping) -> dict[str, Any]:
     dataset_meta = {new: meta[old] for old, new in names.items() if meta.get(old)}
     dataset_meta = meta.get('dataset_meta') or dataset_meta
     return {'dataset_meta': dataset_meta} if dataset_meta else {}
-
-
-def _write(checkpoint: dict[str, Any], destination: str) -> None:
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
-    try:
-        write_whole(destination, buffer.getvalue())
-    except OSError as error:
-        raise ConversionError(f'{destination} could not be written: {error}') from error
 
 
 def _depthwise_cfg(

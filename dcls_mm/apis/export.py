@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks.config_checks import ConfigError, errors_about
-from ..deploy.files import check_new, whole_files
+from ..checks.arguments import checked
+from ..checks.errors import ConfigError, errors_about, refusals
 from ..deploy.parts import (
     CHECKED_SHAPES,
     PARTS,
@@ -19,13 +19,14 @@ from ..deploy.parts import (
     Part,
     check_difference,
     largest_difference,
-    refusals,
     sample_images,
     take_part,
 )
 from ..deploy.pooling import unroll_pooling
+from ..functional._arguments import check_choice
 from ..layers import ConstructedConvNd
 from ..layers.folding import switch_to_deploy
+from .outputs import check_new, whole_files
 from .trained import load_trained
 
 Outputs = Sequence[Tensor]
@@ -79,12 +80,8 @@ def export_model(
             format can't hold the part, or computes something else.
         CheckpointError: the checkpoint can't be read, or is of another model.
     """
-    if format not in FORMATS:
-        raise ConfigError(
-            f'--format must be one of {", ".join(FORMATS)}, got {format!r}'
-        )
-    if part not in PARTS:
-        raise ConfigError(f'--part must be one of {", ".join(PARTS)}, got {part!r}')
+    checked(check_choice, '--format', format, choices=FORMATS)
+    checked(check_choice, '--part', part, choices=PARTS)
     form = FORMATS[format]
     folder, name = os.path.split(out)
     if not name:

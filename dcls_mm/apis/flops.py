@@ -7,7 +7,7 @@ from mmengine.analysis import FlopAnalyzer
 from torch import Tensor, nn
 
 from ..checks.channels import input_channels
-from ..checks.config_checks import ConfigError, first_line
+from ..checks.errors import ConfigError, first_line
 from .configs import load_config
 from .trained import build_model
 

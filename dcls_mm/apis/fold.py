@@ -17,20 +17,19 @@ from torch import nn
 
 from .._listing import listing
 from ..checks.class_names import class_names
-from ..checks.config_checks import ConfigError, errors_about
+from ..checks.errors import ConfigError, errors_about, refusals
 from ..deploy.config_file import Beside, dotted_name, write_config
-from ..deploy.files import check_new, whole_files
 from ..deploy.parts import (
     CHECKED_SHAPES,
     RECORDED_SHAPE,
     check_difference,
     largest_difference,
-    refusals,
     sample_images,
     take_part,
 )
 from ..layers.folding import Folded, switch_to_deploy
 from .configs import load_config
+from .outputs import check_new, whole_files
 from .trained import build_model, load_trained
 
 CONFIG, CHECKPOINT, BACKBONE = FILES = 'config.py', 'checkpoint.pth', 'backbone.pt'

@@ -9,10 +9,10 @@ from mmengine.infer import BaseInferencer
 from ..checkpoint.matching import load_matching
 from ..checkpoint.mmengine_loaders import as_data
 from ..checks.class_names import class_names
-from ..checks.config_checks import ConfigError, first_line
 from ..checks.config_tree import innermost_datasets, type_name
+from ..checks.errors import ConfigError, first_line
 from .configs import load_config
-from .trained import read_checkpoint
+from .trained import read_trained
 
 # Steps of a pipeline that the inferencers look for, by name.
 _LOADERS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadDepthAnnotation')
@@ -46,24 +46,27 @@ def build_inferencer(
     _check_device(device)
     cfg = load_config(config, cfg_options=cfg_options)
     _prepare_for_inferencer(cfg)
-    weights = read_checkpoint(checkpoint)
-    # Not at the top of the file, as a user has mmdet or mmseg, or both.
-    if cfg.default_scope == 'mmdet':
-        from mmdet.apis import DetInferencer as Inferencer
-    else:
-        from mmseg.apis import MMSegInferencer as Inferencer
-    inferencer = Inferencer(cfg, weights=checkpoint, device=device)
-    # They go on with random weights where a checkpoint lacks some.
-    load_matching(inferencer.model, weights, checkpoint)
+    weights = read_trained(checkpoint)
     names = class_names(weights, cfg)
     if not names:
         raise ConfigError(
             'test_dataloader.dataset.metainfo.classes: neither the config nor the '
             'checkpoint names the classes that the model tells apart'
         )
+    # Not at the top of the file, as a user has mmdet or mmseg, or both.
     if cfg.default_scope == 'mmdet':
-        inferencer.visualizer.dataset_meta = names
-    inferencer.model.dataset_meta = names
+        from mmdet.apis import DetInferencer as Stock
+    else:
+        from mmseg.apis import MMSegInferencer as Stock
+
+    class Inferencer(Stock):
+        """Loads the weights that were read; the stock ones go on where some lack."""
+
+        def _load_weights_to_model(self, model, *_) -> None:
+            load_matching(model, weights, checkpoint)
+            model.dataset_meta = names
+
+    inferencer = Inferencer(cfg, device=device)
     inferencer.show_progress = False
     return inferencer
 

@@ -7,10 +7,10 @@ import torch.distributed
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from ..checks.config_checks import ConfigError
 from ..checks.config_tree import type_name
+from ..checks.errors import ConfigError
 
-# What each sets for its processes, and how it is started.
+# What each sets for its processes, their rank first, and how it is started.
 LAUNCHERS = {
     'pytorch': (
         ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
@@ -21,13 +21,18 @@ LAUNCHERS = {
         'srun, as tools/slurm_train.sh does',
     ),
     'mpi': (
-        ('OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE'),
+        ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE'),
         'mpirun',
     ),
 }
 
 # Batch norms over all processes, by their names in configs and in torch.
 _SYNC_BN = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
+
+
+def is_first(launcher: str) -> bool:
+    """Whether this is the first process, also before they are joined."""
+    return launcher == 'none' or os.environ.get(LAUNCHERS[launcher][0][0], '0') == '0'
 
 
 def join_processes(cfg: Config) -> list[str]:

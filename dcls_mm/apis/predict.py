@@ -13,7 +13,8 @@ from mmengine.fileio import dump
 from mmengine.infer import BaseInferencer
 from mmengine.utils import track_iter_progress
 
-from ..checks.config_checks import ConfigError, check_positive, first_line
+from ..checks.arguments import check_positive
+from ..checks.errors import ConfigError, first_line
 from .inferencers import build_inferencer
 from .outputs import check_folder, write_file, write_picture
 

@@ -21,8 +21,8 @@ from mmengine.fileio import dump
 from ..checkpoint.matching import unwrapped
 from ..checkpoint.mmengine_loaders import as_data
 from ..checks.channels import input_channels
-from ..checks.config_checks import ConfigError
 from ..checks.config_tree import innermost_datasets, type_name
+from ..checks.errors import ConfigError
 from ..engine.hooks.checkpoint_match_hook import CheckpointMatchHook
 from .outputs import write_file
 from .runner import build_runner
@@ -150,7 +150,8 @@ def evaluate_corrupted(
             found = runner.build_test_loop(loop).run()
         results['corrupted'][name][str(severity)] = found
         if out:
-            _write(out, results)
+            text = dump(results, file_format='json', indent=1)  # numpy's numbers too
+            write_file(out, text.encode())
     return results
 
 
@@ -171,11 +172,6 @@ def _corrupted(cfg: Config, name: str, severity: int) -> ConfigDict:
     dataloader = copy.deepcopy(cfg.test_dataloader)
     corrupt_images(dataloader.dataset, name, severity)
     return dataloader
-
-
-def _write(out: str, results: dict[str, Any]) -> None:
-    text = dump(results, file_format='json', indent=1)  # numpy's numbers too
-    write_file(out, text.encode())
 
 
 def summarize(results: dict[str, Any], metric: str) -> dict[str, Any]:

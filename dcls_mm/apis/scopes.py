@@ -9,11 +9,10 @@ from collections.abc import Callable
 from copy import copy, deepcopy
 from typing import NamedTuple
 
-import matplotlib
 from mmengine.config import Config
 
-from ..checks.config_checks import ConfigError
 from ..checks.config_tree import innermost_datasets, metrics, type_name
+from ..checks.errors import ConfigError
 
 # mmdet's configs come without test-time augmentation. This is a plain one: the
 # image and its mirror image.
@@ -168,6 +167,8 @@ def use_visualization(cfg: Config, show: bool, show_dir: str, wait_time: float) 
     for key in _TRAINING:  # of which mmseg's hook asks the iteration: it would be built
         cfg.pop(key, None)
     if show:
+        import matplotlib  # slow, and needed for this alone
+
         if matplotlib.get_backend().lower() == 'agg':
             raise ConfigError('--show: found no display to show on; use --show-dir')
         hook.show = True

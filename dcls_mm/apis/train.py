@@ -1,7 +1,8 @@
 """What ``tools/train.py`` does, for any mmdet or mmseg config.
 
 ``prepare_train`` turns options into a config and checks it, so that mistakes show
-before anything is built; ``train`` then runs it.
+before anything is built. Once nobody else can write into the work directory,
+``settle_resume`` chooses the checkpoint to go on from. ``train`` does both, and trains.
 """
 
 from typing import Any
@@ -17,14 +18,9 @@ from ..checkpoint.resumable import (
     find_resumable,
 )
 from ..checks.class_checks import check_classes, foresee_test
-from ..checks.config_checks import (
-    ConfigError,
-    check_data,
-    check_sections,
-    check_workers,
-    errors_about,
-)
+from ..checks.config_checks import check_data, check_sections, check_workers
 from ..checks.config_tree import type_name
+from ..checks.errors import ConfigError, errors_about
 from ..checks.unused_outputs import check_outputs
 from ..engine.hooks.load_from_hook import LoadFromHook
 from ..engine.hooks.resume_match_hook import ResumeMatchHook
@@ -37,18 +33,15 @@ from .work_dir import sole_training
 def prepare_train(
     config: str,
     work_dir: str | None = None,
-    resume: str | None = None,
     amp: bool = False,
     auto_scale_lr: bool = False,
     cfg_options: dict[str, Any] | None = None,
     launcher: str = 'none',
 ) -> tuple[Config, list[str]]:
-    """Turns the options of ``tools/train.py`` into a config.
+    """Turns the options of ``tools/train.py`` into a config, but ``--resume``.
 
     Args:
         config: See ``load_config``, as for work_dir, cfg_options and launcher.
-        resume: The checkpoint to go on from, or 'auto' for the last whole one
-            in the work directory.
         amp: Train in mixed precision.
         auto_scale_lr: Scale the learning rate to the batch size in use.
 
@@ -57,7 +50,6 @@ def prepare_train(
 
     Raises:
         ConfigError: the config can't serve an option, or data are missing.
-        CheckpointError: the checkpoint can't be resumed from.
     """
     cfg = load_config(config, work_dir, cfg_options, launcher)
     check_sections(cfg, 'train')
@@ -72,8 +64,7 @@ def prepare_train(
         cfg.auto_scale_lr.enable = True
     check_data(cfg, stages)
     notices += check_classes(cfg, stages) + foresee_test(cfg)
-    notices += check_outputs(cfg)
-    return cfg, notices + _set_resume(cfg, resume)
+    return cfg, notices + check_outputs(cfg)
 
 
 def _set_precision(cfg: Config, amp: bool) -> list[str]:
@@ -103,8 +94,23 @@ def _set_precision(cfg: Config, amp: bool) -> list[str]:
     return []
 
 
-def _set_resume(cfg: Config, resume: str | None) -> list[str]:
-    """Settles which checkpoint to go on from, so that mmengine need not guess."""
+def settle_resume(cfg: Config, resume: str | None) -> list[str]:
+    """Settles which checkpoint to go on from, so that mmengine need not guess.
+
+    The checkpoint is read, checked and handed on to mmengine.
+
+    Args:
+        cfg: The config, which gets ``resume`` and ``load_from``.
+        resume: The checkpoint, or 'auto' for the last whole one in the work directory;
+            None where the config decides.
+
+    Returns:
+        What to log about it.
+
+    Raises:
+        ConfigError: the config's ``filename_tmpl`` names no checkpoints.
+        CheckpointError: training can't go on from the checkpoint.
+    """
     if resume is None and cfg.get('resume'):
         resume = cfg.get('load_from') or 'auto'
     if resume is None:
@@ -133,19 +139,17 @@ def _set_resume(cfg: Config, resume: str | None) -> list[str]:
 
 
 @as_data()
-def train(**options: Any) -> None:
-    """Trains; the options are those of ``prepare_train``.
+def train(resume: str | None = None, **options: Any) -> None:
+    """Trains; see ``settle_resume`` and ``prepare_train`` for the options.
 
     Raises:
         ConfigError: also where another training is at work in the work directory, or
             nothing more can be written there.
     """
-    resume = options.pop('resume', None)
     cfg, notices = prepare_train(**options)
     with sole_training(cfg.work_dir, cfg.launcher) as warnings:
-        notices += warnings
-        if resume is not None:  # only now does nobody else write checkpoints
-            notices += _set_resume(cfg, resume)
+        # Only now does nobody else write checkpoints.
+        notices += warnings + settle_resume(cfg, resume)
         runner = build_runner(cfg, notices, ['train', 'val'])
         guard_training(runner)
         if cfg.get('resume'):

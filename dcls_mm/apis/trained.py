@@ -7,10 +7,9 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from ..checkpoint import check_content
-from ..checkpoint import read_checkpoint as read_as_data
+from ..checkpoint import check_content, read_checkpoint
 from ..checkpoint.matching import load_matching
-from ..checks.config_checks import ConfigError, first_line
+from ..checks.errors import ConfigError, first_line
 from .configs import load_config
 
 
@@ -43,15 +42,15 @@ def build_model(cfg: Config, config: str) -> nn.Module:
         ) from error
 
 
-def read_checkpoint(checkpoint: str) -> dict:
-    """Reads a checkpoint onto the CPU: a path, or a URL that mmengine knows.
+def read_trained(checkpoint: str) -> dict:
+    """Reads the checkpoint of a model: a path, or a URL that mmengine knows.
 
     Raises:
         CheckpointError: it can't be read, or holds no weights.
     """
-    read = read_as_data(checkpoint)
-    check_content(read, checkpoint)
-    return read
+    trained = read_checkpoint(checkpoint)
+    check_content(trained, checkpoint)
+    return trained
 
 
 def load_trained(
@@ -68,7 +67,7 @@ def load_trained(
         CheckpointError: the checkpoint can't be read, or is of another model.
     """
     cfg = load_config(config, cfg_options=cfg_options)
-    weights = read_checkpoint(checkpoint)
+    weights = read_trained(checkpoint)
     model = build_model(cfg, config)
     load_matching(model, weights, checkpoint)
     return Trained(model, cfg, weights)

@@ -1,4 +1,4 @@
-"""Pictures of what a model learned, and a report on it, as files of one command."""
+"""Pictures of what a model learned: kernels, positions, and how these moved."""
 
 import os
 import re
@@ -9,9 +9,10 @@ from torch import nn
 from .. import analysis, visualization
 from ..checkpoint.matching import load_matching
 from ..checkpoint.resumable import TEMPLATES
-from ..checks.config_checks import ConfigError, check_positive, errors_about
+from ..checks.arguments import check_positive
+from ..checks.errors import ConfigError, errors_about
 from .outputs import check_folder, check_picture, write_picture
-from .trained import load_trained, read_checkpoint
+from .trained import load_trained, read_trained
 
 # Of panels, side by side; matplotlib takes minutes to lay out some hundred.
 MOST_COLUMNS = 32
@@ -91,7 +92,7 @@ def plot_movement(
     model = load_trained(config, files[steps[0]], cfg_options).model
     tracks = [model_elements(model, files[steps[0]])]
     for step in steps[1:]:
-        load_matching(model, read_checkpoint(files[step]), files[step])
+        load_matching(model, read_trained(files[step]), files[step])
         tracks.append(model_elements(model, files[step]))
     with errors_about(work_dir):
         ways = visualization.draw_movement(tracks, steps, unit, columns)
@@ -115,8 +116,9 @@ def _check_columns(columns: int) -> None:
 def model_elements(
     model: nn.Module, checkpoint: str
 ) -> dict[str, analysis.LayerElements]:
+    """The elements of a model; a ConfigError about its checkpoint if it has none."""
     with errors_about(checkpoint):
-        elements = analysis.collectmodel_elements(model)
+        elements = analysis.collect_elements(model)
     if not elements:
         raise ConfigError(
             f'{checkpoint}: the model has no DCLS layers, so there are no positions'

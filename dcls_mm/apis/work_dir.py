@@ -2,18 +2,12 @@
 
 import contextlib
 import errno
-import os
 from collections.abc import Iterator
 
-from ..checks.config_checks import ConfigError
+from ..checks.errors import ConfigError
 from ..engine.folder_lock import FolderLock
+from .launchers import is_first
 
-# Where each launcher tells a process its rank.
-_RANKS = {
-    'pytorch': 'RANK',
-    'slurm': 'SLURM_PROCID',
-    'mpi': 'OMPI_COMM_WORLD_RANK',
-}
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -33,11 +27,10 @@ def sole_training(work_dir: str, launcher: str) -> Iterator[list[str]]:
     Raises:
         ConfigError: another training is at work there, or nothing more can be written.
     """
-    rank = os.environ.get(_RANKS.get(launcher, ''), '0')
     with contextlib.ExitStack() as stack:
         stack.enter_context(_full_disk_explained(work_dir))
         warnings = []
-        if rank == '0':
+        if is_first(launcher):
             lock = stack.enter_context(FolderLock(work_dir))
             warnings += [lock.warning] if lock.warning else []
         yield warnings

@@ -4,10 +4,11 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
+from .._listing import listing
 from ..functional._arguments import IntOrTuple, as_tuple, check_choice
 from ..layers import ConstructedConvNd, DCLSConvNd
 from ..layers.module_places import find_places, put
@@ -95,14 +96,13 @@ def replace_convs(
     _check_layer(layer, start, share_positions)
     if not isinstance(model, nn.Module):
         raise TypeError(f'model must be a torch.nn.Module, got {model!r}')
-    kind = getattr(nn, f'Conv{layer.ndim}d')
-    names = find_places(model, kind)
+    names = find_places(model, getattr(nn, f'Conv{layer.ndim}d'))
     if any('' in places for places in names.values()):
         raise ValueError(
             'the model is itself a convolution, which no change in place can replace: '
             f'use {layer.__name__}.from_conv(conv)'
         )
-    chosen = _choose(names, kind.__name__, name, kernel_size, depthwise)
+    chosen = _choose(names, layer.ndim, name, kernel_size, depthwise)
     made = {}
     for conv in chosen:
         _check_plain(conv, names)
@@ -126,7 +126,7 @@ def replace_convs(
     ]
 
 
-def describe(conv: nn.Module) -> str:
+def describe(conv: Any) -> str:
     """Type, extent, dilation and groups in short, 'Conv2d 3x3, 96 groups'."""
     made = isinstance(conv, ConstructedConvNd)
     size = conv.extent if made else conv.kernel_size
@@ -140,7 +140,7 @@ def _by(sizes: tuple[int, ...]) -> str:
     return 'x'.join(map(str, sizes))
 
 
-def _check_layer(layer: type, start: str, share_positions: str | None) -> None:
+def _check_layer(layer: Any, start: str, share_positions: str | None) -> None:
     """Raise an error for a layer that can't replace or start so, or share."""
     is_layer = isinstance(layer, type) and issubclass(layer, ConstructedConvNd)
     if not is_layer or layer.transposed or not hasattr(layer, 'ndim'):
@@ -174,19 +174,19 @@ def _compile(argument: str, pattern: str) -> re.Pattern:
 
 
 def _choose(
-    names: dict[nn.Module, list[str]],
-    kind: str,
+    names: dict[Any, list[str]],
+    ndim: int,
     name: str | None,
     kernel_size: IntOrTuple | None,
     depthwise: bool | None,
-) -> list[nn.Module]:
+) -> list[Any]:
     """The convolutions that fit, of those in ``names``; see :func:`replace_convs`."""
     if depthwise is not None and not isinstance(depthwise, bool):
         raise TypeError(f'depthwise must be True, False or None, got {depthwise!r}')
     pattern = None if name is None else _compile('name', name)
-    size = kernel_size
-    if size is not None:
-        size = as_tuple('kernel_size', kernel_size, int(kind[-2]), minimum=1)
+    size = None
+    if kernel_size is not None:
+        size = as_tuple('kernel_size', kernel_size, ndim, minimum=1)
     chosen = [
         conv
         for conv, places in names.items()
@@ -196,18 +196,17 @@ def _choose(
     ]
     if chosen:
         return chosen
+    kind = f'Conv{ndim}d'
     if not names:
         raise ValueError(f'the model has no {kind} to replace')
     shown = [f'{places[0]} ({describe(conv)})' for conv, places in names.items()]
-    more = len(shown) - SHOWN_CONVS
     raise ValueError(
         f'name={name!r}, kernel_size={kernel_size}, depthwise={depthwise} choose none '
-        f'of the {len(shown)} {kind} of the model: {"; ".join(shown[:SHOWN_CONVS])}'
-        + (f' and {more} more' if more > 0 else '')
+        f'of the {len(shown)} {kind} of the model: {listing(shown, SHOWN_CONVS, "; ")}'
     )
 
 
-def _check_plain(conv: nn.Module, names: dict[nn.Module, list[str]]) -> None:
+def _check_plain(conv: Any, names: dict[Any, list[str]]) -> None:
     """Raise a ValueError for what computes or shares more than a ConvNd of torch."""
     kind = f'Conv{len(conv.kernel_size)}d'
     # A model that has mmcv's convolutions has loaded them.
@@ -230,9 +229,7 @@ def _check_plain(conv: nn.Module, names: dict[nn.Module, list[str]]) -> None:
     )
 
 
-def _make(
-    layer: type[ConstructedConvNd], conv: nn.Module, start: str, options: dict
-) -> ConstructedConvNd:
+def _make(layer: Any, conv: Any, start: str, options: dict) -> ConstructedConvNd:
     """The layer for one convolution, frozen where that is."""
     if start == 'conv':
         new = layer.from_conv(conv, **options)
@@ -266,10 +263,11 @@ def _warn_of_stuck_positions(layers: Iterable[ConstructedConvNd]) -> None:
 
 
 def _share(
-    made: dict[nn.Module, LearnedPositions], names: dict[nn.Module, str], pattern: str
+    made: dict[Any, Any], names: dict[nn.Module, str], pattern: str
 ) -> dict[nn.Module, str]:
     """Share positions; the name of the layer whose positions each conv's layer has."""
-    owners, shares = {}, {}
+    owners: dict[tuple, Any] = {}
+    shares = {}
     for conv, layer in made.items():
         match = re.search(pattern, names[conv])
         if match is None:

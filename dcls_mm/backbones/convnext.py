@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -82,6 +83,12 @@ class ConvNeXtDCLS(BaseModule):
 
     Source: arXiv 2201.03545 (ConvNeXt), arXiv 2112.03740, section on ConvNeXt-dcls.
     """
+
+    init_cfg: dict | list | None
+    is_init: bool
+    # Lists of torch.nn.Sequential, which a torch.nn.ModuleList does not say.
+    downsample_layers: Any
+    stages: Any
 
     def __init__(
         self,
@@ -183,7 +190,7 @@ class ConvNeXtDCLS(BaseModule):
         A second call does nothing, as mmengine's, but for a warning.
         """
         cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
-        files = [cfg for cfg in cfgs if is_pretrained(cfg)]
+        files: list[Any] = [cfg for cfg in cfgs if is_pretrained(cfg)]
         if self.is_init or not files:
             super().init_weights()
             return
@@ -307,8 +314,10 @@ def _depths_and_dims(arch: str | dict) -> tuple[tuple, tuple]:
 
 
 def _stage_indices(out_indices: int | Sequence[int], stages: int) -> tuple[int, ...]:
-    several = isinstance(out_indices, Iterable) and not isinstance(out_indices, str)
-    given = tuple(out_indices) if several else (out_indices,)
+    if isinstance(out_indices, Iterable) and not isinstance(out_indices, str):
+        given = tuple(out_indices)
+    else:
+        given = (out_indices,)
     given = as_tuple('out_indices', given, len(given), minimum=-stages)
     indices = tuple(i + stages if i < 0 else i for i in given)
     if not indices or list(indices) != sorted(set(indices)) or indices[-1] >= stages:

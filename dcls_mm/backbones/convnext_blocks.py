@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as run_checkpointed
 
 from ..functional._arguments import as_tuple
+from ..layers.geometry import extent_of
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -109,7 +110,7 @@ def build_depthwise(cfg: dict, channels: int) -> nn.Module:
     dilation = as_tuple('depthwise_cfg.dilation', cfg.get('dilation', 1), 2, minimum=1)
     if size_key == 'dilated_kernel_size':
         dilation = (1, 1)
-    extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, size))
+    extent = extent_of(size, dilation)
     if any(e % 2 == 0 for e in extent):
         raise ValueError(
             f'depthwise_cfg: the extent must be odd to keep the size, got {extent}'

@@ -3,6 +3,7 @@
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from mmengine.logging import MMLogger
@@ -10,13 +11,9 @@ from mmengine.model import PretrainedInit
 from torch import Tensor, nn
 
 from .._listing import listing
-from ..checkpoint import (
-    ANY_CONTAINER_KEYS,
-    ContentError,
-    read_checkpoint,
-    weights_of,
-)
+from ..checkpoint import ContentError, read_checkpoint, tensors_of
 from ..conversion import from_published, without_extent
+from ..conversion.convnext_weights import ANY_SQUARE
 from ..functional._arguments import as_bool
 from ..layers.noted import StateDictError
 
@@ -74,9 +71,8 @@ def load_pretrained(
     state_dict = backbone_state_dict(loaded, prefix, source=checkpoint)
     if version is not None:
         try:
-            # The published backbones have square kernels, for which any extent will do.
             state_dict = from_published(
-                state_dict, version=version, dilated_kernel_size=1
+                state_dict, version=version, dilated_kernel_size=ANY_SQUARE
             )
         except ValueError as error:
             raise ContentError(f'{checkpoint}: {error}') from error
@@ -101,8 +97,7 @@ def backbone_state_dict(
     Raises:
         ContentError: it holds no weights, or none with the prefix.
     """
-    state_dict = weights_of(checkpoint, source, ANY_CONTAINER_KEYS)
-    weights = {k: v for k, v in state_dict.items() if isinstance(v, Tensor)}
+    weights = tensors_of(checkpoint, source)
     start = len(prefix or '')
     inside = OrderedDict(
         (key[start:], value)
@@ -115,10 +110,9 @@ def backbone_state_dict(
             f"{source} has no keys with init_cfg's prefix {prefix!r}; its keys start "
             f'with {listing(found, SHOWN_KEYS)}'
         )
-    metadata = getattr(state_dict, '_metadata', None) or {}
-    inside._metadata = OrderedDict(
+    inside._metadata = OrderedDict(  # type: ignore[attr-defined]
         (f'{name}.'[start:-1], of)
-        for name, of in metadata.items()
+        for name, of in weights._metadata.items()
         if f'{name}.'.startswith(prefix or '')
     )
     return inside
@@ -161,7 +155,7 @@ def match_keys(
     return [f'{what}: {listing(keys, SHOWN_KEYS)}' for what, keys in listed if keys]
 
 
-def _is_optional(key: str, backbone: nn.Module) -> bool:
+def _is_optional(key: str, backbone: Any) -> bool:
     """Whether a key may be missing in the backbone, or in a file."""
     stage = STAGE_KEYS.match(key)
     if stage is None:
@@ -171,7 +165,7 @@ def _is_optional(key: str, backbone: nn.Module) -> bool:
 
 def _check_shared(backbone, state_dict: Mapping[str, Tensor], source: str) -> None:
     """Keys of one shared parameter must hold one value, else the last would win."""
-    first_key = {}
+    first_key: dict[int, str] = {}
     for key, parameter in backbone.named_parameters(remove_duplicate=False):
         first = first_key.setdefault(id(parameter), key)
         if key in state_dict and not torch.equal(state_dict[first], state_dict[key]):

@@ -121,7 +121,7 @@ class ReplacedConvBackbone(BaseModule):
         """
         switch_to_deploy(self)
 
-    def _build_plain(self) -> nn.Module:
+    def _build_plain(self) -> Any:
         backbone = MODELS.build(self._backbone_cfg)
         backbone.train()  # where some freeze their stages; many return nothing
         return backbone

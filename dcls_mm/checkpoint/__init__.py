@@ -1,9 +1,9 @@
 """Checkpoints read as data: checked before, during and after torch reads them."""
 
 from .content import (
-    ANY_CONTAINER_KEYS,
     check_content,
     check_training,
+    tensors_of,
     weights_of,
     without_wrapper,
 )
@@ -16,7 +16,6 @@ from .errors import (
 from .reading import read_checkpoint
 
 __all__ = [
-    'ANY_CONTAINER_KEYS',
     'CheckpointError',
     'ContentError',
     'DamagedCheckpointError',
@@ -24,6 +23,7 @@ __all__ = [
     'check_content',
     'check_training',
     'read_checkpoint',
+    'tensors_of',
     'weights_of',
     'without_wrapper',
 ]

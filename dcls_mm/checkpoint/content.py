@@ -10,14 +10,14 @@ from .._listing import listing
 from .errors import ContentError, short
 
 # Where mmengine looks for weights in a checkpoint, and where others keep them.
-CONTAINER_KEYS = ('state_dict',)
-ANY_CONTAINER_KEYS = ('state_dict', 'model')
+_KEYS = ('state_dict',)
+_ANY_KEYS = ('state_dict', 'model')
 _SHOWN = 8
 _WRAPPER = 'module.'
 
 
 def weights_of(
-    checkpoint: Any, filename: str, keys: Sequence[str] = CONTAINER_KEYS
+    checkpoint: Any, filename: str, keys: Sequence[str] = _KEYS
 ) -> Mapping[str, Any]:
     """The state_dict in a checkpoint, or that a checkpoint is.
 
@@ -52,6 +52,26 @@ def weights_of(
         raise _no_weights(filename, f'{where}{found}')
     _check_metadata(weights, filename)
     return weights
+
+
+def tensors_of(checkpoint: Any, filename: str) -> OrderedDict[str, Tensor]:
+    """The tensors of the state_dict in a checkpoint of mmengine or another package.
+
+    Args:
+        checkpoint, filename: See :func:`weights_of`.
+
+    Returns:
+        A copy, with the ``_metadata`` that say how the layers' parameters are meant.
+
+    Raises:
+        ContentError: See :func:`weights_of`.
+    """
+    weights = weights_of(checkpoint, filename, _ANY_KEYS)
+    tensors = OrderedDict(
+        (key, value) for key, value in weights.items() if isinstance(value, Tensor)
+    )
+    tensors._metadata = OrderedDict(getattr(weights, '_metadata', None) or {})
+    return tensors
 
 
 def without_wrapper(weights: Mapping[str, Any]) -> OrderedDict[str, Any]:

@@ -9,39 +9,13 @@ from typing import Any
 
 from mmengine.runner.checkpoint import CheckpointLoader, _process_mmcls_checkpoint
 
-from . import (
-    CheckpointError,
-    DamagedCheckpointError,
-    MissingCheckpointError,
-    check_content,
-    check_training,
-    read_checkpoint,
-    weights_of,
-    without_wrapper,
-)
-from .content import metadata_without_wrapper
+from .content import check_content, metadata_without_wrapper, weights_of
+from .errors import CheckpointError
+from .reading import read_checkpoint
 from .sources import is_known
 
-__all__ = [
-    'CheckpointError',
-    'DamagedCheckpointError',
-    'MissingCheckpointError',
-    'as_data',
-    'check_content',
-    'check_training',
-    'load_checkpoint_file',
-    'read_checkpoint',
-    'weights_of',
-    'widen_mmengine',
-    'without_wrapper',
-]
-
-_only_data: ContextVar[bool] = ContextVar('only_data', default=False)
-
-
-def load_checkpoint_file(filename: str, map_location: Any = None) -> Any:
-    """:func:`.read_checkpoint`, with torch's default for the place of tensors."""
-    return read_checkpoint(filename, map_location)
+# As long as data alone are read: the checkpoints that were handed on, by file name.
+_handed_on: ContextVar[dict[str, Any] | None] = ContextVar('handed_on', default=None)
 
 
 @contextmanager
@@ -52,11 +26,28 @@ def as_data():
     knows. A file that holds no weights is refused with a sentence then, too, where
     mmengine would end in a traceback.
     """
-    token = _only_data.set(True)
+    token = _handed_on.set({})
     try:
         yield
     finally:
-        _only_data.reset(token)
+        _handed_on.reset(token)
+
+
+def hand_on(filename: str, checkpoint: Any) -> None:
+    """Lets mmengine's loaders give what was read already, the next time they are asked.
+
+    So a file that was read to be checked is not read again, and what was checked is
+    what is used. It belongs to :func:`as_data`, without which nothing happens; whoever
+    loads it takes it away, and may change it.
+
+    Args:
+        filename: As mmengine will name it.
+        checkpoint: As mmengine's loader gave it, in main memory: model, optimizer and
+            averaged weights are copied from there to their devices.
+    """
+    waiting = _handed_on.get()
+    if waiting is not None:
+        waiting[filename] = checkpoint
 
 
 def widen_mmengine() -> None:
@@ -75,7 +66,10 @@ def widen_mmengine() -> None:
 def _widened(loader: Callable) -> Callable:
     @functools.wraps(loader)
     def load(filename, map_location=None, **options):
-        if _only_data.get() and is_known(filename):
+        waiting = _handed_on.get()
+        if waiting and filename in waiting:
+            return waiting.pop(filename)
+        if waiting is not None and is_known(filename):
             checkpoint = read_checkpoint(filename, map_location)
             check_content(checkpoint, filename)
             weights = weights_of(checkpoint, filename)

@@ -57,7 +57,8 @@ def read_checkpoint(
     Raises:
         MissingCheckpointError: there is no such file.
         DamagedCheckpointError: it is not whole, not as it was written, or another one.
-        CheckpointError: it holds what mmengine does not write, or can't be downloaded.
+        CheckpointError: it holds what mmengine does not write, or can't be downloaded
+            or read.
     """
     if not is_known(filename):
         return CheckpointLoader.load_checkpoint(filename, map_location, 'silent')
@@ -77,6 +78,10 @@ def read_checkpoint(
         raise CheckpointError(
             f'checkpoint {filename} could not be downloaded ({error.reason}); '
             'fetch it where there is a network, and give the path of the file'
+        ) from error
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint {filename} can't be read ({error.strerror or error})"
         ) from error
 
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from .._files import NEITHER_FOLLOW_NOR_WAIT
-from . import CheckpointError, DamagedCheckpointError, check_training
-from .mmengine_loaders import as_data
+from .content import check_training
+from .errors import CheckpointError, DamagedCheckpointError
+from .mmengine_loaders import as_data, hand_on
 
 # What mmengine calls the checkpoints of a training.
 TEMPLATES = ('epoch_{}.pth', 'iter_{}.pth')
@@ -26,6 +27,9 @@ _LONGEST_NOTE = 4096  # bytes, as the longest path of Linux
 
 def check_resumable(filename: str) -> None:
     """Reads a checkpoint, and checks that it holds what resuming needs.
+
+    Within :func:`.as_data` it is then handed on to mmengine, which does not read it
+    again.
 
     Args:
         filename: A path, or a URL that mmengine knows.
@@ -47,6 +51,7 @@ def check_resumable(filename: str) -> None:
             raise
         raise _unreadable(filename, error) from error
     check_training(checkpoint, filename)
+    hand_on(filename, checkpoint)
 
 
 def _check_file(path: str) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 from mmengine.fileio import list_from_file
 
 from .._listing import listing
-from .config_checks import ConfigError, nearest
+from .config_checks import nearest
+from .errors import ConfigError
 
 # How many of VOC's files, one an image, are read where nothing is wrong.
 _XML_FILES = 100

@@ -1,10 +1,10 @@
-"""Arguments of what a config builds, checked as those of layers are."""
+"""Options of commands, and arguments of what a config builds."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..functional._arguments import as_float
-from .config_checks import ConfigError
+from .errors import ConfigError
 
 T = TypeVar('T')
 
@@ -24,3 +24,15 @@ def checked(check: Callable[..., T], name: str, value: Any, **limits: Any) -> T:
 def as_nonnegative(name: str, value: float) -> float:
     """``value`` as a finite float of at least 0, or a ConfigError that names it."""
     return checked(as_float, name, value, minimum=0)
+
+
+def check_positive(**options: int) -> None:
+    """Checks options, given by their names with ``_`` for ``-``.
+
+    Raises:
+        ConfigError: one is less than 1.
+    """
+    for name, value in options.items():
+        if value < 1:
+            option = name.replace('_', '-')
+            raise ConfigError(f'--{option} must be at least 1, got {value}')

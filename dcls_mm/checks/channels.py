@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from ..layers import ConstructedConvNd
-from .config_checks import ConfigError
+from .errors import ConfigError
 
 _CONVOLUTIONS = (
     ConstructedConvNd,

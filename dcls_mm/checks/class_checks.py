@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from mmengine.fileio import list_from_file
-from mmengine.registry import DATASETS, MODELS, Registry
+from mmengine.registry import DATASETS, MODELS
 
 from .._listing import listing
 from .annotation_files import FILE_CHECKS, check_categories, local_path
-from .config_checks import ConfigError
-from .config_tree import innermost_datasets, metrics, type_name
+from .config_tree import find_class, innermost_datasets, metrics, type_name
+from .errors import ConfigError
 
 # What older releases, or a slip, call ``classes``.
 _OLD_NAMES = ('CLASSES', 'Classes', 'class', 'class_names', 'names', 'categories')
@@ -66,7 +66,7 @@ def check_classes(cfg: Config, stages: Sequence[str]) -> list[str]:
         key = f'{stage}_dataloader.dataset'
         found = innermost_datasets(dataloader.get('dataset'), key)
         for name, dataset in found.items():
-            kind = _find_class(DATASETS, cfg.default_scope, dataset)
+            kind = find_class(DATASETS, dataset.get('type'), cfg.default_scope)
             classes = _classes(dataset, name, kind)
             if classes is None:
                 continue
@@ -92,14 +92,6 @@ def foresee_test(cfg: Config) -> list[str]:
     except ConfigError as error:
         return [f'tools/test.py will refuse this config: {error}']
     return []
-
-
-def _find_class(registry: Registry, scope: str, node: dict) -> type | None:
-    kind = node.get('type')
-    if isinstance(kind, str):
-        with registry.switch_scope_and_registry(scope) as scoped:
-            kind = scoped.get(kind)
-    return kind if isinstance(kind, type) else None
 
 
 def _bases(kind: type | None) -> tuple[type, ...]:
@@ -214,7 +206,7 @@ def _outputs(node: Any, key: str, scope: str) -> Iterator[tuple[str, int]]:
         return
     number = node.get('num_classes')
     if number is None and type_name(node).endswith('Head'):
-        number = _default_classes(_find_class(MODELS, scope, node))
+        number = _default_classes(find_class(MODELS, node.get('type'), scope))
     if isinstance(number, int):
         yield f'{key}.num_classes', number
     both = node.get('num_things_classes'), node.get('num_stuff_classes')

@@ -4,13 +4,13 @@ import difflib
 import inspect
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from .config_tree import innermost_datasets, items, metrics
+from .errors import ConfigError
 
 # What a config may hold at the top: what Runner takes, and what mmengine and
 # the tools look up by name.
@@ -33,31 +33,6 @@ _SECTIONS = {
     'val': ('val_dataloader', 'val_evaluator', 'val_cfg'),
     'test': ('test_dataloader', 'test_evaluator', 'test_cfg'),
 }
-
-
-class ConfigError(ValueError):
-    """A config, or an option, that can't be used as it is, and why."""
-
-
-@contextmanager
-def errors_about(source: str) -> Iterator[None]:
-    """Makes a ValueError from inside a ConfigError that begins with ``source``."""
-    try:
-        yield
-    except ValueError as error:
-        raise ConfigError(f'{source}: {error}') from error
-
-
-def check_positive(**options: int) -> None:
-    """Checks options, given by their names with ``_`` for ``-``.
-
-    Raises:
-        ConfigError: one is less than 1.
-    """
-    for name, value in options.items():
-        if value < 1:
-            option = name.replace('_', '-')
-            raise ConfigError(f'--{option} must be at least 1, got {value}')
 
 
 def apply_overrides(cfg: Config, overrides: dict[str, Any]) -> None:
@@ -128,11 +103,6 @@ def nearest(name: str, known: Iterable[str], cutoff: float) -> str | None:
 def _suggestion(name: str, known: Iterable[str], cutoff: float) -> str:
     similar = nearest(name, known, cutoff)
     return f'; did you mean {similar}?' if similar else ''
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what an error says, or else its type."""
-    return str(error).strip().partition('\n')[0] or type(error).__name__
 
 
 def _copies(cfg: Config, variable: str) -> list[str]:

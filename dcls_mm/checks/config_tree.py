@@ -8,6 +8,7 @@ from collections.abc import Container, Iterator
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import Registry
 
 # Where a data set's wrappers (RepeatDataset, ConcatDataset...) keep what they wrap.
 _WRAPPED = ('dataset', 'datasets')
@@ -19,6 +20,20 @@ def type_name(node: Any) -> str:
     if isinstance(kind, str):
         return kind.rpartition('.')[2]
     return getattr(kind, '__name__', '')
+
+
+def find_class(registry: Registry, kind: Any, scope: str | None = None) -> type | None:
+    """The class that a ``type`` stands for, or None where there is none.
+
+    Args:
+        registry: In which to look for a name.
+        kind: A ``type`` of a config.
+        scope: Where to look first; by default the scope in force.
+    """
+    if isinstance(kind, str):
+        with registry.switch_scope_and_registry(scope) as scoped:
+            kind = scoped.get(kind)
+    return kind if isinstance(kind, type) else None
 
 
 def items(section: Any, key: str) -> Iterator[tuple[str, Any]]:

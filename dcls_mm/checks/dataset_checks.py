@@ -21,8 +21,8 @@ from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
 from .._listing import listing
-from .config_checks import ConfigError, first_line
 from .config_tree import innermost_datasets
+from .errors import ConfigError, first_line
 
 # Of how many images the files are looked at, and of how many the objects.
 _FILES = 16

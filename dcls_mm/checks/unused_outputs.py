@@ -5,8 +5,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .config_checks import ConfigError
 from .config_tree import type_name
+from .errors import ConfigError
 
 _BACKBONE = 'ConvNeXtDCLS'
 _DEFAULT_OUTPUTS = (0, 1, 2, 3)

@@ -6,7 +6,7 @@ from .convnext_weights import (
     to_convnext,
     to_convnext_dcls,
 )
-from .extent import without_extent
+from .extent_weights import without_extent
 from .legacy_weights import from_legacy, to_legacy
 from .openmmlab_weights import from_mmdet2, from_mmseg0
 from .published_weights import from_published, to_published

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from .._listing import listing
-from ..functional import INTERPOLATIONS, construct_kernel
+from ..functional import construct_kernel
 from ..functional._arguments import IntOrTuple, as_bool, as_tuple, check_choice
 from ..functional.interpolation import interpolation_name
 from ..layers import DCLSConv2d
 from .published_weights import from_published, to_published
 from .state_dicts import (
+    SHOWN_KEYS,
     check_noted,
     check_prefix,
     check_state_dict,
@@ -26,6 +27,7 @@ from .state_dicts import (
     layers_with_positions,
     note_position_axes,
     noted_axes,
+    real_sigma,
     real_tensor,
 )
 
@@ -58,8 +60,6 @@ POSITION_KEY = r'(stages\.\d+)\.\d+\.dwconv\.(P|SIG)'
 
 # The published backbones have square kernels, the same conversion for every extent.
 ANY_SQUARE = 1
-
-SHOWN_KEYS = 4
 
 
 @torch.no_grad()
@@ -145,17 +145,9 @@ def to_convnext(
     _check_keys({key: key for key in state_dict}, 'ConvNeXtDCLS', positions=True)
     for layer in layers_with_positions(state_dict, ''):
         positions = real_tensor(state_dict, f'{layer}P')
-        sigma = None
-        if f'{layer}SIG' in state_dict:
-            sigma = real_tensor(state_dict, f'{layer}SIG')
+        sigma = real_sigma(state_dict, layer, 'interpolation', interpolation)
         for parameter in ('P', 'SIG'):
             converted.pop(f'{layer}{parameter}', None)
-        if INTERPOLATIONS[name].has_sigma != (sigma is not None):
-            wrong = 'lacks' if sigma is None else 'has'
-            raise ValueError(
-                f"state_dict {wrong} {layer}SIG, which 'max' and 'gauss' have and the "
-                f"others have not: interpolation can't be {interpolation!r}"
-            )
         axes = noted_axes(state_dict, layer, (0, 1))
         if sorted(axes) != [0, 1] or len(positions) != 2:
             raise ValueError(

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..functional._arguments import IntOrTuple, as_tuple, check_choice
 from ..layers.dcls import FORMULATIONS
 from ..layers.dropin.legacy_layer import pixel_positions, position_scale, regular_taps
+from ..layers.geometry import extent_of
 from .state_dicts import (
     check_noted,
     copy_with_metadata,
@@ -60,7 +61,7 @@ def from_legacy(
         note_position_axes(converted, layer, (0, 1))
         converted._metadata[layer[:-1]].update(
             interpolation='bilinear',
-            extent=_extent(positions.shape[-2:], dilation),
+            extent=extent_of(positions.shape[-2:], dilation),
         )
     return converted
 
@@ -89,7 +90,7 @@ def to_legacy(
     kernel_size = as_tuple('kernel_size', kernel_size, 2, minimum=1)
     dilation = as_tuple('dilation', dilation, 2, minimum=1)
     regular = regular_taps(kernel_size, dilation)
-    extent = _extent(kernel_size, dilation)
+    extent = extent_of(kernel_size, dilation)
     converted = copy_with_metadata(state_dict)
     for layer in layers_with_positions(state_dict, prefix):
         positions = real_tensor(state_dict, f'{layer}P')
@@ -125,10 +126,6 @@ def to_legacy(
         converted[f'{layer}P'] = torch.stack(moves) / scale
         note_position_axes(converted, layer, None)
     return converted
-
-
-def _extent(kernel_size: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(step * (count - 1) + 1 for count, step in zip(kernel_size, dilation))
 
 
 def _check_shapes(

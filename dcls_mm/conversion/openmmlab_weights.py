@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from .._listing import listing
-from .convnext_weights import SHOWN_KEYS, from_convnext_dcls
-from .state_dicts import check_state_dict
+from .convnext_weights import from_convnext_dcls
+from .state_dicts import SHOWN_KEYS, check_state_dict
 
 BACKBONE = 'backbone.'
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from ..functional import INTERPOLATIONS
 from ..functional._arguments import IntOrTuple, as_tuple
-from ..functional.interpolation import GAUSS_BASE_WIDTH
 from ..layers.published import (
+    DCLS2_1D_EXTRA_WIDTH,
+    is_published,
     published_axes,
     published_interpolation,
     published_shifts,
@@ -21,12 +21,10 @@ from .state_dicts import (
     layers_with_positions,
     note_position_axes,
     noted_axes,
+    real_sigma,
     real_tensor,
     refuse_converted,
 )
-
-# What the published Dcls2_1d adds to the |SIG| of 'gauss' beyond the right 0.27 pixels.
-EXTRA_WIDTH = 1.0 - GAUSS_BASE_WIDTH
 
 
 @torch.no_grad()
@@ -82,8 +80,8 @@ def from_published(
             order = [published.index(axis) for axis in range(rows)]
             positions = (positions if shift is None else positions + shift)[order]
             sigma = None if sigma is None else sigma[order]
-        elif _is_too_wide(weight, name):
-            sigma = sigma.abs() + EXTRA_WIDTH
+        elif extra := _extra_width(weight, name):
+            sigma = sigma.abs() + extra
         _store(converted, layer, positions, sigma)
         axes = _spatial_axes(rows, weight)
         note_position_axes(converted, layer, axes)
@@ -124,11 +122,11 @@ def to_published(
             positions = positions[order]
             positions = positions if shift is None else positions - shift
             sigma = None if sigma is None else sigma[order]
-        elif _is_too_wide(weight, name):
-            sigma = sigma.abs() - EXTRA_WIDTH
+        elif extra := _extra_width(weight, name):
+            sigma = sigma.abs() - extra
             if (sigma < 0).any():
                 raise ValueError(
-                    f'{layer}SIG must be {EXTRA_WIDTH:.2f} pixels at least for the '
+                    f'{layer}SIG must be {extra:.2f} pixels at least for the '
                     "published Dcls2_1d of version 'gauss', which can't be narrower"
                 )
         check_noted(state_dict, layer, f'version={version!r}', name, extent)
@@ -143,9 +141,6 @@ def _parameters(
     """P, SIG and weight of a layer that the published package could have."""
     positions = real_tensor(state_dict, f'{layer}P')
     weight = real_tensor(state_dict, f'{layer}weight')
-    sigma = None
-    if f'{layer}SIG' in state_dict:
-        sigma = real_tensor(state_dict, f'{layer}SIG')
     shape, elements = tuple(positions.shape), tuple(weight.shape)
     if (
         not shape
@@ -160,14 +155,7 @@ def _parameters(
             '(out, in // groups, count), 1 row for one with dense axes before count; '
             f'got {shape} for the weight {elements}'
         )
-    if INTERPOLATIONS[published_interpolation(version)].has_sigma != (
-        sigma is not None
-    ):
-        wrong = 'lacks' if sigma is None else 'has'
-        raise ValueError(
-            f"state_dict {wrong} {layer}SIG, which versions 'max' and 'gauss' have and "
-            f"'v0' and 'v1' have not: version can't be {version!r}"
-        )
+    sigma = real_sigma(state_dict, layer, 'version', version)
     if sigma is not None and sigma.shape != positions.shape:
         raise ValueError(
             f'{layer}SIG must be shaped like {layer}P, {shape}, '
@@ -233,7 +221,7 @@ def _own_axes(
     if expected is None:
         return None
     if 'position_axes' not in metadata:
-        if metadata.get('version') == 1:
+        if is_published(metadata):
             raise ValueError(
                 f'{layer}P is of the published package already, as the metadata of '
                 'state_dict tell: load it there as it is'
@@ -248,9 +236,9 @@ def _own_axes(
     return axes
 
 
-def _is_too_wide(weight: Tensor, name: str) -> bool:
-    """Whether a layer with one row is the published Dcls2_1d with 'gauss'."""
-    return weight.ndim == 4 and name == 'gauss'
+def _extra_width(weight: Tensor, name: str) -> float:
+    """What the published layer with one row adds to sigma, if it is a Dcls2_1d."""
+    return DCLS2_1D_EXTRA_WIDTH.get(name, 0.0) if weight.ndim == 4 else 0.0
 
 
 def _store(

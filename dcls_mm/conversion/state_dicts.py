@@ -5,7 +5,12 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from .._listing import listing
+from ..functional import INTERPOLATIONS
+from ..functional.interpolation import interpolation_name
 from ..layers.noted import as_noted, is_other_interpolation
+
+SHOWN_KEYS = 4
 
 
 def check_state_dict(state_dict: Mapping[str, Tensor]) -> None:
@@ -47,6 +52,28 @@ def real_tensor(state_dict: Mapping[str, Tensor], key: str) -> Tensor:
     return value
 
 
+def real_sigma(
+    state_dict: Mapping[str, Tensor], layer: str, argument: str, value: str
+) -> Tensor | None:
+    """The SIG of a layer, None where its interpolation has none.
+
+    Args:
+        argument, value: name the interpolation, such as 'version' and 'gauss'.
+
+    Raises:
+        ValueError: there is one but should not be, or the reverse.
+        TypeError: it isn't a tensor of real numbers.
+    """
+    key = f'{layer}SIG'
+    if INTERPOLATIONS[interpolation_name(value)].has_sigma != (key in state_dict):
+        wrong = 'has' if key in state_dict else 'lacks'
+        raise ValueError(
+            f"state_dict {wrong} {key}, which {argument}s 'max' and 'gauss' have and "
+            f"the others have not: {argument} can't be {value!r}"
+        )
+    return real_tensor(state_dict, key) if key in state_dict else None
+
+
 def layers_with_positions(state_dict: Mapping[str, Tensor], prefix: str) -> list[str]:
     """What comes before ``P`` in the keys of each layer, such as 'stages.0.dwconv.'.
 
@@ -66,7 +93,7 @@ def layers_with_positions(state_dict: Mapping[str, Tensor], prefix: str) -> list
         raise ValueError(
             f'state_dict has no layer with P and weight under the prefix {prefix!r}; '
             'give the weights themselves, not a checkpoint around them, and a prefix '
-            f'that they have. Its keys start with {list(state_dict)[:4]}'
+            f'that they have. Its keys are {listing(state_dict, SHOWN_KEYS) or "none"}'
         )
     return layers
 

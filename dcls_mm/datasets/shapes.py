@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from .._files import write_whole
+from ..functional._arguments import as_int
 
 RADIUS = (0.09, 0.24)  # of a shape, as a fraction of the scene's side
 OBJECTS = (2, 6)  # least and most shapes in a scene
@@ -189,10 +190,8 @@ def write_scenes(
         ValueError: If ``count``, ``seed`` or ``size`` is too small, ``split`` a path.
         FileExistsError: If scenes were written there before.
     """
-    if count < 1:
-        raise ValueError(f'count must be at least 1, got {count}')
-    if seed < 0:
-        raise ValueError(f'seed must be at least 0, got {seed}')
+    as_int('count', count, minimum=1)
+    as_int('seed', seed, minimum=0)
     if not split or Path(split).name != split:
         raise ValueError(f'split must be the name of a folder, got {split!r}')
     if _annotation_file(root, split).exists():

@@ -14,10 +14,10 @@ def fuse_conv_bn(fuse: Callable[[nn.Module], nn.Module], module: nn.Module):
     """Apply ``fuse``, mmcv's ``fuse_conv_bn``, with our layers heeded.
 
     It takes the last torch.nn.Conv2d before a norm for the one that the norm follows.
-    No layer of dcls_mm is one, so that of Conv2d, DCLSConv2d, BatchNorm2d it would fold
-    the norm into the Conv2d. Here a child with such a layer inside ends what comes
-    before it: the norm behind stays, and computes the same. To fuse it too, make the
-    layers plain convolutions first, by :func:`.folding.switch_to_deploy`.
+    No layer of dcls_mm is one, so that of Conv2d, DCLSConv2d, BatchNorm2d it would fuse
+    the norm with the Conv2d. Here a child with such a layer inside ends what comes
+    before it: the norm behind stays, and computes the same. To fuse it too, fold
+    the layers first, by :func:`.folding.switch_to_deploy`.
 
     Args:
         fuse: changes a module in place, calling itself for the modules inside.

@@ -15,7 +15,7 @@ from typing import Any
 
 from mmengine.utils import get_object_from_string
 
-from ..checks.config_checks import ConfigError
+from ..checks.errors import ConfigError
 
 # What repr writes exactly, by the exact type: a numpy number is a float too.
 _PLAIN = (type(None), bool, int, str, bytes)

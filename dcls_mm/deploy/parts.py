@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks.arguments import checked
 from ..checks.channels import input_channels
-from ..checks.config_checks import ConfigError
+from ..checks.errors import ConfigError, refusals
+from ..functional._arguments import check_choice
 
 # Images by which a model is recorded, and others by which the record is checked: no
 # feature map of a usual model, up to the stride 128, has a side of 1, for which
@@ -112,8 +113,7 @@ def take_part(model: nn.Module, part: str) -> Part:
     Raises:
         ConfigError: the model has no such part that is one function of the images.
     """
-    if part not in PARTS:
-        raise ConfigError(f'--part must be one of {", ".join(PARTS)}, got {part!r}')
+    checked(check_choice, '--part', part, choices=PARTS)
     if part == 'backbone':
         kind = Backbone if hasattr(model, 'backbone') else None
     else:  # what has an encoder beside its backbone runs it with queries, in a loop
@@ -145,22 +145,6 @@ def sample_images(part: nn.Module, *shapes: tuple[int, int, int]) -> list[Tensor
         torch.randn(batch, channels, *size, generator=generator)
         for batch, *size in shapes
     ]
-
-
-@contextmanager
-def refusals(what: str) -> Iterator[None]:
-    """Makes any error from inside a ConfigError that begins with ``what``.
-
-    For other people's models in use that they were not written for, and for what
-    records them, which raise errors of any type.
-    """
-    try:
-        yield
-    except ConfigError:
-        raise
-    except Exception as error:
-        lines = str(error).strip().splitlines() or ['no reason given']
-        raise ConfigError(f'{what}: {type(error).__name__}: {lines[0]}') from error
 
 
 def largest_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

@@ -9,7 +9,7 @@ import time
 from typing import Any, ClassVar
 
 from .._files import NEITHER_FOLLOW_NOR_WAIT, take_lock
-from ..checks.config_checks import ConfigError
+from ..checks.errors import ConfigError
 
 LOCK = '.training.lock'
 _LONGEST = 1000  # bytes of a lock's text

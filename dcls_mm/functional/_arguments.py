@@ -34,9 +34,9 @@ def as_tuple(name: str, value: IntOrTuple, ndim: int, minimum: int) -> tuple[int
             f'{name} must be an integer or a tuple of {ndim}, got {value!r}'
         )
     try:
-        values = tuple(value)
+        values = tuple(value)  # type: ignore[arg-type]
     except TypeError:  # one number, which a tensor or an array without axes is too
-        return (as_int(name, value, minimum),) * ndim
+        return (as_int(name, value, minimum),) * ndim  # type: ignore[arg-type]
     if len(values) != ndim:
         raise ValueError(
             f'{name} must be one integer or {ndim} of them, one an axis, got {value!r}'

@@ -5,13 +5,14 @@ The extent of a kernel is the interval [-1, 1] along each axis. Its middle tap s
 """
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ._arguments import check_choice
 
-Number = float | Tensor
+Number = TypeVar('Number', float, Tensor)
 
 # What rounding may take from a whole number of taps.
 _SLACK = 1e-6

@@ -43,12 +43,12 @@ def triangle_profile(taps: Tensor, center: Tensor, sigma: Tensor | None) -> Tens
     return (1 - (taps - center).abs()).relu()
 
 
-def max_profile(taps: Tensor, center: Tensor, sigma: Tensor | None) -> Tensor:
+def max_profile(taps: Tensor, center: Tensor, sigma: Tensor) -> Tensor:
     """relu(1 + |sigma| - |tap - center|): a triangle of learned width."""
     return (MAX_BASE_WIDTH + sigma.abs() - (taps - center).abs()).relu()
 
 
-def gauss_profile(taps: Tensor, center: Tensor, sigma: Tensor | None) -> Tensor:
+def gauss_profile(taps: Tensor, center: Tensor, sigma: Tensor) -> Tensor:
     """exp(-((tap - center) / (0.27 + |sigma|))^2 / 2)."""
     width = GAUSS_BASE_WIDTH + sigma.abs()
     distance = (taps - center) * (math.sqrt(0.5) / width)
@@ -72,7 +72,7 @@ class Interpolation(NamedTuple):
         two_taps: whether it is linear between a position's two neighbouring taps.
     """
 
-    profile: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    profile: Callable[..., Tensor]
     normalized: bool
     initial_sigma: float | None
     two_taps: bool

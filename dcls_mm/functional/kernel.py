@@ -105,9 +105,9 @@ def _check_sigma(sigma: Tensor | None, positions: Tensor, name: str) -> None:
         raise ValueError(f'interpolation {name!r} needs sigma, shaped like positions')
     if not wanted and sigma is not None:
         raise ValueError(f'interpolation {name!r} has no sigma: leave it None')
-    if wanted:
+    if sigma is not None:
         check_floating('sigma', sigma)
-    if wanted and sigma.shape != positions.shape:
+    if sigma is not None and sigma.shape != positions.shape:
         raise ValueError(
             f'sigma must be shaped like positions, {tuple(positions.shape)}, '
             f'got {tuple(sigma.shape)}'

@@ -1,8 +1,9 @@
 """The im2col formulation: the input sampled at the positions, without a kernel."""
 
 import math
+from collections.abc import Callable
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -162,7 +163,8 @@ def _sample_and_multiply(
     pixels = max(1, gathered, x.numel())
     elements_a_step = min(max(1, STEP_PIXELS // pixels), max(1, count))
     sets_a_step = max(1, STEP_PIXELS // (pixels * elements_a_step))
-    step = _resampling_step if _may_resample(x, weight, fraction) else _step
+    resamples = _may_resample(x, weight, fraction)
+    step: Callable[..., Tensor] = _resampling_step if resamples else _step
     axes = [_Axis(axis.pixels.to(x.device), axis.spacing) for axis in axes]
     parts = []
     for of_sets in zip(
@@ -185,7 +187,8 @@ def _taps(positions: Tensor, extent: tuple[int, ...]) -> tuple[Tensor, Tensor, T
         start and fraction, like ``positions``, and scale, multiplied over the axes.
     """
     positions = positions.to(torch.promote_types(positions.dtype, torch.float32))
-    starts, fractions, scale = [], [], 1
+    starts, fractions = [], []
+    scale: Any = 1
     for position, size in zip(finite_or_nan(positions), extent):
         place = position + size // 2
         lower = place.floor()
@@ -228,7 +231,7 @@ def _step(
         .unflatten(4, index.shape[3:])
     )
     for number, axis in enumerate(axes):
-        later = (slice(None),) * (len(axes) - 1 - number)
+        later: tuple[Any, ...] = (slice(None),) * (len(axes) - 1 - number)
         samples = torch.lerp(
             samples[(..., slice(None, -1, axis.spacing), *later)],
             samples[(..., slice(1, None, axis.spacing), *later)],

@@ -136,7 +136,8 @@ def _on_canvas(places: Tensor, extent: tuple):
         size = torch.tensor(extent).to(places).view(-1, 1, 1)
         before = torch.full_like(size, -1)
         center = places + (size / 2).floor()
-    return center, center.clamp(before, size), size
+    moved = center.clamp(before, size)  # type: ignore[arg-type]
+    return center, moved, size
 
 
 def _taps_inside(moved: Tensor, size) -> Tensor:

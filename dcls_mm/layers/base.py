@@ -50,6 +50,8 @@ class ConstructedConvNd(SharedParameters, NotedState):
 
     ndim: int
     transposed = False
+    weight: nn.Parameter
+    bias: nn.Parameter | None
 
     def __init__(
         self,
@@ -91,7 +93,7 @@ class ConstructedConvNd(SharedParameters, NotedState):
         if backend is not None:
             check_choice('backend', backend, BACKENDS)
         self.backend = backend
-        self._kept_kernel = None
+        self._kept_kernel: KeptKernel | None = None
 
     def register_bias(self, bias: bool, device=None, dtype=None) -> None:
         """Make the parameter ``bias``, (out,), or None.

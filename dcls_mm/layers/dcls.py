@@ -1,6 +1,7 @@
 """Dilated convolution with learnable spacings, as modules."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,15 @@ from .geometry import grown_padding, layer_geometry
 from .positions import INITIAL_POSITIONS, LearnedPositions, initialize_sigma
 
 FORMULATIONS = ('construct', 'sample')
+
+PlainConv = (
+    nn.Conv1d
+    | nn.Conv2d
+    | nn.Conv3d
+    | nn.ConvTranspose1d
+    | nn.ConvTranspose2d
+    | nn.ConvTranspose3d
+)
 
 
 class DCLSConvNd(LearnedPositions, ConstructedConvNd):
@@ -79,7 +89,7 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
     """
 
     # What from_conv takes over from the attributes of a convolution.
-    CONV_ARGUMENTS = (
+    CONV_ARGUMENTS: tuple[str, ...] = (
         'in_channels',
         'out_channels',
         'kernel_size',
@@ -174,7 +184,7 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
             self.fix_sigma()
 
     @classmethod
-    def from_conv(cls, conv: nn.Module, **options) -> 'DCLSConvNd':
+    def from_conv(cls, conv: PlainConv, **options) -> 'DCLSConvNd':
         """A layer that computes the function of ``conv``, from which it may learn on.
 
         Args:
@@ -225,7 +235,7 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
             weight = weight * (1 + NORMALIZATION_EPS)
         with torch.no_grad():
             layer.weight.copy_(weight)
-            if conv.bias is not None:
+            if conv.bias is not None and layer.bias is not None:
                 layer.bias.copy_(conv.bias)
         return layer
 
@@ -257,7 +267,7 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         Positions and sigma are (learned axes, *element_shape), the rows in the order of
         the spatial axes; ``out`` is 1 where the outputs share them.
         """
-        placed = []
+        placed: list[Any] = []
         for rows in (self.P, self.SIG):
             if rows is not None:
                 rows = self._in_axis_order(rows)
@@ -272,7 +282,7 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         """The constructed kernel, (*kernel_channels, *dilated_kernel_size)."""
         kernel = construct_kernel(
             *self.elements(),
-            kernel_size=[self.extent[axis] for axis in self.learned_axes],
+            kernel_size=tuple(self.extent[axis] for axis in self.learned_axes),
             interpolation=self.interpolation,
         )
         if not self.dense_axes:

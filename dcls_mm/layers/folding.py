@@ -1,17 +1,20 @@
 """DCLS layers as the plain convolutions that they compute, for deployment."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..functional._arguments import as_bool
-from . import ConstructedConvNd
+from .base import ConstructedConvNd
 from .module_places import find_places, put
 
 # What a layer computes beside its kernel; some kinds have not all of these.
 FORWARD_PASS = ('forward', '_conv_forward')
+
+# All other parameters are weights, of a kernel or of the network that makes it.
+NOT_WEIGHTS = {'bias', 'P', 'SIG'}
 
 
 class Folded(NamedTuple):
@@ -72,13 +75,16 @@ def switch_to_deploy(model: nn.Module, round_positions: bool = False) -> list[Fo
         )
     if not places:
         raise ValueError('the model has no DCLS layers to fold')
-    convs, report = {}, []
+    convs: dict[nn.Module, nn.Module] = {}
+    report = []
     for layer, names in places.items():
         try:
-            conv = convs[layer] = fold(layer, round_positions)
+            conv: Any = fold(layer, round_positions)
         except (ValueError, NotImplementedError) as error:
             raise ValueError(f"{names[0]} can't be folded: {error}") from error
-        weight = (conv[-1] if isinstance(conv, nn.Sequential) else conv).weight
+        convs[layer] = conv
+        plain: Any = conv[-1] if isinstance(conv, nn.Sequential) else conv
+        weight = plain.weight
         report.append(Folded(names[0], weight.numel(), int(weight.count_nonzero())))
     for layer, names in places.items():
         put(model, names, convs[layer])
@@ -97,7 +103,8 @@ def fold(layer: ConstructedConvNd, round_positions: bool = False) -> nn.Module:
     Returns:
         A torch.nn.ConvNd, or ConvTransposeNd for a transposed layer, without dilation,
         whose kernel size is the layer's extent, or what a FlexConv's mask leaves of it;
-        of a causal layer a torch.nn.Sequential of its padding and that.
+        of a causal layer a torch.nn.Sequential of its padding and that. What is frozen
+        in the layer, its weights or its bias, is frozen in the convolution.
 
     Raises:
         NotImplementedError: the layer has no kernel that is the same for every input.
@@ -118,12 +125,12 @@ def fold(layer: ConstructedConvNd, round_positions: bool = False) -> nn.Module:
         layer.eval()
         if round_positions:
             _check_roundable(layer)
-            layer.integer_positions = True
+            layer.integer_positions = True  # type: ignore[assignment]
         kernel, sides = _with_whole_sides(layer, layer.kernel())
     finally:
         layer.train(training)
         if hasattr(layer, 'integer_positions'):
-            layer.integer_positions = rounding
+            layer.integer_positions = rounding  # type: ignore[assignment]
     options = {'output_padding': layer.output_padding} if layer.transposed else {}
     kind = getattr(nn, f'Conv{"Transpose" * layer.transposed}{layer.ndim}d')
     uneven = layer.padding != 'same' and any(one != other for one, other in sides)
@@ -143,13 +150,25 @@ def fold(layer: ConstructedConvNd, round_positions: bool = False) -> nn.Module:
         **options,
     )
     conv.weight.copy_(kernel)
+    learned = _learned(layer)
+    conv.weight.requires_grad_(bool(learned - NOT_WEIGHTS))
     if layer.bias is not None:
         conv.bias.copy_(layer.bias)
+        conv.bias.requires_grad_('bias' in learned)
     if uneven:
         pad = getattr(nn, f'ConstantPad{layer.ndim}d')
         last_axis_first = [side for pair in reversed(sides) for side in pair]
         conv = nn.Sequential(pad(tuple(last_axis_first), 0.0), conv)
     return conv.train(training)
+
+
+def _learned(layer: nn.Module) -> set[str]:
+    """The attributes of a layer whose parameters are not frozen."""
+    return {
+        name.removeprefix('parametrizations.').split('.')[0]
+        for name, parameter in layer.named_parameters()
+        if parameter.requires_grad
+    }
 
 
 def _with_whole_sides(
@@ -184,7 +203,7 @@ def _check_only_convolves(layer: ConstructedConvNd) -> None:
             )
 
 
-def _check_roundable(layer: ConstructedConvNd) -> None:
+def _check_roundable(layer: Any) -> None:
     """Raise a ValueError if an element on a whole pixel would have more than one tap.
 
     Layers without positions pass.

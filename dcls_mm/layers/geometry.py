@@ -1,9 +1,14 @@
 """From the arguments of a replaced convolution to the extent of a DCLS layer."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..functional._arguments import IntOrTuple, as_tuple
+
+
+def extent_of(kernel_size: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
+    """The extent in pixels of a dilated convolution along each axis."""
+    return tuple(step * (taps - 1) + 1 for taps, step in zip(kernel_size, dilation))
 
 
 class Geometry(NamedTuple):
@@ -51,7 +56,7 @@ def layer_geometry(
         kernel_size = dilated_kernel_size
     kernel_size = as_tuple('kernel_size', kernel_size, ndim, minimum=1)
     dilation = as_tuple('dilation', dilation, ndim, minimum=1)
-    replaced = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel_size))
+    replaced = extent_of(kernel_size, dilation)
     extent = replaced
     if dilated_kernel_size is not None:
         extent = as_tuple('dilated_kernel_size', dilated_kernel_size, ndim, minimum=1)
@@ -71,9 +76,7 @@ def layer_geometry(
     return geometry
 
 
-def grown_padding(
-    padding: IntOrTuple | str, geometry: Geometry
-) -> tuple[int, ...] | str:
+def grown_padding(padding: IntOrTuple | str, geometry: Geometry) -> IntOrTuple | str:
     """The padding with which the extent gives the replaced conv's output size.
 
     Raises:

@@ -28,14 +28,14 @@ class KeptKernel:
         # Held, lest a new thing takes an old one's id.
         self._things = things
         self._tensors = _tensors(things)
-        module._kept_kernel = self
+        module._kept_kernel = self  # type: ignore[assignment]
         self._state = self._state_of(module)
 
     def stands(self, module: nn.Module) -> bool:
         return self._state_of(module) == self._state
 
     def _state_of(self, module: nn.Module) -> tuple[list, list]:
-        ids = []
+        ids: list[int] = []
         for part in (module, *self._inner):
             attributes = vars(part)
             ids += map(id, attributes.values())
@@ -50,7 +50,7 @@ def made_from(module: nn.Module) -> list | None:
     None if a change could not be told: torch counts no writes to inference tensors, and
     what stands in for a tensor may have no memory of its own.
     """
-    things = []
+    things: list = []
     for part in module.modules():
         attributes = vars(part)
         things += (v for k, v in attributes.items() if k != '_kept_kernel')

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from ..functional._arguments import IntOrTuple, as_tuple
 from .base import ConstructedConvNd
+from .geometry import extent_of
 
 
 class LargeKernelConv2d(ConstructedConvNd):
@@ -53,7 +54,7 @@ class LargeKernelConv2d(ConstructedConvNd):
         super().__init__(
             in_channels,
             out_channels,
-            tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel_size)),
+            extent_of(kernel_size, dilation),
             kernel_size=kernel_size,
             dilation=dilation,
             stride=stride,

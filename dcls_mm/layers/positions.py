@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from ..functional import INTERPOLATIONS
 from ..functional._arguments import as_float
+from .geometry import extent_of
 from .noted import NotedState, as_noted, is_other_interpolation, other_extent
-from .published import published_axes, published_version
+from .published import is_published, published_axes, published_version
 
 # Standard deviation of the published initial positions, in pixels.
 POSITION_STD = 0.5
@@ -26,6 +27,13 @@ class LearnedPositions(NotedState):
 
     axes_given = False
 
+    ndim: int
+    extent: tuple[int, ...]
+    kernel_size: tuple[int, ...]
+    dilation: tuple[int, ...]
+    kernel_count: int
+    interpolation: str
+    position_axes: tuple[int, ...]
     P: nn.Parameter
     SIG: nn.Parameter | None
 
@@ -136,8 +144,7 @@ class LearnedPositions(NotedState):
         if len(published) == self.ndim:
             published = published_axes(self.interpolation, self.ndim)
         saved = as_noted(notes.get('position_axes'))
-        if saved is None and notes.get('version') == 1:
-            # The published package's layers save torch's default version and no axes.
+        if is_published(notes):
             saved = published
         if saved == self.position_axes:
             return None
@@ -187,7 +194,8 @@ def _assigned(old: nn.Parameter, new: nn.Parameter) -> nn.Parameter:
     """
     shared = getattr(old, '_assigned', None)
     if shared is None or shared.device != new.device or not _equal(shared, new):
-        shared = old._assigned = nn.Parameter(new.clone(), new.requires_grad)
+        shared = nn.Parameter(new.clone(), new.requires_grad)
+        old._assigned = shared  # type: ignore[attr-defined]
     return shared
 
 
@@ -224,7 +232,7 @@ def grid_positions(layer: LearnedPositions) -> None:
     taps = []
     for axis in learned:
         size, step = layer.kernel_size[axis], layer.dilation[axis]
-        span = step * (size - 1) + 1
+        span = extent_of(layer.kernel_size, layer.dilation)[axis]
         margin = layer.extent[axis] - span
         if margin < 0 or margin % 2:
             raise ValueError(

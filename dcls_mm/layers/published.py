@@ -1,7 +1,14 @@
-"""How the published `dcls` package names interpolations and places elements."""
+"""What the published `dcls` package does otherwise: its names, axes and widths."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from ..functional._arguments import check_choice
-from ..functional.interpolation import ALIASES, interpolation_name
+from ..functional.interpolation import (
+    ALIASES,
+    GAUSS_BASE_WIDTH,
+    interpolation_name,
+)
 
 # The published names of the interpolations.
 VERSIONS = ('v0', 'v1', 'max', 'gauss')
@@ -17,6 +24,9 @@ PUBLISHED_AXES = {
     ('gauss', 2): (1, 0),
     ('gauss', 3): (2, 1, 0),
 }
+
+# By how many pixels the published Dcls2_1d is too wide; only later sources have it.
+DCLS2_1D_EXTRA_WIDTH = {'gauss': 1.0 - GAUSS_BASE_WIDTH}
 
 
 def published_interpolation(version: str) -> str:
@@ -51,3 +61,11 @@ def published_shifts(interpolation: str, extent: tuple[int, ...]) -> tuple[int, 
     """
     axes = published_axes(interpolation, len(extent))
     return tuple(size // 2 - extent[axis] // 2 for size, axis in zip(extent, axes))
+
+
+def is_published(notes: Mapping[str, Any]) -> bool:
+    """Whether the metadata of a layer in a state_dict are the published package's.
+
+    Its layers save torch's default version and no axes.
+    """
+    return notes.get('version') == 1 and notes.get('position_axes') is None

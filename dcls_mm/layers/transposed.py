@@ -35,6 +35,7 @@ class DCLSConvTransposeNd(DCLSConvNd):
     """
 
     transposed = True
+    padding: tuple[int, ...]
     CONV_ARGUMENTS = (*DCLSConvNd.CONV_ARGUMENTS, 'output_padding')
 
     def __init__(

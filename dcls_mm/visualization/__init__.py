@@ -1,14 +1,14 @@
 """Pictures that explain a model, as (height, width, 3) uint8 RGB arrays."""
 
 from .curves import Curve, draw_curves, read_curves
-from .kernels import depthwise_kernels, draw_kernels
+from .kernel_pictures import depthwise_kernels, draw_kernels
 from .position_pictures import (
     displacement,
     draw_histograms,
     draw_movement,
     draw_positions,
 )
-from .predictions import draw_side_by_side
+from .prediction_pictures import draw_side_by_side
 from .receptive_field import (
     SHARES,
     ReceptiveField,

@@ -21,10 +21,10 @@ def draw_curves(
     """Draw curves over a common axis; the y axis starts at 0.
 
     Args:
-        curves: Name -> points (x, y).
-        title: Stands above the picture.
-        x_label: What x counts.
-        y_label: What y measures, with its unit.
+        curves: name -> points (x, y).
+        title: stands above the picture.
+        x_label: what x counts.
+        y_label: what y measures, with its unit.
     """
     figure = new_figure(6.4, 4.2 + 0.1 * len(curves))
     axis = figure.subplots()
@@ -43,16 +43,16 @@ def read_curves(work_dir: str | Path, metrics: Sequence[str]) -> dict[str, Curve
     """Read metrics that a training logged, joining the parts of a resumed one.
 
     Args:
-        work_dir: Where the training ran.
-        metrics: Keys as logged, such as 'coco/bbox_mAP_50'.
+        work_dir: where the training ran.
+        metrics: keys as logged, such as 'coco/bbox_mAP_50'.
 
     Returns:
         Metric -> points (step, value) by step. Where a resumed training repeated a
         step, the later value counts.
 
     Raises:
-        FileNotFoundError: If no training logged any scalars there.
-        ValueError: If one of the metrics was never logged, or a log is damaged. A
+        FileNotFoundError: no training logged any scalars there.
+        ValueError: one of the metrics was never logged, or a log is damaged. A
             last line that was cut off, as by a kill or a full disk, is passed over.
     """
     logs = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from ..analysis.elements import LayerElements
+from ..analysis.elements import LayerElements, at_border
 from ._figure import COLOURS, DENSITY, NORMAL, SMALL, new_figure, render, row_label
 
 # More points than these make no difference to the eye.
@@ -22,7 +22,7 @@ def draw_positions(elements: Mapping[str, LayerElements]) -> np.ndarray:
     their density, in whole pixels; how many lie along each axis.
 
     Args:
-        elements: as ``tuning.collect_elements`` gives them.
+        elements: as ``analysis.collect_elements`` gives them.
 
     Raises:
         ValueError: none of the layers has positions along two axes.
@@ -213,8 +213,7 @@ def _check_tracks(
 def _draw_scatter(axis, points: np.ndarray, limits) -> None:
     if len(points) > _SCATTERED:
         points = points[:: -(-len(points) // _SCATTERED)]
-    first, last = np.array(limits).T
-    border = ((points < first + 0.5) | (points > last - 0.5)).any(-1)
+    border = at_border(points, limits)
     for some, colour in ((~border, 'blue'), (border, 'vermillion')):
         axis.scatter(
             points[some, 1],
@@ -238,9 +237,7 @@ def _draw_density(axis, points: np.ndarray, limits):
         cmap=DENSITY,
         extent=(left - 0.5, right + 0.5, bottom + 0.5, top - 0.5),
     )
-    axis.set_xticks(_ticks(left, right))
-    axis.set_yticks(_ticks(top, bottom))
-    axis.tick_params(labelsize=6, length=2, pad=1)
+    _mark_taps(axis, limits)
     axis.set_xlabel('column (pixels)', fontsize=SMALL)
     axis.set_ylabel('row (pixels)', fontsize=SMALL)
     return image
@@ -282,13 +279,14 @@ def _frame(axis, limits) -> None:
     axis.set_aspect('equal')
     axis.set_xlim(left - _MARGIN, right + _MARGIN)
     axis.set_ylim(bottom + _MARGIN, top - _MARGIN)
-    axis.set_xticks(_ticks(left, right))
-    axis.set_yticks(_ticks(top, bottom))
+    _mark_taps(axis, limits)
+
+
+def _mark_taps(axis, limits) -> None:
+    """Ticks at the first tap, the centre and the last tap of both axes."""
+    for ticks, (first, last) in zip((axis.set_yticks, axis.set_xticks), limits):
+        ticks(sorted({first, 0, last}))
     axis.tick_params(labelsize=6, length=2, pad=1)
-
-
-def _ticks(first: int, last: int) -> list[int]:
-    return sorted({first, 0, last})
 
 
 def _marker(colour: str, label: str, hollow: bool = False) -> Line2D:

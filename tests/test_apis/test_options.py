@@ -8,7 +8,7 @@ from toy import toy_config, write_config
 from dcls_mm.apis import command, configs, launchers, runner, train
 from dcls_mm.apis import test as testing
 from dcls_mm.checkpoint import CheckpointError, MissingCheckpointError
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 
 
 @pytest.fixture
@@ -138,14 +138,20 @@ def checkpoint(path):
     return str(path)
 
 
+def settled(path, resume):
+    """The config of a training that is resumed, and what is logged of that."""
+    cfg, notices = train.prepare_train(path)
+    return cfg, notices + train.settle_resume(cfg, resume)
+
+
 def test_resuming_from_the_last_checkpoint(config, tmp_path):
     path = config(work_dir=str(tmp_path), load_from='pretrained.pth')
-    cfg, (notice,) = train.prepare_train(path, resume='auto')
+    cfg, (notice,) = settled(path, 'auto')
     assert (cfg.resume, cfg.load_from) == (False, 'pretrained.pth')
     assert 'no checkpoint in' in notice and 'starts anew' in notice
     last = checkpoint(tmp_path / 'epoch_1.pth')
     (tmp_path / 'epoch_2.pth').write_bytes(b'')
-    cfg, (skipped, notice) = train.prepare_train(path, resume='auto')
+    cfg, (skipped, notice) = settled(path, 'auto')
     assert (cfg.resume, cfg.load_from) == (True, last)
     assert 'passes over: ' in skipped and 'epoch_2.pth is damaged' in skipped
     assert notice == f'--resume: goes on from {last}'
@@ -155,17 +161,17 @@ def test_resuming_under_other_file_names(config, tmp_path):
     hooks = {'checkpoint': {'type': 'CheckpointHook', 'filename_tmpl': 'm{}.pth'}}
     last = checkpoint(tmp_path / 'm3.pth')
     path = config(work_dir=str(tmp_path), default_hooks=hooks)
-    assert train.prepare_train(path, resume='auto')[0].load_from == last
+    assert settled(path, 'auto')[0].load_from == last
 
 
 def test_resuming_from_a_checkpoint(config, tmp_path):
     given = checkpoint(tmp_path / 'x.pth')
-    cfg, _ = train.prepare_train(config(load_from='pretrained.pth'), resume=given)
+    cfg, _ = settled(config(load_from='pretrained.pth'), given)
     assert (cfg.resume, cfg.load_from) == (True, given)
-    cfg, _ = train.prepare_train(config(resume=True, load_from=given))
+    cfg, _ = settled(config(resume=True, load_from=given), None)
     assert (cfg.resume, cfg.load_from) == (True, given)
     with pytest.raises(MissingCheckpointError, match='missing.pth'):
-        train.prepare_train(config(), resume='missing.pth')
+        settled(config(), 'missing.pth')
 
 
 def test_not_resuming(config):

@@ -21,7 +21,7 @@ from dcls_mm.apis import predict as predict_module
 from dcls_mm.apis.inferencers import build_inferencer
 from dcls_mm.apis.predict import output_names, predict, predictions
 from dcls_mm.checkpoint import CheckpointError
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,7 +12,7 @@ from mmengine.registry import METRICS
 from scenes import write_demo
 
 from dcls_mm.apis import robustness
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.datasets.corruption import CorruptImage
 
 imagecorruptions = pytest.importorskip('imagecorruptions')

@@ -5,7 +5,7 @@ import pytest
 from mmengine.config import Config
 
 from dcls_mm.apis.scopes import SCOPES, use_tta, use_visualization
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 
 
 def detection(**changes):

@@ -8,7 +8,7 @@ from conftest import assert_close
 from mmengine.runner import load_checkpoint
 
 import dcls_mm  # noqa: F401
-from dcls_mm.apis.trained import read_checkpoint
+from dcls_mm.apis.trained import read_trained
 from dcls_mm.backbones import ConvNeXtDCLS, ReplacedConvBackbone
 from dcls_mm.checkpoint import CheckpointError
 from dcls_mm.checkpoint.matching import load_matching
@@ -285,7 +285,7 @@ def load_by_mmengine(path):
 
 
 def load_by_tools(path):
-    return load_matching(build(depthwise_cfg=GAUSS), read_checkpoint(path), path)
+    return load_matching(build(depthwise_cfg=GAUSS), read_trained(path), path)
 
 
 @pytest.mark.parametrize('form', ['weights', 'no metadata'])

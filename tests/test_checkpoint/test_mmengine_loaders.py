@@ -13,8 +13,8 @@ from mmengine.runner import CheckpointLoader, Runner
 from toy import toy_config, write_config
 
 from dcls_mm.apis import command, train
-from dcls_mm.checkpoint import CheckpointError
-from dcls_mm.checkpoint.mmengine_loaders import as_data, load_checkpoint_file
+from dcls_mm.checkpoint import CheckpointError, read_checkpoint
+from dcls_mm.checkpoint.mmengine_loaders import as_data, hand_on
 
 load = CheckpointLoader.load_checkpoint
 
@@ -104,6 +104,23 @@ def test_tools_read_what_mmengine_reads_only_with_weights(tmp_path):
     assert load(str(tmp_path / 'list.pth')) == [1]
 
 
+def test_what_is_handed_on_is_loaded_once(tmp_path):
+    path = str(tmp_path / 'x.pth')
+    first, second = ({'state_dict': {'a': torch.full((1,), value)}} for value in (1, 2))
+    torch.save(second, path)
+    hand_on(path, first)  # to nobody
+    with as_data():
+        assert load(path)['state_dict']['a'] == 2
+        hand_on(path, first)
+        with as_data():  # of its own
+            assert load(path)['state_dict']['a'] == 2
+        assert load(path) is first
+        assert load(path)['state_dict']['a'] == 2
+        hand_on(path, first)
+    with as_data():
+        assert load(path)['state_dict']['a'] == 2
+
+
 def test_a_stock_training_with_the_plugin_goes_on_from_its_own_checkpoint(tmp_path):
     def train(epochs):
         config = toy_config(
@@ -146,7 +163,7 @@ def attack(tmp_path):
         train_cfg={'by_epoch': True, 'max_epochs': 1},
     )
     Runner.from_cfg(Config(config)).train()
-    checkpoint = load_checkpoint_file(str(tmp_path / 'trained' / 'epoch_1.pth'))
+    checkpoint = read_checkpoint(str(tmp_path / 'trained' / 'epoch_1.pth'))
     canary = tmp_path / 'canary'
     meta = {**checkpoint['meta'], 'config': f'open({str(canary)!r}, "w")'}
     make_array = np.zeros(1).__reduce__()[0]
@@ -181,8 +198,8 @@ def test_reading_leaves_other_schemes_to_their_loaders(monkeypatch):
     monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
     CheckpointLoader.register_scheme('mine://', lambda name, place=None: [name], True)
     with as_data():
-        assert load_checkpoint_file('mine://x') == ['mine://x']
+        assert read_checkpoint('mine://x') == ['mine://x']
         with pytest.raises(CheckpointError, match='nobodys://x does not exist'):
-            load_checkpoint_file('nobodys://x')
+            read_checkpoint('nobodys://x')
         with pytest.raises(CheckpointError, match='nobodys://x does not exist'):
             load('nobodys://x')

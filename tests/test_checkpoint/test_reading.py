@@ -26,8 +26,9 @@ from dcls_mm.checkpoint import (
     CheckpointError,
     DamagedCheckpointError,
     MissingCheckpointError,
+    read_checkpoint,
 )
-from dcls_mm.checkpoint.mmengine_loaders import as_data, load_checkpoint_file
+from dcls_mm.checkpoint.mmengine_loaders import as_data
 
 SCHEDULERS = [
     {'type': 'LinearLR', 'start_factor': 0.1, 'by_epoch': False, 'end': 4},
@@ -108,7 +109,7 @@ def rename_globals(source, target, names):
 
 def test_a_training_checkpoint_loads_as_it_was_written(trained):
     path, expected = trained
-    assert same(load_checkpoint_file(str(path)), expected)
+    assert same(read_checkpoint(str(path)), expected)
 
 
 @pytest.mark.parametrize('old, new', [(b'_core', b'core'), (b'core', b'_core')])
@@ -116,13 +117,13 @@ def test_names_of_either_numpy_load(trained, tmp_path, old, new):
     path, expected = trained
     names = {b'numpy.' + old + b'.multiarray': b'numpy.' + new + b'.multiarray'}
     rename_globals(path, tmp_path / 'other.pth', names)
-    assert same(load_checkpoint_file(str(tmp_path / 'other.pth')), expected)
+    assert same(read_checkpoint(str(tmp_path / 'other.pth')), expected)
 
 
 def test_loaded_values_are_writable_and_big_endian_ones_convert(tmp_path):
     values = {'a': np.arange(3, dtype='>f8'), 'empty': np.zeros((0, 2), 'int16')}
     torch.save(values, tmp_path / 'x.pth')
-    loaded = load_checkpoint_file(str(tmp_path / 'x.pth'))
+    loaded = read_checkpoint(str(tmp_path / 'x.pth'))
     loaded['a'] += 1
     assert loaded['a'].tolist() == [1, 2, 3]
     assert loaded['empty'].shape == (0, 2)
@@ -178,7 +179,7 @@ def test_anything_else_is_refused_and_not_run(name, tmp_path):
     path = str(tmp_path / 'attack.pth')
     torch.save({'state_dict': {}, 'extra': attacks(canary)[name]}, path)
     with pytest.raises(CheckpointError, match='attack.pth'):
-        load_checkpoint_file(path)
+        read_checkpoint(path)
     assert not canary.exists()
 
 
@@ -186,7 +187,7 @@ def test_the_error_says_what_was_refused(tmp_path):
     path = str(tmp_path / 'custom.pth')
     torch.save({'extra': Custom()}, path)
     with pytest.raises(CheckpointError, match=r'holds \S*test_reading\.Custom, wh'):
-        load_checkpoint_file(path)
+        read_checkpoint(path)
 
 
 def test_flags_of_a_dtype_are_not_taken_from_the_file(tmp_path):
@@ -195,7 +196,7 @@ def test_flags_of_a_dtype_are_not_taken_from_the_file(tmp_path):
     create, arguments, state = np.zeros(1).__reduce__()
     array = State(create, arguments, (1, (1,), dtype, False, bytes(8)))
     torch.save({'array': array}, tmp_path / 'x.pth')
-    loaded = load_checkpoint_file(str(tmp_path / 'x.pth'))
+    loaded = read_checkpoint(str(tmp_path / 'x.pth'))
     assert not loaded['array'].dtype.hasobject
 
 
@@ -207,7 +208,7 @@ def test_a_file_can_not_replace_the_statistics_of_all_histories(tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(HistoryBuffer, '__getstate__', lambda self: state)
         torch.save({'h': history}, tmp_path / 'x.pth')
-    loaded = load_checkpoint_file(str(tmp_path / 'x.pth'))
+    loaded = read_checkpoint(str(tmp_path / 'x.pth'))
     assert HistoryBuffer._statistics_methods == before
     assert loaded['h'].mean() == 1
 
@@ -216,7 +217,7 @@ def test_resuming_does_not_get_a_config_to_run(tmp_path):
     """Runner.resume runs meta['config'] as Python."""
     path = str(tmp_path / 'x.pth')
     torch.save({'meta': {'config': 'import os', 'epoch': 1}}, path)
-    assert load_checkpoint_file(path) == {'meta': {'epoch': 1}}
+    assert read_checkpoint(path) == {'meta': {'epoch': 1}}
 
 
 def test_the_environment_can_not_switch_it_off(tmp_path, monkeypatch):
@@ -224,7 +225,7 @@ def test_the_environment_can_not_switch_it_off(tmp_path, monkeypatch):
     path = str(tmp_path / 'x.pth')
     torch.save({'extra': Custom()}, path)
     with pytest.raises(CheckpointError):
-        load_checkpoint_file(path)
+        read_checkpoint(path)
     assert os.environ['TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'] == '1'
     assert 'TORCH_FORCE_WEIGHTS_ONLY_LOAD' not in os.environ
 
@@ -234,8 +235,8 @@ def test_types_that_the_program_allowed_stay_allowed(trained, tmp_path):
     torch.save({'extra': Custom()}, path)
     with torch.serialization.safe_globals([Custom, np.dtype, np.ndarray]):
         before = set(torch.serialization.get_safe_globals())
-        assert isinstance(load_checkpoint_file(path)['extra'], Custom)
-        assert same(load_checkpoint_file(str(trained[0])), trained[1])
+        assert isinstance(read_checkpoint(path)['extra'], Custom)
+        assert same(read_checkpoint(str(trained[0])), trained[1])
         assert set(torch.serialization.get_safe_globals()) == before
 
 
@@ -245,11 +246,11 @@ def test_a_file_that_was_cut_off(tmp_path, zipped, part):
     path = tmp_path / 'x.pth'
     weights = {str(i): torch.rand(100) for i in range(5)}
     torch.save(weights, path, _use_new_zipfile_serialization=zipped)
-    assert same(load_checkpoint_file(str(path)), weights)
+    assert same(read_checkpoint(str(path)), weights)
     data = path.read_bytes()
     path.write_bytes(data[: int(part * len(data))])
     with pytest.raises(DamagedCheckpointError, match=r'x\.pth is damaged'):
-        load_checkpoint_file(str(path))
+        read_checkpoint(str(path))
 
 
 @pytest.mark.parametrize(
@@ -260,12 +261,12 @@ def test_a_file_that_was_cut_off(tmp_path, zipped, part):
 def test_a_file_that_is_no_checkpoint(tmp_path, content):
     (tmp_path / 'x.pth').write_bytes(content)
     with pytest.raises(DamagedCheckpointError, match='is no checkpoint'):
-        load_checkpoint_file(str(tmp_path / 'x.pth'))
+        read_checkpoint(str(tmp_path / 'x.pth'))
 
 
 def test_a_file_that_is_not_there():
     with pytest.raises(MissingCheckpointError, match=r'a/b\.pth does not exist'):
-        load_checkpoint_file('a/b.pth')
+        read_checkpoint('a/b.pth')
     assert issubclass(MissingCheckpointError, FileNotFoundError)
 
 
@@ -306,7 +307,7 @@ def test_downloads_are_not_unpickled_either(trained, server, tmp_path):
 def test_a_failed_download_is_told_in_a_sentence():
     closed = 'http://127.0.0.1:9/weights.pth'
     with pytest.raises(CheckpointError, match=f'{closed} could not be downloaded'):
-        load_checkpoint_file(closed)
+        read_checkpoint(closed)
 
 
 def test_the_attacks_would_work(tmp_path):
@@ -334,7 +335,7 @@ def test_the_record_with_a_turned_bit_is_named(trained, tmp_path):
         path = Path(shutil.copy(trained[0], tmp_path / 'turned.pth'))
         turn_a_bit(path, name)
         with pytest.raises(DamagedCheckpointError, match=f'record {name} is not'):
-            load_checkpoint_file(str(path))
+            read_checkpoint(str(path))
 
 
 def test_files_without_checksums_load(trained, tmp_path):
@@ -343,7 +344,7 @@ def test_files_without_checksums_load(trained, tmp_path):
         torch.save(trained[1], tmp_path / 'x.pth')
     finally:
         torch.serialization.set_crc32_options(True)
-    assert same(load_checkpoint_file(str(tmp_path / 'x.pth')), trained[1])
+    assert same(read_checkpoint(str(tmp_path / 'x.pth')), trained[1])
 
 
 def test_an_archive_that_grows_is_refused_before_it_does(tmp_path):
@@ -354,7 +355,7 @@ def test_an_archive_that_grows_is_refused_before_it_does(tmp_path):
                 record.write(bytes(1 << 20))
     assert (tmp_path / 'x.pth').stat().st_size < 100_000
     with pytest.raises(CheckpointError, match=r'the compressed record x/data\.pkl'):
-        load_checkpoint_file(str(tmp_path / 'x.pth'))
+        read_checkpoint(str(tmp_path / 'x.pth'))
 
 
 @pytest.mark.parametrize('zipped', [True, False])
@@ -375,7 +376,7 @@ def test_the_former_format_and_shared_and_odd_tensors(tmp_path, zipped):
         'numbers': [2**70, -1, 1e-300],
     }
     torch.save(values, tmp_path / 'x.pth', _use_new_zipfile_serialization=zipped)
-    loaded = load_checkpoint_file(str(tmp_path / 'x.pth'))
+    loaded = read_checkpoint(str(tmp_path / 'x.pth'))
     assert same(loaded, values)
     loaded['base'][1, 0] = 7
     assert loaded['part'][0, 0] == 7
@@ -389,7 +390,7 @@ def test_the_former_format_has_no_more_and_no_less_than_its_tensors(tmp_path):
     for data in (whole + b'x', whole[:-1]):
         path.write_bytes(data)
         with pytest.raises(DamagedCheckpointError, match=f'it has {len(data)} bytes'):
-            load_checkpoint_file(str(path))
+            read_checkpoint(str(path))
 
 
 def test_the_checksum_is_compared_before_anything_else(trained, monkeypatch):
@@ -399,7 +400,7 @@ def test_the_checksum_is_compared_before_anything_else(trained, monkeypatch):
     monkeypatch.setattr(checkpoint.reading.archive, 'check', never)
     monkeypatch.setattr(torch, 'load', never)
     with pytest.raises(DamagedCheckpointError, match='has the SHA-256 .*, expected 00'):
-        checkpoint.read_checkpoint(str(trained[0]), sha256='0' * 64)
+        read_checkpoint(str(trained[0]), sha256='0' * 64)
 
 
 def test_the_checksum_of_a_download_is_compared_before_it_is_read(
@@ -410,9 +411,9 @@ def test_the_checksum_of_a_download_is_compared_before_it_is_read(
     torch.save(Call(os.system, f'touch {canary}'), folder / 'attack.pth')
     digest = hashlib.sha256((folder / 'attack.pth').read_bytes()).hexdigest()
     with pytest.raises(DamagedCheckpointError, match=f'SHA-256 {digest}, expected 11'):
-        checkpoint.read_checkpoint(f'{url}/attack.pth', sha256='1' * 64)
+        read_checkpoint(f'{url}/attack.pth', sha256='1' * 64)
     with pytest.raises(CheckpointError, match=r'holds posix\.system'):
-        checkpoint.read_checkpoint(f'{url}/attack.pth', sha256=digest.upper())
+        read_checkpoint(f'{url}/attack.pth', sha256=digest.upper())
     assert not canary.exists()
 
 
@@ -422,9 +423,9 @@ def test_names_of_model_zoos_lead_to_files(trained, server, monkeypatch):
     known = {'a': f'{url}/good.pth'}
     monkeypatch.setattr(runner_checkpoint, 'get_torchvision_models', lambda: known)
     monkeypatch.setattr(runner_checkpoint, 'get_mmcls_models', lambda: known)
-    assert same(load_checkpoint_file('torchvision://a'), trained[1])
+    assert same(read_checkpoint('torchvision://a'), trained[1])
     with pytest.raises(CheckpointError, match='b: mmengine knows no such'):
-        load_checkpoint_file('torchvision://b')
+        read_checkpoint('torchvision://b')
 
 
 def test_many_threads_at_once(trained, tmp_path):
@@ -437,7 +438,7 @@ def test_many_threads_at_once(trained, tmp_path):
 
     def read():
         for _ in range(8):
-            if not same(load_checkpoint_file(str(trained[0])), trained[1]):
+            if not same(read_checkpoint(str(trained[0])), trained[1]):
                 problems.append('another checkpoint')
 
     def read_as_others_do():
@@ -478,7 +479,7 @@ def test_no_bit_of_the_directory_is_turned_unnoticed(tmp_path):
             turned[position] ^= 1 << bit
             path.write_bytes(turned)
             try:
-                assert same(load_checkpoint_file(str(path)), weights), (position, bit)
+                assert same(read_checkpoint(str(path)), weights), (position, bit)
             except CheckpointError:
                 refused += 1
     assert refused > 250

@@ -19,7 +19,7 @@ from small_data import (
 
 from dcls_mm.checks.annotation_files import read_categories
 from dcls_mm.checks.class_checks import check_classes, foresee_test
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 
 STAGES = ['train', 'val', 'test']
 KEY = 'train_dataloader.dataset.metainfo.classes'

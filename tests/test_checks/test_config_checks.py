@@ -3,7 +3,8 @@
 import pytest
 from mmengine.config import Config
 
-from dcls_mm.checks.config_checks import ConfigError, apply_overrides, check_data
+from dcls_mm.checks.config_checks import apply_overrides, check_data
+from dcls_mm.checks.errors import ConfigError
 
 
 def config(**changes):

@@ -14,8 +14,8 @@ from dcls_mm.apis.compare import plot_predictions
 from dcls_mm.apis.launchers import replace_sync_bn
 from dcls_mm.apis.predict import predict
 from dcls_mm.apis.robustness import corrupt_images
-from dcls_mm.checks.config_checks import ConfigError
 from dcls_mm.checks.config_tree import find_scope, innermost_datasets, type_name
+from dcls_mm.checks.errors import ConfigError
 
 
 class Own(nn.Module):

@@ -20,8 +20,8 @@ from small_data import (
     write_labels,
 )
 
-from dcls_mm.checks.config_checks import ConfigError
 from dcls_mm.checks.dataset_checks import check_datasets
+from dcls_mm.checks.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from mmengine.config import Config
 
 import dcls_mm  # noqa: F401
 from dcls_mm.backbones import ConvNeXtDCLS
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.checks.unused_outputs import check_outputs
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.deploy.config_file import Beside, write_config
 
 RUNS = "x'+str(open('ran','w'))+'"

@@ -8,7 +8,7 @@ from mmengine.registry import MODELS, init_default_scope
 from scenes import write_demo
 
 from dcls_mm.apis.export import export_model
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.deploy.pooling import UnrolledPooling
 
 

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 from scenes import write_demo
 
 from dcls_mm.apis.fold import fold_checkpoint
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 
 WITHOUT_US = """
 import sys

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dcls_mm.checks.channels import input_channels
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.deploy.parts import check_difference, flatten, largest_difference
 from dcls_mm.layers import DCLSConv2d
 

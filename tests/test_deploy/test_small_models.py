@@ -12,7 +12,7 @@ from small_models import ALL, write_model
 from dcls_mm.apis import export, fold
 from dcls_mm.apis.export import export_model
 from dcls_mm.apis.fold import fold_checkpoint
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 
 WITHOUT_US = """
 import pathlib, sys

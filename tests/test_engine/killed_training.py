@@ -25,7 +25,7 @@ from mmengine.runner import Runner
 from toy import write_config
 
 from dcls_mm.apis import train as training
-from dcls_mm.checkpoint.mmengine_loaders import load_checkpoint_file
+from dcls_mm.checkpoint import read_checkpoint
 
 EVERY = 4  # of the operations, to save time; 1 passes too
 EPOCHS = 2
@@ -69,7 +69,7 @@ def kill_before_operation(number):
 
 
 def weights(work_dir, name):
-    return load_checkpoint_file(str(work_dir / name), 'cpu')['state_dict']
+    return read_checkpoint(str(work_dir / name))['state_dict']
 
 
 def main(folder):
@@ -93,7 +93,8 @@ def main(folder):
         if in_child(train, config, work_dir, kill_at) != signal.SIGKILL:
             break
         held = sorted(path.name for path in work_dir.glob('*.pth'))
-        cfg, _ = training.prepare_train(config, str(work_dir), 'auto')
+        cfg, _ = training.prepare_train(config, str(work_dir))
+        training.settle_resume(cfg, 'auto')
         status = in_child(train, config, work_dir, None, 'auto')
         actual = weights(work_dir, f'epoch_{EPOCHS}.pth')
         results.append(

@@ -1,17 +1,25 @@
 """A hook that writes down what each process ends with."""
 
+from pathlib import Path
+
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
+from opened import CHECKPOINTS
 
 
 @HOOKS.register_module(force=True)
 class SaveRankHook(Hook):
-    """Saves the parameters of each process as ``rank_N.pth`` in the work directory."""
+    """Saves the parameters of each process as ``rank_N.pth`` in the work directory.
+
+    Beside it, ``opened_N.txt`` names the checkpoints that the process read.
+    """
 
     def after_train(self, runner) -> None:
+        opened = Path(runner.work_dir, f'opened_{get_rank()}.txt')
+        opened.write_text('\n'.join(CHECKPOINTS))
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         parameters = {name: p.detach() for name, p in model.named_parameters()}
         torch.save(parameters, f'{runner.work_dir}/rank_{get_rank()}.pth')

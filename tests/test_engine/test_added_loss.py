@@ -14,7 +14,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, MODELS
 from positions_toy import PositionsToy, train
 
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.engine.hooks import AliasLossHook, RepulsionLossHook
 from dcls_mm.engine.hooks.added_loss import AddedLoss
 from dcls_mm.engine.optimizers import DCLSOptimizerConstructor

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch import nn
 from toy import toy_config
 
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.engine.hooks import AliasLossHook
 from dcls_mm.functional.continuous import alias_penalty
 from dcls_mm.layers import FlexConv1d

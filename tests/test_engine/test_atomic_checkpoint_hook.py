@@ -19,10 +19,9 @@ from mmengine.runner import Runner
 from processes import child
 from toy import ToyModel, toy_config
 
-from dcls_mm.checkpoint import CheckpointError
-from dcls_mm.checkpoint.mmengine_loaders import load_checkpoint_file
+from dcls_mm.checkpoint import CheckpointError, read_checkpoint
 from dcls_mm.checkpoint.resumable import find_resumable
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.engine.folder_lock import FolderLock
 from dcls_mm.engine.hooks.checkpoint_match_hook import CheckpointMatchHook
 from dcls_mm.engine.hooks.resume_match_hook import ResumeMatchHook
@@ -214,7 +213,7 @@ def test_no_files_of_others_are_removed(tmp_path, kind):
     hook = {**plain, **BEST, 'max_keep_ckpts': 2}
     train(tmp_path / 'a', plain)
     path = str(tmp_path / 'a' / '1.pth')
-    checkpoint = load_checkpoint_file(path)
+    checkpoint = read_checkpoint(path)
     told = checkpoint['message_hub']['runtime_info']
     work_dir = tmp_path / 'home' / 'b'
     precious = [
@@ -287,7 +286,7 @@ def test_a_checkpoint_with_other_keys_is_an_error():
 def test_the_hook_runs_when_a_runner_loads(tmp_path):
     runner = train(tmp_path, {'interval': 3})
     path = str(tmp_path / 'epoch_3.pth')
-    assert 'net.0.weight' in load_checkpoint_file(path)['state_dict']
+    assert 'net.0.weight' in read_checkpoint(path)['state_dict']
     runner.register_hook(CheckpointMatchHook(path))
     runner.load_checkpoint(path)
     runner.model = ToyModel(9)

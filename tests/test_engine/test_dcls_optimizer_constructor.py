@@ -218,29 +218,27 @@ def test_the_learning_rate_is_required():
 CONFIG = """
 _base_ = [
     '{schedules}/schedule_3x.py',
-    '{schedules}/{recipe}.py',
+    '{schedules}/position_learning.py',
     '{schedules}/../mmdet_runtime.py',
 ]
 optim_wrapper = dict(
-    constructor='DCLSOptimizerConstructor',
-    paramwise_cfg=dict(
-        decay_type='layer_wise', decay_rate=0.7, num_layers=6,
-        **_base_.position_learning,
-    ),
+    paramwise_cfg=dict(decay_type='layer_wise', decay_rate=0.7, num_layers=6)
 )
+"""
+DOCUMENTED = """
+optim_wrapper['paramwise_cfg'].update(_base_.position_learning.paramwise_cfg)
+custom_hooks = [_base_.clamp_positions]
 """
 
 
 @pytest.mark.parametrize(
     'recipe, factor, hooks',
-    [
-        ('dcls_as_published', 1.0, []),
-        ('dcls_as_documented', 5.0, ['ClampPositionsHook']),
-    ],
+    [('', 1.0, []), (DOCUMENTED, 5.0, ['ClampPositionsHook'])],
+    ids=['as published', 'as documented'],
 )
 def test_the_two_recipes_over_a_schedule(tmp_path, recipe, factor, hooks):
     path = tmp_path / 'config.py'
-    path.write_text(CONFIG.format(schedules=SCHEDULES, recipe=recipe))
+    path.write_text(CONFIG.format(schedules=SCHEDULES) + recipe)
     cfg = Config.fromfile(path)
     assert [hook['type'] for hook in cfg.get('custom_hooks', [])] == hooks
     assert all(hook in HOOKS for hook in hooks)
@@ -257,8 +255,13 @@ def test_the_two_recipes_over_a_schedule(tmp_path, recipe, factor, hooks):
         assert rates[conv.P] == pytest.approx((factor * 2e-4 * scale, 0))
 
 
-def test_the_schedule_of_training_from_scratch():
-    cfg = Config.fromfile(SCHEDULES / 'adamw_dcls.py')
+def test_the_schedule_of_training_from_scratch(tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(
+        f"_base_ = ['{SCHEDULES}/adamw.py', '{SCHEDULES}/position_learning.py']\n"
+        'optim_wrapper = _base_.position_learning\n'
+    )
+    cfg = Config.fromfile(path)
     MMLogger.get_instance('test_optim')
     model = Detector(**LEARNED, interpolation='gauss')
     groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from scenes import write_demo
 
 from dcls_mm.apis import test as testing
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 
 
 def run(config, checkpoint, folder, option):

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from scenes import write_demo
 
 from dcls_mm.apis import launchers, train
-from dcls_mm.checkpoint.mmengine_loaders import load_checkpoint_file
+from dcls_mm.checkpoint import read_checkpoint
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -124,7 +124,7 @@ def test_processes_stay_equal_and_resume(tmp_path):
         config, work_dir, *more
     )
 
-    checkpoint = load_checkpoint_file(str(work_dir / 'epoch_2.pth'), 'cpu')
+    checkpoint = read_checkpoint(str(work_dir / 'epoch_2.pth'))
     assert checkpoint['meta']['iter'] == 2  # of each process: its two scenes, twice
     averaged = checkpoint['ema_state_dict']['module.backbone.stages.2.0.dwconv.P']
     position = checkpoint['state_dict']['backbone.stages.2.0.dwconv.P']
@@ -132,6 +132,8 @@ def test_processes_stay_equal_and_resume(tmp_path):
     ranks = [torch.load(work_dir / f'rank_{rank}.pth') for rank in (0, 1)]
     for name, value in ranks[0].items():
         assert torch.equal(value, ranks[1][name]), name
+    for rank in (0, 1):  # one copy each, and no second reading of the file
+        assert (work_dir / f'opened_{rank}.txt').read_text() == 'epoch_1.pth'
 
 
 @pytest.mark.parametrize('kind', ['SyncBN', 'BN'])

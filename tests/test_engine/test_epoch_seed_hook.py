@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from toy import toy_config
 
 from dcls_mm.apis.runner import build_runner
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 
 
 def config(tmp_path, epochs, **changes):

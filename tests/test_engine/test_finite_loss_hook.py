@@ -10,7 +10,7 @@ from toy import ToyModel, write_config
 
 from dcls_mm.apis import command
 from dcls_mm.apis import train as training
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.engine.hooks import FiniteLossHook
 from dcls_mm.engine.hooks.finite_loss_hook import NonFiniteLossError
 

@@ -10,7 +10,7 @@ import stat
 import pytest
 from processes import child
 
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.engine import folder_lock
 from dcls_mm.engine.folder_lock import LOCK, FolderLock
 

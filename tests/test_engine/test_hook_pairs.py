@@ -30,7 +30,7 @@ def quick(monkeypatch):
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
     for name in ('draw_positions', 'draw_movement', 'draw_kernels'):
         monkeypatch.setattr(
-            f'dcls_mm.engine.hooks.positions_visualization_hook.{name}',
+            f'dcls_mm.visualization.{name}',
             lambda *_: np.zeros((2, 2, 3), np.uint8),
         )
 

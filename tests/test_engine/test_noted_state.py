@@ -15,7 +15,7 @@ from toy import toy_config, write_config
 
 import dcls_mm  # noqa: F401
 from dcls_mm.apis import command, train
-from dcls_mm.apis.trained import read_checkpoint
+from dcls_mm.apis.trained import read_trained
 from dcls_mm.checkpoint import CheckpointError
 from dcls_mm.checkpoint.matching import load_matching
 from dcls_mm.checkpoint.mmengine_loaders import as_data
@@ -64,7 +64,7 @@ def test_own_checkpoints_go_on(tmp_path):
     """Saved with averages, resumed, loaded by the tools: the notes stay with them."""
     runner(tmp_path, 1).train()
     file = str(tmp_path / 'epoch_1.pth')
-    checkpoint = read_checkpoint(file)
+    checkpoint = read_trained(file)
     for key, name in (('state_dict', 'net.0'), ('ema_state_dict', 'module.net.0')):
         notes = checkpoint[key]._metadata[name]
         assert (notes['extent'], notes['interpolation']) == ((5, 5), 'gauss')
@@ -73,7 +73,7 @@ def test_own_checkpoints_go_on(tmp_path):
     resumed.train()
     assert (tmp_path / 'epoch_2.pth').exists()
     model = NotedToy()
-    load_matching(model, read_checkpoint(str(tmp_path / 'epoch_2.pth')), 'epoch_2.pth')
+    load_matching(model, read_trained(str(tmp_path / 'epoch_2.pth')), 'epoch_2.pth')
 
 
 def parallel(weights):
@@ -93,9 +93,7 @@ def test_weights_of_a_parallel_model(tmp_path, monkeypatch, hook, around):
     weights = NotedToy().state_dict()
     file = str(tmp_path / 'parallel.pth')
     torch.save(around(parallel(weights)), file)
-    assert (
-        load_matching(NotedToy(), read_checkpoint(file), file).keys() == weights.keys()
-    )
+    assert load_matching(NotedToy(), read_trained(file), file).keys() == weights.keys()
     running = runner(tmp_path, 1, load_from=file)
     running.register_hook(hook(file))
     loaded = {}

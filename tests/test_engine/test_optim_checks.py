@@ -10,7 +10,7 @@ from toy import write_config
 
 from dcls_mm.apis import train as training
 from dcls_mm.apis.command import run
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.engine.optimizers.optim_checks import check_optimizer
 from dcls_mm.layers import DCLSConv1d
 

@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 from mmengine.optim import DefaultOptimWrapperConstructor, build_optim_wrapper
 from torch import nn
 
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.engine.optimizers import DCLSOptimizerConstructor
 from dcls_mm.layers import DCLSConv1d, DCLSConv2d, FlexConv2d, LargeKernelConv2d
 

@@ -10,7 +10,7 @@ from positions_toy import LIMIT, PositionsToy, train
 from torch import distributed, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.engine.hooks import (
     ClampPositionsHook,
     FreezePositionsHook,

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from toy import toy_config
 
 from dcls_mm.analysis import collect_elements
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.engine.hooks import PositionsVisualizationHook
 from dcls_mm.layers import DCLSConv1d, DCLSConv2d
 from dcls_mm.visualization import displacement, draw_movement, draw_positions
@@ -87,7 +87,7 @@ def undrawn(monkeypatch):
     """Small pictures in the place of all, to save time."""
     for name in ('positions', 'movement', 'kernels'):
         monkeypatch.setattr(
-            f'dcls_mm.engine.hooks.positions_visualization_hook.draw_{name}',
+            f'dcls_mm.visualization.draw_{name}',
             lambda *args: np.zeros((2, 2, 3), np.uint8),
         )
 

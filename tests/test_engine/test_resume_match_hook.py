@@ -9,8 +9,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from toy import toy_config
 
-from dcls_mm.checkpoint import CheckpointError
-from dcls_mm.checkpoint.mmengine_loaders import load_checkpoint_file
+from dcls_mm.checkpoint import CheckpointError, read_checkpoint
 from dcls_mm.engine.hooks.resume_match_hook import ResumeMatchHook
 
 WIDER = {'type': 'ToyModel', 'width': 9}
@@ -141,7 +140,7 @@ def test_averages_that_nothing_takes(averaged, tmp_path):
 
 
 def changed(path, tmp_path, change):
-    checkpoint = load_checkpoint_file(str(path))
+    checkpoint = read_checkpoint(str(path))
     change(checkpoint)
     torch.save(checkpoint, tmp_path / 'changed.pth')
     return tmp_path / 'changed.pth'

@@ -117,7 +117,7 @@ def clone(monkeypatch, tmp_path):
         monkeypatch.setattr(setup_environment, name, path)
     (tmp_path / 'dcls_mm').mkdir()
     (tmp_path / 'dcls_mm' / 'version.py').write_text("__version__ = '0'")
-    (tmp_path / 'setup.py').touch()
+    (tmp_path / 'pyproject.toml').touch()
     pins_file = tmp_path / 'verified.txt'
     pins_file.write_text('torch==2.13.0\nmmcv==2.1.0\nnumpy==2.3.5\n')
     monkeypatch.setattr(setup_environment, 'PINS_FILES', [pins_file])
@@ -156,7 +156,9 @@ def test_a_second_run_does_nothing(clone, capsys):
     assert capsys.readouterr().out == f'{clone.VENV} is ready\n'
 
 
-@pytest.mark.parametrize('name', ['verified.txt', 'setup.py', 'dcls_mm/version.py'])
+@pytest.mark.parametrize(
+    'name', ['verified.txt', 'pyproject.toml', 'dcls_mm/version.py']
+)
 def test_a_change_of_what_it_is_made_from_sets_up_again(name, clone):
     setup_environment.main()
     with open(clone.ROOT / name, 'a') as file:
@@ -216,7 +218,11 @@ def test_pip_forgets_what_it_installed_by_halves(monkeypatch, tmp_path):
 
 
 def test_the_script_ends_with_a_message_and_touches_nothing(tmp_path):
-    for name in ('tools/setup_environment.py', 'requirements/verified.txt', 'setup.py'):
+    for name in (
+        'tools/setup_environment.py',
+        'requirements/verified.txt',
+        'pyproject.toml',
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / 'tools/environment', tmp_path / 'tools/environment')

@@ -93,7 +93,8 @@ def test_on_the_fast_backend():
 
 
 @pytest.mark.parametrize(
-    'name', ['Dcls1d', 'Dcls2d', 'Dcls3d', 'Dcls3_1d', 'Dcls2dK1d']
+    'name',
+    [name for name in dropin.__all__ if name[0] != '_' and hasattr(published, name)],
 )
 def test_published_signature(name):
     """Names, order and defaults; what is added is for keywords only."""
@@ -106,6 +107,17 @@ def test_published_signature(name):
         for module in (published, dropin)
     )
     assert ours == theirs
+
+
+def test_arguments_by_position():
+    """The last ones, which the layers have beside the common signature."""
+    common = 4, 4, 3, 1, 0
+    rest = 1, True, 'zeros', 'v1'
+    assert dropin.Dcls2d(*common, 5, *rest, False).backend == 'native'
+    assert dropin.Dcls2dK1d(*common, 5, *rest, 1).extent == (1, 5)
+    assert dropin.Dcls3_1d(*common, (2, 3), 5, *rest).extent == (2, 3, 5)
+    with pytest.raises(TypeError, match='Dcls2d.* too many positional arguments'):
+        dropin.Dcls2d(*common, 5, *rest, False, None)
 
 
 @pytest.mark.parametrize('version', VERSIONS)

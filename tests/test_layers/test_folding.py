@@ -12,6 +12,7 @@ from dcls_mm.layers import (
     DCLSConv2d,
     DCLSConv3d,
     DCLSConvTranspose2d,
+    FlexConv1d,
     LargeKernelConv2d,
 )
 from dcls_mm.layers.dropin import Dcls2d
@@ -109,6 +110,47 @@ def test_backbone():
         depthwise_cfg=dict(type='Conv2d', kernel_size=17),
     )
     plain.load_state_dict(backbone.state_dict())
+
+
+@pytest.mark.parametrize(
+    ('frozen', 'learned'),
+    [
+        ([], ['weight', 'bias']),
+        (['weight', 'P', 'bias'], []),
+        (['P'], ['weight', 'bias']),
+        (['weight'], ['bias']),
+        (['bias'], ['weight']),
+    ],
+)
+def test_what_is_frozen_stays_frozen(frozen, learned):
+    layer = DCLSConv2d(4, 4, 3, dilated_kernel_size=5)
+    for name in frozen:
+        getattr(layer, name).requires_grad_(False)
+    conv = fold(layer)
+    assert [n for n, p in conv.named_parameters() if p.requires_grad] == learned
+
+
+@pytest.mark.parametrize('frozen', [True, False])
+def test_frozen_kernels_of_other_parameters(frozen):
+    """Of a network, with its own padding, and of a parametrized weight."""
+    layers = [
+        FlexConv1d(2, 2, 5, padding='causal'),
+        nn.utils.parametrizations.weight_norm(LargeKernelConv2d(2, 2, 5)),
+    ]
+    for layer in layers:
+        layer.requires_grad_(not frozen)
+        wanted = {p.requires_grad for p in fold(layer).parameters()}
+        assert wanted == {not frozen}
+
+
+def test_frozen_stages_of_a_backbone():
+    backbone = ConvNeXtDCLS(
+        dict(depths=[1, 1, 1], dims=[8, 8, 16]), out_indices=2, frozen_stages=2
+    )
+    backbone.switch_to_deploy()
+    for part in (*backbone.stages[:2], backbone.downsample_layers[1]):
+        assert not any(p.requires_grad for p in part.parameters())
+    assert all(p.requires_grad for p in backbone.stages[2].parameters())
 
 
 def test_rounded_elements_have_one_tap_each():

@@ -10,7 +10,6 @@ from conftest import assert_close
 from torch import nn
 
 from dcls_mm.layers.dropin import LegacyDcls2d
-from dcls_mm.layers.dropin import LegacyDcls2d as FromDropin
 
 FORMULATIONS = ['construct', 'sample']
 
@@ -106,7 +105,6 @@ def test_equals_the_loops(groups, formulation, pixels):
 
 
 def test_parameters_and_first_values():
-    assert FromDropin is LegacyDcls2d
     layer = LegacyDcls2d(64, 32, (3, 5), dilation=(4, 1), groups=2, gain=2.0)
     assert layer.weight.shape == (32, 32, 3, 5)
     assert layer.P.shape == (2, 32, 32, 3, 5)

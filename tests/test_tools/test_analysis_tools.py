@@ -19,7 +19,7 @@ from mmengine.runner import save_checkpoint
 from dcls_mm.analysis import collect_elements
 from dcls_mm.apis import compare, tuning_report, visualize
 from dcls_mm.checkpoint import CheckpointError
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.datasets import write_scenes
 from dcls_mm.visualization import depthwise_kernels
 

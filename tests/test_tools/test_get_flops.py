@@ -13,7 +13,7 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from dcls_mm.apis.flops import count_config, count_model
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'

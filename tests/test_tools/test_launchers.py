@@ -14,7 +14,7 @@ TOY = ROOT / 'tests'
 sys.path.insert(0, str(TOY))
 from toy import write_config  # noqa: E402
 
-from dcls_mm.checkpoint.mmengine_loaders import load_checkpoint_file  # noqa: E402
+from dcls_mm.checkpoint import read_checkpoint  # noqa: E402
 
 
 def run(script, *arguments, **environment):
@@ -132,5 +132,5 @@ def test_two_processes_train_without_a_gpu(tmp_path):
         CUDA_VISIBLE_DEVICES='-1',
     )
     assert done.returncode == 0, done.stderr
-    checkpoint = load_checkpoint_file(str(tmp_path / 'work' / 'epoch_3.pth'))
+    checkpoint = read_checkpoint(str(tmp_path / 'work' / 'epoch_3.pth'))
     assert checkpoint['meta']['iter'] == 3 * 16 // 4 // 2  # each has half the data

@@ -21,7 +21,7 @@ from toy import ToyDataset, write_config  # noqa: E402
 
 from dcls_mm.apis import train  # noqa: E402
 from dcls_mm.apis.work_dir import sole_training  # noqa: E402
-from dcls_mm.checkpoint.mmengine_loaders import load_checkpoint_file  # noqa: E402
+from dcls_mm.checkpoint import read_checkpoint  # noqa: E402
 from dcls_mm.checks.config_checks import ConfigError  # noqa: E402
 from dcls_mm.engine.folder_lock import FolderLock  # noqa: E402
 
@@ -78,7 +78,7 @@ def uninterrupted(tmp_path_factory):
     # As a process too: another number of threads rounds differently.
     status, _, err = finish(start('train.py', config, '--work-dir', folder))
     assert status == 0, err
-    return load_checkpoint_file(str(folder / 'epoch_3.pth'))
+    return read_checkpoint(str(folder / 'epoch_3.pth'))
 
 
 def test_a_killed_training_is_resumed_and_tested(uninterrupted, tmp_path):
@@ -100,7 +100,7 @@ def test_a_killed_training_is_resumed_and_tested(uninterrupted, tmp_path):
     status, out, err = finish(start('train.py', *arguments))
     assert status == 0, err
     assert f'--resume: goes on from {last}' in out + err
-    checkpoint = load_checkpoint_file(str(work_dir / 'epoch_3.pth'))
+    checkpoint = read_checkpoint(str(work_dir / 'epoch_3.pth'))
     for actual, expected in (
         (checkpoint['state_dict'], uninterrupted['state_dict']),
         (checkpoint['optimizer']['state'], uninterrupted['optimizer']['state']),
@@ -132,10 +132,11 @@ def test_an_interrupted_training_says_so_and_is_resumed(tmp_path):
     status, _, err = finish(training)
     assert status == 130
     assert err.strip().endswith('interrupted')
-    cfg, _ = train.prepare_train(config, work_dir=tmp_path, resume='auto')
+    cfg, _ = train.prepare_train(config, work_dir=tmp_path)
+    train.settle_resume(cfg, 'auto')
     # mmengine's own hook may have been interrupted as it wrote a later one.
     assert cfg.load_from in map(str, tmp_path.glob('epoch_*.pth'))
-    assert load_checkpoint_file(cfg.load_from)['meta']['epoch'] >= 1
+    assert read_checkpoint(cfg.load_from)['meta']['epoch'] >= 1
 
 
 def test_a_file_that_finds_no_room_is_told_in_a_sentence(tmp_path):

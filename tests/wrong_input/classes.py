@@ -13,8 +13,9 @@ from small_data import (
 )
 
 from dcls_mm.apis import configs
+from dcls_mm.apis.train import prepare_train
 from dcls_mm.checks.class_checks import check_classes
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 
 from . import wrong
 from .configs import test, train
@@ -42,7 +43,7 @@ def coco(text):
     with open('data/other.json', 'w', encoding='utf-8') as file:
         file.write(text)
     dataset = {'ann_file': 'other.json'}
-    return train.prepare_train(write(detector(dataset=dataset)))
+    return prepare_train(write(detector(dataset=dataset)))
 
 
 def evaluator(key, value):

@@ -16,7 +16,7 @@ from dcls_mm.apis import test as testing
 from dcls_mm.apis import train as training
 from dcls_mm.apis.launchers import join_processes
 from dcls_mm.checkpoint import CheckpointError, MissingCheckpointError
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.engine.hooks.load_from_hook import count_matching
 
 from . import wrong

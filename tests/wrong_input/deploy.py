@@ -11,7 +11,7 @@ from torch import nn
 import dcls_mm  # noqa: F401
 from dcls_mm.apis.export import export_model
 from dcls_mm.checks.channels import input_channels
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.deploy.config_file import write_config
 from dcls_mm.layers import DCLSConv1d, DCLSConv2d, FlexConv2d
 from dcls_mm.layers.folding import fold, switch_to_deploy
@@ -269,7 +269,7 @@ CONFIGS = [
     wrong(lambda: _named(1), ConfigError, "1 can't be a variable of a config"),
 ]
 
-REPARAMETERIZE = [
+FOLD_COMMAND = [
     wrong(
         lambda: command('tools/deploy/fold.py', 'model.py', 'model.pth'),
         *(SystemExit, 'status 2', 'required: --out'),
@@ -422,4 +422,4 @@ EXPORT = [
     ),
 ]
 
-ROWS = [*FOLDING, *CONFIGS, *REPARAMETERIZE, *EXPORT]
+ROWS = [*FOLDING, *CONFIGS, *FOLD_COMMAND, *EXPORT]

@@ -1,12 +1,9 @@
-"""Wrong calls of the published layers' names, and of the loss against aliasing."""
+"""Wrong calls of the published package's names."""
 
 from functools import partial
 
 import torch
 
-from dcls_mm.checks.config_checks import ConfigError
-from dcls_mm.engine.hooks import AliasLossHook
-from dcls_mm.functional.continuous import alias_penalty
 from dcls_mm.layers import dropin
 from dcls_mm.layers.noted import StateDictError
 
@@ -92,7 +89,12 @@ ROWS = [
     wrong(
         made('Dcls2d', kernel_size=3),
         TypeError,
-        "unexpected keyword argument 'kernel_size'",
+        "Dcls2d.__init__() got an unexpected keyword argument 'kernel_size'",
+    ),
+    wrong(
+        lambda: dropin.Dcls3_1d(4, 4),
+        TypeError,
+        "__init__() missing a required argument: 'kernel_count'",
     ),
     wrong(made('Dcls1d', padding='full'), ValueError, "'same' or 'valid', got 'full'"),
     wrong(
@@ -268,46 +270,5 @@ ROWS = [
         LEGACY(3, formulation='im2col'),
         ValueError,
         "formulation must be one of ['construct', 'sample'], got 'im2col'",
-    ),
-    # The loss against aliasing.
-    wrong(
-        lambda: AliasLossHook(weight=-0.1),
-        ConfigError,
-        'AliasLossHook.weight',
-        'got -0.1',
-    ),
-    wrong(
-        lambda: AliasLossHook(deviations='2'),
-        ConfigError,
-        'AliasLossHook.deviations',
-        "got '2'",
-    ),
-    wrong(
-        lambda: AliasLossHook(with_mask='no'),
-        ConfigError,
-        "AliasLossHook.with_mask must be True or False, got 'no'",
-    ),
-    wrong(
-        lambda: AliasLossHook(method='together'),
-        ConfigError,
-        "AliasLossHook.method must be one of ['per_filter', 'summed', 'per_factor']",
-        "got 'together'",
-    ),
-    wrong(lambda: AliasLossHook(method=None), ConfigError, 'method', 'got None'),
-    wrong(
-        lambda: alias_penalty(torch.ones(3), 4.0, method='sum'),
-        ValueError,
-        'method must be one of',
-        "got 'sum'",
-    ),
-    wrong(
-        lambda: alias_penalty(torch.tensor(3.0), 4.0),
-        ValueError,
-        'filters must have the shape (filters,), got ()',
-    ),
-    wrong(
-        lambda: alias_penalty(torch.ones(0), 4.0),
-        ValueError,
-        'filters must have the shape (filters,), got (0,)',
     ),
 ]

@@ -19,7 +19,7 @@ from dcls_mm.checkpoint import (
 )
 from dcls_mm.checkpoint.errors import ContentError
 from dcls_mm.checkpoint.resumable import check_resumable, find_resumable
-from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.engine.folder_lock import LOCK, FolderLock
 from dcls_mm.engine.hooks.atomic_checkpoint_hook import AtomicLocalBackend
 from dcls_mm.engine.hooks.resume_match_hook import ResumeMatchHook

@@ -10,21 +10,15 @@ from dcls_mm.apis import command, tuning_report  # noqa: E402
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file of the model')
-    parser.add_argument('checkpoint', help='file, or URL that mmengine knows')
+    command.add_model_arguments(parser)
     parser.add_argument(
         '--out', help='folder for report.md, report.json and pictures of the positions'
     )
     parser.add_argument(
         '--json', action='store_true', help='print JSON instead of a table'
     )
-    command.add_override_argument(parser)
     return parser.parse_args()
 
 
-def main(**options):
-    print(tuning_report.report_tuning(**options))
-
-
 if __name__ == '__main__':
-    command.run(main, vars(parse_args()))
+    command.run(tuning_report.report_tuning, vars(parse_args()))

@@ -99,7 +99,7 @@ def add_predictions(parser):
 
 def main(command, **options):
     function, _ = COMMANDS[command]
-    print(function(**options))
+    return function(**options)
 
 
 if __name__ == '__main__':

@@ -11,8 +11,7 @@ from dcls_mm.deploy.parts import PARTS  # noqa: E402
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file of the model')
-    parser.add_argument('checkpoint', help='file, or URL that mmengine knows')
+    command.add_model_arguments(parser)
     parser.add_argument('--out', required=True, help='file to write')
     parser.add_argument('--format', choices=export.FORMATS, required=True)
     parser.add_argument(
@@ -22,13 +21,8 @@ def parse_args():
         help='a segmentor gives logits; a detector what its dense layers give, before '
         'boxes are chosen (%(default)s)',
     )
-    command.add_override_argument(parser)
     return parser.parse_args()
 
 
-def main(**options):
-    print(export.export_model(**options))
-
-
 if __name__ == '__main__':
-    command.run(main, vars(parse_args()))
+    command.run(export.export_model, vars(parse_args()))

@@ -10,8 +10,7 @@ from dcls_mm.apis import command, fold  # noqa: E402
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file of the model')
-    parser.add_argument('checkpoint', help='file, or URL that mmengine knows')
+    command.add_model_arguments(parser)
     parser.add_argument(
         '--out',
         required=True,
@@ -23,13 +22,8 @@ def parse_args():
         help='move every element to the nearest whole pixel, which leaves one tap of '
         'it and changes the outputs',
     )
-    command.add_override_argument(parser)
     return parser.parse_args()
 
 
-def main(**options):
-    print(fold.fold_checkpoint(**options))
-
-
 if __name__ == '__main__':
-    command.run(main, vars(parse_args()))
+    command.run(fold.fold_checkpoint, vars(parse_args()))

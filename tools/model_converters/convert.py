@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # dcls_mm, uninstalled
-from dcls_mm.apis.convert import FORMS, ConversionError, convert_file
+from dcls_mm.apis import command, convert  # noqa: E402
 
 
 def parse_args():
@@ -15,7 +15,7 @@ def parse_args():
     parser.add_argument(
         '--from',
         dest='form',
-        choices=FORMS,
+        choices=convert.FORMS,
         required=True,
         help='what the checkpoint is: of the published ConvNeXt-dcls, a classifier '
         '(dcls), detector (dcls-mmdet2) or segmentor (dcls-mmseg0); or a plain '
@@ -43,12 +43,5 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
-    try:
-        print(convert_file(**vars(parse_args())))
-    except ConversionError as error:
-        sys.exit(f'error: {error}')
-
-
 if __name__ == '__main__':
-    main()
+    command.run(convert.convert_file, vars(parse_args()))

@@ -21,6 +21,7 @@ optim_wrapper = dict(
     _delete_=True,
     type='AmpOptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-4, betas=(0.9, 0.999), weight_decay=0.05),
-    # Positions learn at the rate of their layer and are not decayed, as published.
+    # Positions learn at the rate of their layer, as published; position_learning.py
+    # has the other recipe.
     constructor='DCLSOptimizerConstructor',
 )

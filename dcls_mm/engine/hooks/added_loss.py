@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ...checkpoint.matching import unwrapped
-from ...checks.config_checks import ConfigError
+from ...checks.errors import ConfigError
 
 
 class AddedLoss:

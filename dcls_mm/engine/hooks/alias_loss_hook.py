@@ -5,8 +5,8 @@ from mmengine.hooks import Hook
 
 from ...checkpoint.matching import unwrapped
 from ...checks.arguments import as_nonnegative, checked
-from ...checks.config_checks import ConfigError
-from ...functional._arguments import as_bool
+from ...checks.errors import ConfigError
+from ...functional._arguments import as_bool, check_choice
 from ...functional.continuous import ALIAS_METHODS, alias_penalty
 from ...layers.flexconv.kernel_nets import MAGNet
 from ...layers.flexconv.layer import FlexConvNd
@@ -50,11 +50,7 @@ class AliasLossHook(AddedLoss, Hook):
         self.weight = as_nonnegative('AliasLossHook.weight', weight)
         self.deviations = as_nonnegative('AliasLossHook.deviations', deviations)
         self.with_mask = checked(as_bool, 'AliasLossHook.with_mask', with_mask)
-        if not isinstance(method, str) or method not in ALIAS_METHODS:
-            raise ConfigError(
-                f'AliasLossHook.method must be one of {list(ALIAS_METHODS)}, '
-                f'got {method!r}'
-            )
+        checked(check_choice, 'AliasLossHook.method', method, choices=ALIAS_METHODS)
         self.method = method
 
     def before_train(self, runner) -> None:

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from ..._files import remove_unfinished, write_whole
 from ...checkpoint import CheckpointError
 from ...checkpoint.resumable import LAST, checkpoint_folder
-from ...checks.config_checks import ConfigError
+from ...checks.errors import ConfigError
 from ..folder_lock import FolderLock
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
-from ...checks.config_checks import ConfigError
 from ...checks.dataset_checks import innermost_built
+from ...checks.errors import ConfigError
 
 
 class DistinctNamesHook(Hook):

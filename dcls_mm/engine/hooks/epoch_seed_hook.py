@@ -4,7 +4,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, set_random_seed
 
 from ...checks.arguments import checked
-from ...checks.config_checks import ConfigError
+from ...checks.errors import ConfigError
 from ...functional._arguments import as_int
 
 

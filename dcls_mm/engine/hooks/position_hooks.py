@@ -8,7 +8,7 @@ from torch import nn
 
 from ...checkpoint.matching import unwrapped
 from ...checks.arguments import as_nonnegative, checked
-from ...checks.config_checks import ConfigError
+from ...checks.errors import ConfigError
 from ...functional._arguments import as_bool, as_int
 from ...functional.repulsion import repulsion
 from ...layers.positions import LearnedPositions

@@ -1,21 +1,16 @@
-"""Pictures of the positions while they are learned, by mmengine's visualizer."""
+"""Pictures of the positions while they are learned, by mmengine's visualizer.
+
+What draws them is imported by the trainings that have the hook: it brings matplotlib.
+"""
 
 from dataclasses import replace
 
 import torch
 from mmengine.dist import is_main_process
 
-from ...analysis.elements import collect_elements
 from ...checkpoint.matching import unwrapped
 from ...checks.arguments import checked
 from ...functional._arguments import as_int
-from ...visualization import (
-    depthwise_kernels,
-    displacement,
-    draw_kernels,
-    draw_movement,
-    draw_positions,
-)
 from .position_hooks import PositionHook
 
 # Under which the start is kept in checkpoints.
@@ -50,6 +45,8 @@ class PositionsVisualizationHook(PositionHook):
 
     def before_train(self, runner) -> None:
         """Takes down the positions, unless a resumed training brought its start."""
+        from ...analysis import collect_elements
+
         super().before_train(runner)
         elements = collect_elements(unwrapped(runner.model))
         start = {
@@ -73,6 +70,9 @@ class PositionsVisualizationHook(PositionHook):
     def _log(self, runner, step: int) -> None:
         if not is_main_process():
             return
+        from ... import visualization
+        from ...analysis import collect_elements
+
         model = unwrapped(runner.model)
         try:
             now = collect_elements(model)
@@ -89,16 +89,20 @@ class PositionsVisualizationHook(PositionHook):
         )
         steps = begin, step
         visualizer = runner.visualizer
-        for name, points in displacement(tracks, steps).items():
+        for name, points in visualization.displacement(tracks, steps).items():
             visualizer.add_scalar(f'dcls/displacement/{name}', points[-1][1], step)
         if not any(len(layer.axes) == 2 for layer in now.values()):
             return
         unit = 'epoch' if self.by_epoch else 'iteration'
-        movement = draw_movement(tracks, steps, unit, self.columns)
-        visualizer.add_image('dcls_positions', draw_positions(now), step)
-        visualizer.add_image('dcls_movement', movement, step)
-        kernels = depthwise_kernels(model)
+        pictures = {
+            'dcls_positions': visualization.draw_positions(now),
+            'dcls_movement': visualization.draw_movement(
+                tracks, steps, unit, self.columns
+            ),
+        }
+        kernels = visualization.depthwise_kernels(model)
         kernels = {name: kernel for name, kernel in kernels.items() if name in now}
         if kernels:
-            picture = draw_kernels(kernels, self.columns)
-            visualizer.add_image('dcls_kernels', picture, step)
+            pictures['dcls_kernels'] = visualization.draw_kernels(kernels, self.columns)
+        for name, picture in pictures.items():
+            visualizer.add_image(name, picture, step)

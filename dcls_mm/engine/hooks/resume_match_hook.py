@@ -73,8 +73,7 @@ class ResumeMatchHook(CheckpointMatchHook):
         if kept:
             runner.logger.warning(
                 f'--resume: {self.filename} decides, and not the config: '
-                + '; '.join(kept[:_MOST])
-                + (f'; and {len(kept) - _MOST} more' if len(kept) > _MOST else '')
+                + listing(kept, _MOST, '; ')
             )
 
 

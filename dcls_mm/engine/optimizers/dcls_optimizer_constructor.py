@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ...checks.arguments import checked
-from ...checks.config_checks import ConfigError
+from ...checks.errors import ConfigError
 from ...functional._arguments import as_float, as_int
 from ...layers.flexconv.kernel_nets import GaborFilter
 from ...layers.flexconv.layer import FlexConvNd

@@ -9,7 +9,8 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.runner import Runner
 from torch import nn
 
-from ...checks.config_checks import ConfigError
+from ...checks.config_tree import find_class
+from ...checks.errors import ConfigError
 from ...layers.base import ConstructedConvNd
 from ..hooks.finite_loss_hook import FiniteLossHook
 from .dcls_optimizer_constructor import DCLSOptimizerConstructor, placed_parameters
@@ -100,10 +101,8 @@ def check_optimizer(cfg: Config, model: nn.Module) -> list[str]:
     paramwise_cfg = wrapper.get('paramwise_cfg')
     paramwise_cfg = {} if paramwise_cfg is None else paramwise_cfg
     check_rates(wrapper.optimizer, paramwise_cfg)
-    kind = wrapper.get('constructor') or DefaultOptimWrapperConstructor
-    if isinstance(kind, str):
-        with OPTIM_WRAPPER_CONSTRUCTORS.switch_scope_and_registry(None) as registry:
-            kind = registry.get(kind)
+    constructor = wrapper.get('constructor') or DefaultOptimWrapperConstructor
+    kind = find_class(OPTIM_WRAPPER_CONSTRUCTORS, constructor)
     if kind is None:  # mmengine says so
         return []
     notices = _check_keys(kind, paramwise_cfg)

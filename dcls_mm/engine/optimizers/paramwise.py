@@ -10,7 +10,8 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm, _InstanceNorm
 from torch import nn
 
 from ...checks.arguments import as_nonnegative, checked
-from ...checks.config_checks import ConfigError
+from ...checks.config_tree import find_class
+from ...checks.errors import ConfigError
 from ...functional._arguments import as_bool
 from ...layers.base import ConstructedConvNd
 
@@ -194,10 +195,7 @@ def unknown_settings(optimizer_cfg: dict, paramwise_cfg: dict) -> list[str]:
 
     mmengine puts it into the parameter group, and the optimizer passes over it.
     """
-    kind = optimizer_cfg.get('type')
-    if isinstance(kind, str):
-        with OPTIMIZERS.switch_scope_and_registry(None) as registry:
-            kind = registry.get(kind)
+    kind = find_class(OPTIMIZERS, optimizer_cfg.get('type'))
     if kind is None:  # mmengine says so
         return []
     _, *settings = inspect.signature(kind).parameters

@@ -34,6 +34,7 @@ def select_backend(name: str | None, call: ConvolutionCall) -> ModuleType:
             # In this order, as most calls are quickly found not worthwhile.
             if backend.worthwhile(call) and backend.unsupported(call) is None:
                 return backend
+    assert name is not None  # the last backend serves every call
     check_choice('backend', name, BACKENDS)
     reason = BACKENDS[name].unsupported(call)
     if reason is not None:

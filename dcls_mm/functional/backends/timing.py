@@ -1,10 +1,10 @@
 """Choosing the backend of a shape by timing those that support it."""
 
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.benchmark import Timer
 
 from .._arguments import as_bool
 from .._torch import autocast_dtype, is_channels_last, is_compiling, is_recorded
@@ -83,8 +83,10 @@ def _key(call: ConvolutionCall) -> tuple:
 
 def _seconds(backend: ModuleType, call: ConvolutionCall) -> float:
     """Of one call, with the gradients that the real one needs."""
+    from torch.utils.benchmark import Timer  # which takes a second: setuptools
+
     tensors = call.x, call.kernel, call.bias
-    copies = [
+    copies: list[Any] = [
         None if t is None else t.detach().clone().requires_grad_(_needs_gradient(t))
         for t in tensors
     ]

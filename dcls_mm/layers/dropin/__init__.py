@@ -7,7 +7,16 @@ What differs, name by name, is in docs/migration.md.
 
 from ..published import VERSIONS, published_shifts
 from .legacy_layer import LegacyDcls2d
-from .modules import Dcls1d, Dcls2_1d, Dcls2d, Dcls2dK1d, Dcls3_1d, Dcls3d
+from .modules import (
+    Dcls1d,
+    Dcls2_1d,
+    Dcls2d,
+    Dcls2dK1d,
+    Dcls3_1d,
+    Dcls3d,
+    _DclsN_Md,
+    _DclsNd,
+)
 from .published_kernel import (
     ConstructKernel1d,
     ConstructKernel2_1d,
@@ -30,5 +39,7 @@ __all__ = [
     'Dcls3d',
     'LegacyDcls2d',
     'VERSIONS',
+    '_DclsN_Md',
+    '_DclsNd',
     'published_shifts',
 ]

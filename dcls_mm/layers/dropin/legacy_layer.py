@@ -1,6 +1,7 @@
 """The layer of the first releases of the `dcls` package, of 2021 and 2022."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +10,10 @@ from ...functional import construct_kernel, sampled_convolution
 from ...functional._arguments import IntOrTuple, as_float, as_tuple, check_choice
 from ..base import ConstructedConvNd
 from ..dcls import FORMULATIONS
+from ..geometry import extent_of
 
 
-def regular_taps(kernel_size: tuple[int, int], dilation: tuple[int, int]) -> Tensor:
+def regular_taps(kernel_size: Iterable[int], dilation: Iterable[int]) -> Tensor:
     """The taps of a dilated convolution, counted from its first, (2, kh, kw)."""
     axes = [step * torch.arange(size) for size, step in zip(kernel_size, dilation)]
     return torch.stack(torch.meshgrid(*axes, indexing='ij'))
@@ -29,7 +31,7 @@ def position_scale(positions: Tensor, gain: float) -> float:
 
 
 def pixel_positions(
-    positions: Tensor, dilation: tuple[int, int], gain: float
+    positions: Tensor, dilation: tuple[int, ...], gain: float
 ) -> Tensor:
     """Where the elements of a :class:`LegacyDcls2d` sit.
 
@@ -105,7 +107,7 @@ class LegacyDcls2d(ConstructedConvNd):
         super().__init__(
             in_channels,
             out_channels,
-            tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel_size)),
+            extent_of(kernel_size, dilation),
             kernel_size=kernel_size,
             dilation=dilation,
             stride=stride,

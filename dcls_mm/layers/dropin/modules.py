@@ -5,6 +5,7 @@ from torch import Tensor
 from ...functional import construct_kernel
 from ...functional._arguments import IntOrTuple, as_bool, as_int, as_tuple
 from ..dcls import DCLSConv1d, DCLSConv2d, DCLSConv3d
+from ..published import DCLS2_1D_EXTRA_WIDTH
 from .published_kernel import (
     ConstructKernel1d,
     ConstructKernel2_1d,
@@ -13,6 +14,7 @@ from .published_kernel import (
     ConstructKernel3d,
 )
 from .published_layer import PublishedLayer
+from .signatures import extends
 
 
 class _DclsNd(PublishedLayer):
@@ -34,32 +36,9 @@ class Dcls2d(_DclsNd, DCLSConv2d):
 
     kernel_module = ConstructKernel2d
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_count: int,
-        stride: IntOrTuple = 1,
-        padding: IntOrTuple | str = 0,
-        dilated_kernel_size: IntOrTuple = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = 'zeros',
-        version: str = 'gauss',
-        use_implicit_gemm: bool = True,
-    ):
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_count,
-            stride,
-            padding,
-            dilated_kernel_size,
-            groups,
-            bias,
-            padding_mode,
-            version,
-        )
+    @extends(PublishedLayer.__init__)
+    def __init__(self, *, use_implicit_gemm: bool = True, **arguments):
+        super().__init__(**arguments)
         self.use_implicit_gemm = use_implicit_gemm
 
     @property
@@ -98,34 +77,20 @@ class _DclsN_Md(PublishedLayer):
         *PublishedLayer.__constants__[2:],
     ]
 
+    @extends(PublishedLayer.__init__, before='dilated_kernel_size')
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        kernel_count: int,
-        stride: IntOrTuple = 1,
-        padding: IntOrTuple | str = 0,
+        *,
         dense_kernel_size: IntOrTuple = 1,
         dilated_kernel_size: IntOrTuple = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = 'zeros',
-        version: str = 'gauss',
+        **arguments,
     ):
         last = self.ndim - 1
         dense = as_tuple('dense_kernel_size', dense_kernel_size, last, minimum=1)
         learned = as_tuple('dilated_kernel_size', dilated_kernel_size, 1, minimum=1)
         super().__init__(
-            in_channels,
-            out_channels,
-            kernel_count,
-            stride,
-            padding,
-            dense + learned,
-            groups,
-            bias,
-            padding_mode,
-            version,
+            **arguments,
+            dilated_kernel_size=dense + learned,
             position_axes=(last,),
             initial_positions='uniform',
         )
@@ -145,7 +110,7 @@ class Dcls2_1d(_DclsN_Md, DCLSConv2d):
     kernel_module = ConstructKernel2_1d
 
     def _computes_as_published(self) -> bool:
-        return self.interpolation != 'gauss'
+        return self.interpolation not in DCLS2_1D_EXTRA_WIDTH
 
 
 class Dcls3_1d(_DclsN_Md, DCLSConv3d):
@@ -167,34 +132,22 @@ class Dcls2dK1d(_DclsNd, DCLSConv2d):
 
     kernel_module = ConstructKernel1d
 
+    @extends(PublishedLayer.__init__)
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        kernel_count: int,
-        stride: IntOrTuple = 1,
-        padding: IntOrTuple | str = 0,
+        *,
         dilated_kernel_size: IntOrTuple = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = 'zeros',
         version: str = 'v1',
         flat_dim: int = 0,
+        **arguments,
     ):
         if as_int('flat_dim', flat_dim, minimum=0) > 1:
             raise ValueError(f'flat_dim must be 0 or 1, got {flat_dim!r}')
         (size,) = as_tuple('dilated_kernel_size', dilated_kernel_size, 1, minimum=1)
         super().__init__(
-            in_channels,
-            out_channels,
-            kernel_count,
-            stride,
-            padding,
-            (1, size) if flat_dim else (size, 1),
-            groups,
-            bias,
-            padding_mode,
-            version,
+            **arguments,
+            dilated_kernel_size=(1, size) if flat_dim else (size, 1),
+            version=version,
             position_axes=(int(flat_dim),),
         )
         self.flat_dim = flat_dim

@@ -1,10 +1,13 @@
 """The modules of the published `dcls` package that construct a kernel, by its names."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from ...functional import INTERPOLATIONS, construct_kernel
 from ...functional._arguments import IntOrTuple, as_int, as_tuple
 from ..published import published_axes, published_interpolation
+from .signatures import extends
 
 
 class ConstructKernelNd(nn.Module):
@@ -24,6 +27,7 @@ class ConstructKernelNd(nn.Module):
     """
 
     ndim: int
+    _version: str
 
     def __init__(
         self,
@@ -42,7 +46,7 @@ class ConstructKernelNd(nn.Module):
         self.dilated_kernel_size = as_tuple(
             'dilated_kernel_size', dilated_kernel_size, self.ndim, minimum=1
         )
-        self._layer = (None,)  # in a tuple, lest a layer become a submodule
+        self._layer: tuple[Any] = (None,)  # in a tuple, lest a layer become a submodule
         self.version = version
 
     @classmethod
@@ -55,7 +59,7 @@ class ConstructKernelNd(nn.Module):
         kernel._layer = (layer,)
         return kernel
 
-    COPIED = (
+    COPIED: tuple[str, ...] = (
         'out_channels',
         'in_channels',
         'groups',
@@ -67,14 +71,14 @@ class ConstructKernelNd(nn.Module):
     def version(self) -> str:
         """What it constructs: 'v0', 'v1', 'max' or 'gauss'."""
         (layer,) = self._layer
-        return self._version if layer is None else layer.version
+        return self._published_version if layer is None else layer.version
 
     @version.setter
     def version(self, version: str) -> None:
         (layer,) = self._layer
         if layer is None:
             published_interpolation(version)
-            self._version = version
+            self._published_version = version
         else:
             layer.version = version
 
@@ -90,7 +94,7 @@ class ConstructKernelNd(nn.Module):
         axes = published_axes(interpolation, self.ndim)
         if layer is not None:
             axes = layer.position_axes
-        given = {'W': W, 'P': P}
+        given: dict[str, Any] = {'W': W, 'P': P}
         if INTERPOLATIONS[interpolation].has_sigma:
             given['SIG'] = SIG
         for name, value in given.items():
@@ -157,24 +161,9 @@ class ConstructKernelN_1d(ConstructKernelNd):
     dense_axes: int
     COPIED = (*ConstructKernelNd.COPIED, 'dense_kernel_size')
 
-    def __init__(
-        self,
-        out_channels: int,
-        in_channels: int,
-        groups: int,
-        kernel_count: int,
-        dense_kernel_size: IntOrTuple,
-        dilated_kernel_size: IntOrTuple,
-        version: str,
-    ):
-        super().__init__(
-            out_channels,
-            in_channels,
-            groups,
-            kernel_count,
-            dilated_kernel_size,
-            version,
-        )
+    @extends(ConstructKernelNd.__init__, before='dilated_kernel_size')
+    def __init__(self, *, dense_kernel_size: IntOrTuple, **arguments):
+        super().__init__(**arguments)
         self.dense_kernel_size = as_tuple(
             'dense_kernel_size', dense_kernel_size, self.dense_axes, minimum=1
         )

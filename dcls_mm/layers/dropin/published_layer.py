@@ -12,6 +12,7 @@ from ...functional._torch import is_compiling, transforms_active
 from ...functional.convolution import padding_sides
 from ..dcls import DCLSConvNd
 from ..published import (
+    is_published,
     published_axes,
     published_interpolation,
     published_shifts,
@@ -248,11 +249,7 @@ class PublishedLayer(DCLSConvNd):
         self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]
     ) -> str | None:
         """See the base; also what the published layer computes otherwise."""
-        published = (
-            f'{prefix}P' in state_dict
-            and notes.get('version') == 1
-            and 'position_axes' not in notes
-        )
+        published = f'{prefix}P' in state_dict and is_published(notes)
         if published and not self._computes_as_published():
             return (
                 f'{prefix}P: the state_dict is of the published package, whose '

@@ -54,8 +54,10 @@ def checked_width(
 ) -> tuple[float, ...] | None:
     if value is None:
         return None
-    several = isinstance(value, Iterable) and not isinstance(value, str)
-    widths = tuple(value) if several else (value,) * ndim
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        widths = tuple(value)
+    else:
+        widths = (value,) * ndim
     if len(widths) != ndim or min(as_float('mask_width', w) for w in widths) <= 0:
         raise ValueError(
             f'mask_width must be one positive number or {ndim} of them, or None for no '

@@ -75,8 +75,9 @@ class KernelNet(nn.Module):
     def reset_parameters(self) -> None:
         """Draw the initial values anew."""
         for module in self.modules():
-            if module is not self and hasattr(module, 'reset_parameters'):
-                module.reset_parameters()
+            reset = getattr(module, 'reset_parameters', None)
+            if module is not self and reset is not None:
+                reset()
 
 
 class GaborFilter(SharedParameters):
@@ -152,6 +153,7 @@ class GaborFilter(SharedParameters):
 
     def _rotations(self, dtype: torch.dtype) -> Tensor:
         """(hidden, 2, 2)."""
+        assert self.theta is not None
         angle = 2 * math.pi * self.theta.to(dtype)
         cos, sin = angle.cos(), angle.sin()
         return torch.stack((cos, sin, -sin, cos), -1).view(-1, 2, 2)
@@ -195,7 +197,7 @@ class MAGNet(KernelNet):
             raise ValueError(
                 f'kernel_net.rotated needs 2 axes to turn, the layer has {axes}'
             )
-        self.filters = nn.ModuleList(
+        self.filters: Any = nn.ModuleList(
             GaborFilter(
                 axes,
                 hidden_channels,

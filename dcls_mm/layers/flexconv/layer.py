@@ -330,7 +330,7 @@ class FlexConvNd(ConstructedConvNd):
             )
         )
 
-    def _mask(self, axes: list[Tensor], zero_cropped: bool) -> Tensor:
+    def _mask(self, axes: list[Tensor], zero_cropped: bool) -> Any:
         """The mask at the taps of each axis, (*taps)."""
         mask = 1.0
         for axis, x in enumerate(axes):

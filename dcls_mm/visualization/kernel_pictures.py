@@ -33,11 +33,11 @@ def draw_kernels(kernels: Mapping[str, torch.Tensor], columns: int = 8) -> np.nd
     absolute weight, so that the shapes of weak kernels can be seen too.
 
     Args:
-        kernels: Name of the layer -> kernel, (channels, 1, height, width).
-        columns: How many channels to draw of a layer, at most.
+        kernels: name of the layer -> kernel, (channels, 1, height, width).
+        columns: how many channels to draw of a layer, at most.
 
     Raises:
-        ValueError: If there is no kernel, or one is not of that shape.
+        ValueError: there is no kernel, or one is not of that shape.
     """
     if not kernels:
         raise ValueError('kernels is empty: the model has no layer that constructs one')
