@@ -48,12 +48,16 @@ html_theme_options = {
 
 def escape(app, what, name, obj, options, lines):
     """Docstrings have shapes such as (*kernels, count) and |sigma|, and no emphasis."""
-    for i, line in enumerate(lines):
-        if line.lstrip().startswith(('>>>', '...')):
-            continue  # an example is literal
-        parts = line.split('``')  # every other one is literal
-        parts[::2] = [re.sub(r'([*|])', r'\\\1', part) for part in parts[::2]]
-        lines[i] = '``'.join(parts)
+    parts = '\n'.join(lines).split('``')  # every other one is literal, as examples are
+    parts[::2] = [
+        re.sub(r'(?m)(^ *(?:>>>|\.\.\.).*)|([*|])', keep_or_escape, part)
+        for part in parts[::2]
+    ]
+    lines[:] = '``'.join(parts).split('\n')
+
+
+def keep_or_escape(match):
+    return match[1] or f'\\{match[2]}'
 
 
 def skip_field(app, what, name, obj, skip, options):

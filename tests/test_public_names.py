@@ -1,4 +1,4 @@
-"""docs/api.md has every public name, as CONTRIBUTING.md says."""
+"""docs/api.md has every public name, and the pages name what is there."""
 
 import importlib
 import inspect
@@ -10,7 +10,9 @@ import pytest
 
 import dcls_mm
 
-API = (Path(__file__).resolve().parents[1] / 'docs' / 'api.md').read_text('utf-8')
+ROOT = Path(__file__).resolve().parents[1]
+API = (ROOT / 'docs' / 'api.md').read_text(encoding='utf-8')
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted(ROOT.glob('docs/*.md'))]
 PACKAGES = [
     package
     for module in pkgutil.walk_packages(dcls_mm.__path__, 'dcls_mm.')
@@ -59,3 +61,9 @@ def test_what_a_config_names_is_public():
     for packages in REGISTERED.values():
         for package, names in packages.items():
             assert set(names) <= set(package.__all__)
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
+def test_pages_name_what_is_there(page):
+    for name in set(re.findall(r'\bdcls_mm(?:\.\w+)+', page.read_text('utf-8'))):
+        pkgutil.resolve_name(name)

@@ -1,6 +1,5 @@
 """What the README shows runs, and what it names is there."""
 
-import importlib
 import re
 from pathlib import Path
 
@@ -89,18 +88,6 @@ def test_extras_exist():
 def test_links_lead_to_files():
     for target in re.findall(r'\]\(([^)]+)\)', README):
         assert target.startswith('https://') or (ROOT / target).exists(), target
-
-
-def test_dotted_names_exist():
-    names = [re.match(r'dcls_mm(\.\w+)+', literal) for literal in LITERALS]
-    names = [name[0] for name in names if name]
-    assert names
-    for name in names:
-        module, _, attribute = name.rpartition('.')
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError:
-            assert hasattr(importlib.import_module(module), attribute), name
 
 
 def test_class_names_exist():

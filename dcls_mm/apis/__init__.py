@@ -6,7 +6,7 @@ from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .compare import plot_predictions, plot_receptive_field
-    from .convert import ConversionError, convert_file
+    from .convert import convert_file
     from .export import export_model
     from .flops import Complexity, count_config
     from .fold import fold_checkpoint
@@ -19,7 +19,7 @@ else:
         __name__,
         {
             'compare': ['plot_predictions', 'plot_receptive_field'],
-            'convert': ['ConversionError', 'convert_file'],
+            'convert': ['convert_file'],
             'export': ['export_model'],
             'flops': ['Complexity', 'count_config'],
             'fold': ['fold_checkpoint'],
@@ -32,7 +32,6 @@ else:
 
 __all__ = [
     'Complexity',
-    'ConversionError',
     'Trained',
     'convert_file',
     'count_config',
