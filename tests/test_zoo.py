@@ -262,6 +262,9 @@ def test_metafile(path):
         assert entry['In Collection'] in collections
         assert entry['Metadata']['Parameters (M)'] > 0
         assert entry['Metadata']['FLOPs (G)'] > 0
+        # mim takes lists for lists of texts, and joins them.
+        for value in entry['Metadata'].values():
+            assert not isinstance(value, list) or all(isinstance(v, str) for v in value)
 
 
 def published_metrics(name):
@@ -279,27 +282,47 @@ def test_published_results_are_listed(name):
     assert listed == published_metrics(name)
 
 
-def test_only_published_results_are_listed():
+def test_every_config_is_listed_and_only_published_results():
+    assert set(ENTRIES) == {f'configs/{name}' for name in CONFIGS}
     published = {f'configs/{name}' for name in CONFIGS if published_metrics(name)}
-    assert set(ENTRIES) == published
+    assert {name for name, entry in ENTRIES.items() if 'Results' in entry} == published
     assert len(published) == 12
+    weights = {name for name, entry in ENTRIES.items() if 'Weights' in entry}
+    assert weights == {name for name in published if '-dcls-' in name}
 
 
-@pytest.mark.parametrize(
-    'folder', sorted({Path(name).parent.name for name in CONFIGS} - {'demo'})
-)
-def test_readme_of_every_folder(folder):
+NO_WEIGHTS = 'none published'
+FOLDERS = sorted({Path(name).parent.name for name in CONFIGS})
+
+
+@pytest.mark.parametrize('folder', [name for name in FOLDERS if name != 'demo'])
+def test_readme_of_a_method_has_its_parts(folder):
+    text = (CONFIG_ROOT / folder / 'README.md').read_text(encoding='utf-8')
+    parts = re.findall(r'^## (.+)$', text, flags=re.MULTILINE)
+    assert [part for part in parts if part != 'Train and test'] == [
+        *('Abstract', 'Results and models', 'Citation')
+    ]
+    assert '](https://arxiv.org/abs/2112.03740)' in text and '```bibtex\n@' in text
+    for line in text.splitlines():
+        if line.startswith('| backbone'):
+            assert '| Lr schd | mem (GB) | params (M) | FLOPs (G) |' in line
+            assert line.endswith('| config | weights |')
+
+
+@pytest.mark.parametrize('folder', FOLDERS)
+def test_figures_of_every_readme(folder):
     """It links every config of the folder, and its figures are the metafile's."""
     text = (CONFIG_ROOT / folder / 'README.md').read_text(encoding='utf-8')
     links = re.findall(r'\]\(\./([^)]+\.py)\)', text)
     assert sorted(links) == sorted(p.name for p in (CONFIG_ROOT / folder).glob('*.py'))
     rows = {link: line for line in text.splitlines() for link in links if link in line}
     for link, row in rows.items():
-        entry = ENTRIES.get(f'configs/{folder}/{link}')
-        if entry:
-            cells = [cell.strip() for cell in row.split('|')]
-            figures = [entry['Metadata'][k] for k in ('Parameters (M)', 'FLOPs (G)')]
-            figures += [
-                v for result in entry['Results'] for v in result['Metrics'].values()
-            ]
-            assert {str(value) for value in figures} <= set(cells), link
+        entry = ENTRIES[f'configs/{folder}/{link}']
+        cells = [cell.strip() for cell in row.split('|')]
+        figures = [entry['Metadata'][k] for k in ('Parameters (M)', 'FLOPs (G)')]
+        for result in entry.get('Results', ()):
+            figures += result['Metrics'].values()
+        assert {str(value) for value in figures} <= set(cells), link
+        if 'weights |' in text:
+            weights = entry.get('Weights')
+            assert cells[-2] == (f'[weights]({weights})' if weights else NO_WEIGHTS)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,14 @@ def update_zoo():
     return module
 
 
-def test_rows_of_a_readme(update_zoo):
+@pytest.mark.parametrize('before', ['', '3x | - | '])
+def test_rows_of_a_readme(update_zoo, before):
     text = (
-        '| backbone | params (M) | FLOPs (G) | mIoU | config |\n|---|---|---|---|---|\n'
-        '| A | 1.0 | 2.0 | 3.0 | [config](./a.py) |\n| B | 4.0 | 5.0 | 6.0 | - |\n'
+        f'| backbone | {before}params (M) | FLOPs (G) | mIoU | config |\n|---|---|\n'
+        f'| A | {before}1.0 | 2.0 | 3.0 | [config](./a.py) |\n'
+        f'| B | {before}4.0 | 5.0 | 6.0 | - |\n'
         'In the text 1.0 | 2.0 stays, and so does [a link](./c.py).\n'
+        '| other | table |\n|---|---|\n| 1.0 | [config](./d.py) |\n'
     )
     figures = {'a': ('10.5', '20.5')}.__getitem__
     expected = text.replace('1.0 | 2.0 | 3.0', '10.5 | 20.5 | 3.0')
@@ -52,14 +56,16 @@ def test_every_row_with_a_config_is_found(update_zoo, path):
     assert asked == [link[1] for link in linked if link]
 
 
-def test_counts_a_config_once(update_zoo, capsys):
-    figures = update_zoo.Counter(CONFIGS / 'segformer')
-    name = 'convnext-dcls-atto_segformer_1xb8-amp-80k_ade20k-512x512'
-    assert figures(name) == figures(name)
-    assert capsys.readouterr().out.count(name) == 1
-    (row,) = [
-        line
-        for line in (CONFIGS / 'segformer' / 'README.md').read_text().splitlines()
-        if name in line
-    ]
-    assert '| {} | {} |'.format(*figures(name)) in row
+def test_counts_a_config_once_and_finds_what_is_listed(
+    update_zoo, tmp_path, monkeypatch, capsys
+):
+    folder = shutil.copytree(CONFIGS, tmp_path / 'configs') / 'segformer'
+    readme = folder / 'README.md'
+    text = readme.read_text()
+    readme.write_text(re.sub(r'- \| [\d.]+ \|', '- | 9.9 |', text))
+    monkeypatch.setattr('sys.argv', ['update_zoo.py', str(folder)])
+    update_zoo.main()
+    counted, *files = capsys.readouterr().out.splitlines()
+    assert counted.startswith('convnext-dcls-atto_segformer')
+    assert files == [f'{readme}: written', f'{folder / "metafile.yml"}: as it was']
+    assert readme.read_text() == text

@@ -1,7 +1,7 @@
 """Counts parameters and FLOPs of configs, and writes them where they are listed.
 
-That is in the README.md of a config's folder, in the second and third column of the row
-that links it, and in its entry in metafile.yml. Accuracies stay as they are.
+That is in the README.md of a config's folder, in the row that links it, under the
+headings of COLUMNS, and in its entry in metafile.yml. Accuracies stay as they are.
 """
 
 import argparse
@@ -13,12 +13,17 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # dcls_mm, uninstalled
 from dcls_mm.apis.flops import count_config  # noqa: E402
 
-# Whose published images are larger than the usual: part of the name -> (height, width).
-SHAPES = {'ade20k-640x640': (640, 2560)}
+# Whose images are not those for which figures are usually published: part of the name
+# -> (height, width).
+SHAPES = {
+    'ade20k-640x640': (640, 2560),
+    'nuclei': (512, 640),
+    'camvid': (360, 480),
+    'shapes': (160, 160),
+}
 
-ROW = re.compile(
-    r'^(\| [^|]+ \| )[\d.]+ \| [\d.]+( \|.*\]\(\./([^)]+)\.py\).*)$', re.MULTILINE
-)
+COLUMNS = 'params (M)', 'FLOPs (G)'
+LINK = re.compile(r'\]\(\./([^)]+)\.py\)')
 ENTRY = re.compile(
     r'(- Name: (\S+)\n(?:(?!  - Name).*\n)*?      Parameters \(M\): )[\d.]+'
     r'(\n      FLOPs \(G\): )[\d.]+'
@@ -45,12 +50,18 @@ def update_readme(text, figures):
         text: Of a README.md.
         figures: Called with a config's name; gives (parameters, FLOPs) as text.
     """
-
-    def replace(row):
-        parameters, flops = figures(row[3])
-        return f'{row[1]}{parameters} | {flops}{row[2]}'
-
-    return ROW.sub(replace, text)
+    lines, columns = [], []
+    for line in text.splitlines(keepends=True):
+        cells, link = line.split(' | '), LINK.search(line)
+        if set(COLUMNS) <= set(cells):
+            columns = [cells.index(name) for name in COLUMNS]
+        elif not line.startswith('|'):
+            columns = []
+        elif columns and link:
+            for column, figure in zip(columns, figures(link[1])):
+                cells[column] = figure
+        lines.append(' | '.join(cells))
+    return ''.join(lines)
 
 
 def update_metafile(text, figures):
@@ -90,7 +101,10 @@ def main():
             path = folder / name
             if path.exists():
                 text = path.read_text(encoding='utf-8')
-                path.write_text(update(text, figures), encoding='utf-8')
+                updated = update(text, figures)
+                path.write_text(updated, encoding='utf-8')
+                said = 'as it was' if updated == text else 'written'
+                print(f'{path}: {said}', flush=True)
 
 
 if __name__ == '__main__':
