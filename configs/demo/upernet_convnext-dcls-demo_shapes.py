@@ -63,6 +63,7 @@ val_dataloader = dict(
         test_mode=True,
         pipeline=[
             dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale=_base_.image_size, keep_ratio=True),
             dict(type='LoadAnnotations'),
             dict(type='PackSegInputs'),
         ],
