@@ -1,6 +1,7 @@
 """Trains and evaluates a small detector or segmentor on drawn scenes, for a look."""
 
 import argparse
+import functools
 import json
 import shutil
 import subprocess
@@ -14,30 +15,39 @@ sys.path.insert(0, str(ROOT))  # dcls_mm, uninstalled
 import mmcv  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 
-from dcls_mm.apis.trained import load_trained  # noqa: E402
+from dcls_mm.apis.outputs import write_picture  # noqa: E402
 from dcls_mm.checkpoint import CheckpointError  # noqa: E402
 from dcls_mm.checkpoint.resumable import find_resumable  # noqa: E402
 from dcls_mm.visualization import (  # noqa: E402
-    depthwise_kernels,
+    draw_contact_sheet,
     draw_curves,
-    draw_kernels,
     read_curves,
 )
 
 SCENES = [
     dict(split='train', count=800, seed=0),
     dict(split='val', count=100, seed=2),
+    # The like of the first ones of 'val' with more pixels, to look at.
+    dict(split='shown', count=8, seed=2, size=480),
 ]
+ON_SHEET = 4  # scenes
+LEAST_SCORE = 0.5  # of what is drawn of a detector's predictions
 
 
 class Demo(NamedTuple):
-    """What differs between the demos; metrics: key in the log -> name."""
+    """What differs between the demos.
+
+    metrics: key in the log -> name; shown: key of the test set -> where the scenes to
+    look at are; prediction: stands above one.
+    """
 
     title: str
     config: str
     work_dir: Path
     metrics: dict
     unit: str
+    shown: dict
+    prediction: str
 
 
 DEMOS = {
@@ -52,6 +62,11 @@ DEMOS = {
             'coco/segm_mAP': 'mask AP',
         },
         'average precision, 0 to 1',
+        {
+            'ann_file': 'annotations/shown.json',
+            'data_prefix.img': 'images/shown/',
+        },
+        f'predicted, scores from {LEAST_SCORE:.0%}',
     ),
     'seg': Demo(
         'UperNet with ConvNeXt-dcls',
@@ -59,6 +74,11 @@ DEMOS = {
         Path('work_dirs/demo-seg'),
         {'mIoU': 'mIoU', 'mAcc': 'mAcc', 'aAcc': 'aAcc'},
         'percent',
+        {
+            'data_prefix.img_path': 'images/shown',
+            'data_prefix.seg_map_path': 'labels/shown',
+        },
+        'predicted',
     ),
 }
 
@@ -99,22 +119,37 @@ def train(demo):
 
 def evaluate(demo):
     shutil.rmtree(ROOT / demo.work_dir / 'test', ignore_errors=True)
-    checkpoint, _ = find_resumable(str(ROOT / demo.work_dir))
     folder = demo.work_dir / 'test'
-    options = ['--work-dir', folder, '--show-dir', folder / 'pictures']
-    run_tool('test.py', demo.config, checkpoint, *options)
+    run_tool('test.py', demo.config, last_checkpoint(demo), '--work-dir', folder)
+
+
+def last_checkpoint(demo):
+    return find_resumable(str(ROOT / demo.work_dir))[0]
 
 
 def draw_results(demo):
     folder = ROOT / demo.work_dir
+    shutil.rmtree(folder / 'predictions', ignore_errors=True)
+    model = (demo.config, last_checkpoint(demo), '--out')
+    draw = functools.partial(run_tool, 'analysis_tools/visualize.py')
+    draw('kernels', *model, demo.work_dir / 'kernels.png')
+    options = [f'test_dataloader.dataset.{key}={v}' for key, v in demo.shown.items()]
+    options += ['visualizer.line_width=1']
+    limits = ['--names', demo.prediction, '--score-threshold', LEAST_SCORE]
+    predictions = [*model, demo.work_dir / 'predictions', *limits]
+    draw('predictions', *predictions, '--cfg-options', *options)
     curves = read_curves(folder, list(demo.metrics))
     named = {demo.metrics[key]: curve for key, curve in curves.items()}
-    picture = draw_curves(named, f'{demo.title}, validation', y_label=demo.unit)
-    mmcv.imwrite(mmcv.rgb2bgr(picture), str(folder / 'metrics.png'))
-    checkpoint, _ = find_resumable(str(folder))
-    model = load_trained(str(ROOT / demo.config), checkpoint).model
-    kernels = depthwise_kernels(model)
-    mmcv.imwrite(mmcv.rgb2bgr(draw_kernels(kernels)), str(folder / 'kernels.png'))
+    curve = draw_curves(named, f'{demo.title}, validation', y_label=demo.unit)
+    write_picture(folder / 'metrics.png', curve)
+    scenes = [read(file) for file in sorted((folder / 'predictions').iterdir())]
+    rows = [scenes[i : i + 2] for i in range(0, ON_SHEET, 2)]
+    sheet = draw_contact_sheet([*rows, [curve, read(folder / 'kernels.png')]])
+    write_picture(folder / 'overview.png', sheet)
+
+
+def read(picture):
+    return mmcv.imread(str(picture), channel_order='rgb')
 
 
 STAGES = {
@@ -133,12 +168,13 @@ def report(demo):
         print(f'  {name:<10} {values[key]:7.3f}')
     print(f'({demo.unit})\n')
     for what, where in {
-        'predictions': 'test/pictures (truth on the left)',
+        'predictions': 'predictions',
         'metric curve': 'metrics.png',
         'learned kernels': 'kernels.png',
         'checkpoints, logs': '',
     }.items():
         print(f'  {what:<18} {demo.work_dir / where}')
+    print(f'\nThe picture to open: {demo.work_dir / "overview.png"}')
 
 
 def main():

@@ -20,28 +20,10 @@ import subprocess
 import sys
 import time
 
-from environment import (
-    AGAIN,
-    MMCV,
-    PINS_FILES,
-    PYTHON,
-    ROOT,
-    VENV,
-    VENV_PYTHON,
-    SetupError,
-    mmcv_wheel,
-)
+import environment
+from environment import MMCV, PINS_FILES, PYTHON, ROOT, VENV, VENV_PYTHON, mmcv_wheel
 from environment.preflight import check_machine
-from environment.running import (
-    PIP_LOG,
-    clock,
-    environment,
-    last_line,
-    locked,
-    pip,
-    run_logged,
-    tail,
-)
+from environment.running import PIP_LOG, clock, last_line, locked, pip, run_logged, tail
 
 STAMP = VENV / 'dcls_mm.stamp'
 
@@ -52,7 +34,7 @@ sys.exit(sys.version_info[:2] != {PYTHON} or not files('pip'))
 """
 
 SHOW_VERSIONS = """
-import dcls_mm, mmcv, mmcv.ops, mmdet, mmengine, mmseg, torch
+import dcls_mm, torch, mmcv, mmengine, mmdet, mmseg, mmcv.ops
 modules = dcls_mm, torch, mmcv, mmengine, mmdet, mmseg
 print(', '.join(m.__name__ + ' ' + m.__version__ for m in modules))
 """
@@ -81,17 +63,11 @@ def is_ready():
     return present and STAMP.read_text() == fingerprint()
 
 
-def mark_ready():
-    partial = STAMP.with_suffix('.partial')
-    partial.write_text(fingerprint())
-    partial.replace(STAMP)
-
-
 def make_venv():
     """Makes .venv, anew unless its Python and pip are there and whole."""
     if VENV.exists():
         with contextlib.suppress(OSError):
-            command = [str(VENV_PYTHON), '-c', IS_USABLE]
+            command = [VENV_PYTHON, '-c', IS_USABLE]
             if not subprocess.run(command, stderr=subprocess.DEVNULL).returncode:
                 drop_half_installed()
                 return
@@ -120,9 +96,8 @@ def install_torch(version):
 def install_project():
     options = ['--no-deps', '--no-build-isolation']
     pip('Installing dcls_mm', 'install', *options, '--editable', ROOT)
-    command = [VENV_PYTHON, '-c', SHOW_VERSIONS]
-    variables = environment(PYTHONWARNINGS='ignore')
-    run_logged('Importing the packages', command, PIP_LOG, env=variables, cwd=VENV)
+    command = [VENV_PYTHON, '-W', 'ignore', '-c', SHOW_VERSIONS]
+    run_logged('Importing the packages', command, PIP_LOG, cwd=VENV)
     print(f'      {last_line(tail(PIP_LOG))}')
 
 
@@ -141,7 +116,9 @@ def set_up():
         print(f'[{number}/{len(steps)}] {text}', flush=True)
         step()
         print(f'      done in {clock(time.monotonic() - start)}', flush=True)
-    mark_ready()
+    partial = STAMP.with_suffix('.partial')
+    partial.write_text(fingerprint())
+    partial.replace(STAMP)
 
 
 def interrupt(signum, frame):
@@ -162,10 +139,10 @@ def main():
                 if not is_ready():
                     set_up()
         print(f'{VENV} is ready')
-    except (SetupError, OSError) as error:
+    except (environment.SetupError, OSError) as error:
         sys.exit(f'The set-up stopped.\n{error}')
     except KeyboardInterrupt:
-        sys.exit(f'\nInterrupted. {AGAIN}')
+        sys.exit(f'\nInterrupted. {environment.AGAIN}')
 
 
 if __name__ == '__main__':

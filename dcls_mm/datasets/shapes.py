@@ -17,6 +17,7 @@ import numpy as np
 from .._files import write_whole
 from ..functional._arguments import as_int
 
+SIZE = 160  # of a scene in pixels, unless another is asked for
 RADIUS = (0.09, 0.24)  # of a shape, as a fraction of the scene's side
 OBJECTS = (2, 6)  # least and most shapes in a scene
 PALE, VIVID = (0.0, 0.3), (0.6, 1.0)  # saturation of the background, of a shape
@@ -49,7 +50,7 @@ SHAPES: tuple[str, ...] = tuple(OUTLINES)
 
 
 def _wave(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
-    period = rng.uniform(6, 20)
+    period = rng.uniform(6, 20)  # pixels of a scene of the usual size
     return np.sin(2 * np.pi * (x / period + rng.random()))
 
 
@@ -83,11 +84,11 @@ class Scene(NamedTuple):
         return (self.masks * numbers).sum(axis=0).astype(np.uint8)
 
 
-def draw_scene(rng: np.random.Generator, size: int = 160) -> Scene:
+def draw_scene(rng: np.random.Generator, size: int = SIZE) -> Scene:
     """Draw shapes of random class, size, turn and texture on a textured background.
 
     Later shapes partly cover earlier ones. The same state of ``rng`` gives the same
-    scene.
+    scene. A larger scene shows the same in more pixels.
 
     Args:
         rng: Where all randomness comes from.
@@ -119,7 +120,7 @@ def _draw_texture(
     rng: np.random.Generator, size: int, saturation: tuple[float, float]
 ) -> np.ndarray:
     angle = rng.uniform(0, 2 * np.pi)
-    y, x = np.mgrid[:size, :size]
+    y, x = np.mgrid[:size, :size] * (SIZE / size)
     u = x * np.cos(angle) + y * np.sin(angle)
     v = y * np.cos(angle) - x * np.sin(angle)
     blend = TEXTURES[rng.choice(list(TEXTURES))](rng, u, v)[..., None]
@@ -168,7 +169,7 @@ def _place(
 
 
 def write_scenes(
-    root: str, split: str, count: int, seed: int, size: int = 160
+    root: str, split: str, count: int, seed: int, size: int = SIZE
 ) -> Iterator[int]:
     """Draw scenes into COCO instance format and ADE-style label maps.
 
@@ -231,7 +232,7 @@ def write_scenes(
     write_whole(_annotation_file(root, split), json.dumps(content).encode())
 
 
-def has_scenes(root: str, split: str, count: int, seed: int, size: int = 160) -> bool:
+def has_scenes(root: str, split: str, count: int, seed: int, size: int = SIZE) -> bool:
     """Whether :func:`write_scenes` has finished with these arguments before."""
     path = _annotation_file(root, split)
     if not path.is_file():

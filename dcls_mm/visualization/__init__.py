@@ -1,5 +1,6 @@
 """Pictures that explain a model, as (height, width, 3) uint8 RGB arrays."""
 
+from .contact_sheet import draw_contact_sheet
 from .curves import Curve, draw_curves, read_curves
 from .kernel_pictures import depthwise_kernels, draw_kernels
 from .position_pictures import (
@@ -23,6 +24,7 @@ __all__ = [
     'ReceptiveField',
     'depthwise_kernels',
     'displacement',
+    'draw_contact_sheet',
     'draw_curves',
     'draw_histograms',
     'draw_kernels',

@@ -22,6 +22,8 @@ TRAITS = {
     'python': 'cp311',
     'platform': 'linux-x86_64',
     'ops': 'cpu',
+    'headers': ['/no/such/folder'],
+    'abi': 1,
 }
 
 
@@ -103,11 +105,39 @@ def test_an_archive_that_reaches_out_is_refused(member, tmp_path):
 FAKE_SETUP = """
 import os
 from setuptools import setup
+flags = os.environ.get('CFLAGS', '').split()
+if 'NO_HEADERS' in os.environ and '-include' in flags:
+    raise SystemExit('ended by a header')
 module = 'ops = ' + repr([os.environ.get(n) for n in ('MMCV_WITH_OPS', 'FORCE_CUDA')])
-module += ', ' + repr(['-std=c++14', '-std=c++17'])
+module += ', ' + repr(['-std=c++14', '-std=c++17']) + ', ' + repr('-include' in flags)
 open('mmcv.py', 'w').write(module)
 setup(name='mmcv', version='2.1.0', py_modules=['mmcv'])
 """
+
+
+@pytest.fixture
+def fake_build(monkeypatch, tmp_path):
+    """Builds a release of one module, with pip and setuptools as they are."""
+    archive = tmp_path / 'mmcv-2.1.0.tar.gz'
+    make_archive(archive, 'mmcv-2.1.0/setup.py', FAKE_SETUP.encode())
+    monkeypatch.setattr(running, 'PIP_LOG', tmp_path / 'pip.log')
+    monkeypatch.setattr(running, 'VENV_PYTHON', sys.executable)
+    monkeypatch.setattr(mmcv_wheel, 'VENV_PYTHON', sys.executable)
+    monkeypatch.setenv('PIP_CONFIG_FILE', os.devnull)
+    monkeypatch.setenv('PIP_NO_INDEX', '1')
+    monkeypatch.setenv('PIP_FIND_LINKS', str(tmp_path))
+    monkeypatch.setenv('CXX', 'true')
+    folder = tmp_path / 'cache'
+    folder.mkdir()
+
+    def build(torch='2.13.0+cpu'):
+        wheel = mmcv_wheel.build('2.1.0', folder, {**TRAITS, 'torch': torch})
+        assert mmcv_wheel.kept_wheel(folder) == wheel
+        assert {path.name for path in folder.iterdir()} == {wheel.name, 'build.log'}
+        with zipfile.ZipFile(wheel) as file:
+            return file.read('mmcv.py')
+
+    return build
 
 
 @pytest.mark.parametrize(
@@ -117,25 +147,24 @@ setup(name='mmcv', version='2.1.0', py_modules=['mmcv'])
         ('2.15.0+cu132', b"['-std=c++20', '-std=c++20']"),
     ],
 )
-def test_a_source_release_is_fetched_and_built(torch, standards, monkeypatch, tmp_path):
-    """With pip and setuptools as they are, on a release of one module."""
-    archive = tmp_path / 'mmcv-2.1.0.tar.gz'
-    make_archive(archive, 'mmcv-2.1.0/setup.py', FAKE_SETUP.encode())
-    monkeypatch.setattr(running, 'PIP_LOG', tmp_path / 'pip.log')
-    monkeypatch.setattr(running, 'VENV_PYTHON', sys.executable)
-    monkeypatch.setattr(mmcv_wheel, 'VENV_PYTHON', sys.executable)
-    monkeypatch.setenv('PIP_CONFIG_FILE', os.devnull)
-    monkeypatch.setenv('PIP_NO_INDEX', '1')
-    monkeypatch.setenv('PIP_FIND_LINKS', str(tmp_path))
-    folder = tmp_path / 'cache'
-    folder.mkdir()
+def test_a_source_release_is_fetched_and_built(torch, standards, fake_build):
+    assert fake_build(torch) == b"ops = ['1', '0'], " + standards + b', True'
 
-    wheel = mmcv_wheel.build('2.1.0', folder, {**TRAITS, 'torch': torch})
 
-    assert mmcv_wheel.kept_wheel(folder) == wheel
-    with zipfile.ZipFile(wheel) as file:
-        assert file.read('mmcv.py') == b"ops = ['1', '0'], " + standards
-    assert {path.name for path in folder.iterdir()} == {wheel.name, 'build.log'}
+@pytest.mark.parametrize(
+    ('name', 'value', 'said'),
+    [
+        ('CXX', 'false', "Compiling torch's headers"),
+        ('NO_HEADERS', '1', 'The build of'),
+    ],
+    ids=['making them', 'using them'],
+)
+def test_without_compiled_headers_it_is_built_too(
+    name, value, said, fake_build, monkeypatch, capsys
+):
+    monkeypatch.setenv(name, value)
+    assert fake_build().endswith(b', False')
+    assert f'{said} failed. ' in capsys.readouterr().out.replace(' mmcv 2.1.0', '')
 
 
 def test_progress_is_read_from_the_last_line_of_ninja():

@@ -4,6 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import mmcv
 import numpy as np
 import pytest
 import torch
@@ -67,10 +68,47 @@ def test_the_last_checkpoint_is_evaluated(demo, tmp_path):
     leave_checkpoint(tmp_path / setting.work_dir, 1)
     leave_checkpoint(tmp_path / setting.work_dir, 2)
     demo.evaluate(setting)
-    ((tool, config, checkpoint, *options),) = demo.calls
+    ((tool, config, checkpoint, *_),) = demo.calls
     assert (tool, config) == ('test.py', setting.config)
     assert checkpoint == str(tmp_path / setting.work_dir / 'epoch_2.pth')
-    assert '--show-dir' in options
+
+
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_one_picture_shows_predictions_curve_and_kernels(
+    task, demo, monkeypatch, tmp_path
+):
+    setting = demo.DEMOS[task]
+    work_dir = tmp_path / setting.work_dir
+    leave_checkpoint(work_dir, 1)
+    log = work_dir / '20260101_000000' / 'vis_data' / 'scalars.json'
+    log.parent.mkdir(parents=True)
+    log.write_text(json.dumps({**dict.fromkeys(setting.metrics, 0.5), 'step': 1}))
+    grey = np.full((100, 200, 3), 77, np.uint8)
+
+    def draw(tool, command, config, checkpoint, option, out, *options):
+        assert (tool, option) == ('analysis_tools/visualize.py', '--out')
+        demo.calls.append((command, options))
+        if command == 'kernels':
+            mmcv.imwrite(grey, str(tmp_path / out))
+        else:
+            for index in range(demo.ON_SHEET):
+                mmcv.imwrite(grey, str(tmp_path / out / f'{index}.png'))
+
+    monkeypatch.setattr(demo, 'run_tool', draw)
+    demo.draw_results(setting)
+    (_, _), (command, options) = demo.calls
+    assert command == 'predictions'
+    shown = Config.fromfile(ROOT / setting.config).test_dataloader.dataset
+    overrides = dict(
+        o.split('=') for o in options[options.index('--cfg-options') + 1 :]
+    )
+    for key in overrides.keys() - {'visualizer.line_width'}:
+        node = shown
+        for part in key.removeprefix('test_dataloader.dataset.').split('.'):
+            node = node[part]  # the config has every key that is overridden
+    sheet = mmcv.imread(str(work_dir / 'overview.png'))
+    assert (sheet[0, 0] == 77).all() and (sheet[-1, -1] == 77).all()
+    assert (work_dir / 'metrics.png').is_file()
 
 
 def test_report_shows_what_the_evaluation_wrote(demo, tmp_path, capsys):
@@ -82,6 +120,7 @@ def test_report_shows_what_the_evaluation_wrote(demo, tmp_path, capsys):
     demo.report(setting)
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split() == ['mask', 'AP50', '0.100'] for line in lines)
+    assert lines[-1].endswith(str(setting.work_dir / 'overview.png'))
 
 
 def test_failing_tool_ends_the_demo(demo, monkeypatch):

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tarfile
@@ -23,9 +24,12 @@ MINUTES_ON_ONE_CORE = 28
 # From this torch on its headers need C++20.
 CXX20 = (2, 15)
 
+# Python's own, but for debugging symbols, nine tenths of what would be compiled.
+FLAGS = ['-O3', '-DNDEBUG', '-fwrapv', '-fPIC']
+
 PROBE = """
 import json, sys, sysconfig, torch
-from torch.utils.cpp_extension import CUDA_HOME
+from torch.utils.cpp_extension import CUDA_HOME, include_paths
 gpu = torch.cuda.is_available()
 print(json.dumps({
     'torch': torch.__version__,
@@ -33,15 +37,16 @@ print(json.dumps({
     'platform': sysconfig.get_platform(),
     'ops': 'sm%d%d' % torch.cuda.get_device_capability() if gpu else 'cpu',
     'nvcc': CUDA_HOME is not None,
+    'headers': [*include_paths(), sysconfig.get_path('include')],
+    'abi': int(torch.compiled_with_cxx11_abi()),
 }))
 """
 
 
 def probe_torch():
     """Asks the torch in .venv for what a built mmcv depends on."""
-    answer = subprocess.run(
-        [str(VENV_PYTHON), '-c', PROBE], env=environment(), stdout=subprocess.PIPE
-    )
+    command, variables = [VENV_PYTHON, '-c', PROBE], environment()
+    answer = subprocess.run(command, env=variables, stdout=subprocess.PIPE)
     if answer.returncode:
         raise SetupError(f'torch in {VENV} does not work: remove that folder. {AGAIN}')
     traits = json.loads(answer.stdout)
@@ -112,40 +117,59 @@ def ninja_progress(text, elapsed):
 
 
 def raise_standard(source):
-    """Has mmcv compiled as C++20: it asks for C++14 or 17, which win over CXXFLAGS."""
+    """Has mmcv compiled as C++20: it asks for C++14 or 17, which win over CFLAGS."""
     setup = source / 'setup.py'
     setup.write_text(re.sub(r'-std=c\+\+1[47]', '-std=c++20', setup.read_text()))
 
 
+def precompile(source, flags, traits, standard, log):
+    """Compiles torch's headers, and returns the flags by which a file starts from them.
+
+    Reading them is most of the work of compiling one of mmcv's files.
+    """
+    header = source / 'torch.hpp'
+    header.write_text('#include <torch/types.h>\n')
+    command = [*shlex.split(os.environ.get('CXX') or 'c++'), *flags, f'-std={standard}']
+    command += [f'-I{folder}' for folder in traits['headers']]
+    command += ['-x', 'c++-header', header, '-o', f'{header}.gch']
+    run_logged("Compiling torch's headers", command, log)
+    return ['-include', str(header), '-Werror=invalid-pch']
+
+
 def build(version, folder, traits):
-    source, dist, log = (folder / name for name in ('source', 'dist', 'build.log'))
+    source, log = folder / 'source', folder / 'build.log'
     if not source.exists():
         fetch_source(version, source)
-    torch = tuple(map(int, traits['torch'].split('.')[:2]))
-    if torch >= CXX20:
+    standard = 'c++17'
+    if tuple(map(int, traits['torch'].split('.')[:2])) >= CXX20:
+        standard = 'c++20'
         raise_standard(source)
     jobs = build_jobs()
     minutes = MINUTES_ON_ONE_CORE // jobs
     print(f'      compiling, about {minutes} minutes the first time', flush=True)
     print(f'      log: {log}', flush=True)
-    variables = environment(
-        MMCV_WITH_OPS='1',
-        FORCE_CUDA='0' if traits['ops'] == 'cpu' else '1',
-        MAX_JOBS=str(jobs),
-    )
-    run_logged(
-        f'The build of {MMCV} {version}',
-        [VENV_PYTHON, 'setup.py', 'bdist_wheel', '--dist-dir', dist],
-        log,
-        ninja_progress,
-        cwd=str(source),
-        env=variables,
-    )
-    (built,) = dist.glob('*.whl')
-    wheel = folder / built.name
-    built.replace(wheel)
+    flags = [*FLAGS, f'-D_GLIBCXX_USE_CXX11_ABI={traits["abi"]}']
+
+    def compile_all(flags):
+        variables = environment(
+            MMCV_WITH_OPS='1',
+            FORCE_CUDA='0' if traits['ops'] == 'cpu' else '1',
+            MAX_JOBS=str(jobs),
+            CFLAGS=shlex.join(flags),
+        )
+        command = [VENV_PYTHON, 'setup.py', 'bdist_wheel']
+        what = f'The build of {MMCV} {version}'
+        run_logged(what, command, log, ninja_progress, cwd=source, env=variables)
+
+    try:
+        compile_all(flags + precompile(source, flags, traits, standard, log))
+    except SetupError as error:
+        print(f'      {str(error).splitlines()[0]}', flush=True)
+        print("      Once more, without torch's headers compiled before", flush=True)
+        compile_all(flags)
+    (built,) = source.glob('dist/*.whl')
+    wheel = built.replace(folder / built.name)
     shutil.rmtree(source)
-    shutil.rmtree(dist)
     return wheel
 
 

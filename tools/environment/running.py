@@ -21,24 +21,22 @@ def clock(seconds):
 class ProgressLine:
     """A line rewritten in place on a terminal, printed every 30 s elsewhere."""
 
-    PERIOD = 30
-
     def __init__(self):
         self.start = time.monotonic()
-        self.next_print = self.PERIOD
+        self.periods = 0
         self.in_place = sys.stdout.isatty() and not os.environ.get('CI')
-        self.width = shutil.get_terminal_size().columns - 1
 
     def elapsed(self):
         return time.monotonic() - self.start
 
     def show(self, text):
-        elapsed = self.elapsed()
-        line = f'      {clock(elapsed)}  {text}'[: self.width]
+        periods = self.elapsed() // 30
+        line = f'      {clock(self.elapsed())}  {text}'
+        line = line[: shutil.get_terminal_size().columns - 1]
         if self.in_place:
             print(f'\r{line}\x1b[K', end='', flush=True)
-        elif elapsed >= self.next_print:
-            self.next_print = elapsed + self.PERIOD
+        elif periods > self.periods:
+            self.periods = periods
             print(line, flush=True)
 
     def clear(self):
@@ -58,11 +56,9 @@ def last_line(text, elapsed=0):
 
 def environment(**extra):
     """The variables of child processes: .venv's programs first, no foreign modules."""
-    kept = dict(os.environ)
-    for name in ('PYTHONPATH', 'PYTHONHOME'):
-        kept.pop(name, None)
-    path = os.pathsep.join([str(VENV / 'bin'), kept.get('PATH', os.defpath)])
-    return {**kept, 'PATH': path, **extra}
+    path = os.pathsep.join([str(VENV / 'bin'), os.environ.get('PATH', os.defpath)])
+    variables = {**os.environ, 'PATH': path, **extra}
+    return {k: v for k, v in variables.items() if k not in ('PYTHONPATH', 'PYTHONHOME')}
 
 
 def run_logged(what, command, log, progress=last_line, **options):
@@ -72,17 +68,16 @@ def run_logged(what, command, log, progress=last_line, **options):
     should this process be killed, the child ends its work undisturbed, and the next
     set-up waits for it. An ordinary interruption ends the child too.
     """
-    options.setdefault('env', environment())
     line = ProgressLine()
     with open(log, 'wb') as output:
         process = subprocess.Popen(
-            [str(part) for part in command],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             close_fds=False,
-            **options,
+            **{'env': environment(), **options},
         )
     try:
         while process.poll() is None:
