@@ -182,7 +182,7 @@ def main():
     demo = DEMOS[args.demo]
     if args.fresh:
         shutil.rmtree(ROOT / demo.work_dir, ignore_errors=True)
-    print(f'{demo.title}: some 7 minutes on two CPU cores; stop and go on at will.')
+    print(f'{demo.title}: 5 to 10 minutes on two CPU cores; stop and go on at will.')
     try:
         for number, (name, stage) in enumerate(STAGES.items(), 1):
             print(f'\n[{number}/{len(STAGES)}] {name}', flush=True)

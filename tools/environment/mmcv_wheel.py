@@ -19,7 +19,7 @@ from . import AGAIN, CACHE, MMCV, VENV, VENV_PYTHON, SetupError
 from .running import clock, environment, locked, pip, run_logged
 
 BYTES_PER_COMPILER = 2 * 2**30
-MINUTES_ON_ONE_CORE = 28
+MINUTES_ON_ONE_CORE = 6
 
 # From this torch on its headers need C++20.
 CXX20 = (2, 15)
