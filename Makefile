@@ -17,10 +17,10 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  PYTHON=...      the $(WANTED) to make $(VENV) with, now: $(PYTHON)'
 
-env:  ## set up .venv; the first time builds mmcv (14 minutes on two cores)
+env:  ## set up .venv; the first time builds mmcv (3 minutes on two cores)
 	@$(PYTHON) tools/setup_environment.py
 
-demo: env  ## train and evaluate a detector on drawn scenes (10 minutes on two cores)
+demo: env  ## train and evaluate a detector on drawn scenes (5 to 10 minutes on two cores)
 	@$(VENV_PYTHON) tools/demo.py det
 
 demo-seg: env  ## the same with a segmentor

@@ -28,9 +28,8 @@ SCENES = [
     dict(split='train', count=800, seed=0),
     dict(split='val', count=100, seed=2),
     # The like of the first ones of 'val' with more pixels, to look at.
-    dict(split='shown', count=8, seed=2, size=480),
+    dict(split='shown', count=8, seed=2, size=640),
 ]
-ON_SHEET = 4  # scenes
 LEAST_SCORE = 0.5  # of what is drawn of a detector's predictions
 
 
@@ -132,9 +131,9 @@ def draw_results(demo):
     shutil.rmtree(folder / 'predictions', ignore_errors=True)
     model = (demo.config, last_checkpoint(demo), '--out')
     draw = functools.partial(run_tool, 'analysis_tools/visualize.py')
-    draw('kernels', *model, demo.work_dir / 'kernels.png')
+    draw('kernels', *model, demo.work_dir / 'kernels.png', '--columns', 16)
     options = [f'test_dataloader.dataset.{key}={v}' for key, v in demo.shown.items()]
-    options += ['visualizer.line_width=1']
+    options += ['visualizer.line_width=2']
     limits = ['--names', demo.prediction, '--score-threshold', LEAST_SCORE]
     predictions = [*model, demo.work_dir / 'predictions', *limits]
     draw('predictions', *predictions, '--cfg-options', *options)
@@ -142,9 +141,10 @@ def draw_results(demo):
     named = {demo.metrics[key]: curve for key, curve in curves.items()}
     curve = draw_curves(named, f'{demo.title}, validation', y_label=demo.unit)
     write_picture(folder / 'metrics.png', curve)
-    scenes = [read(file) for file in sorted((folder / 'predictions').iterdir())]
-    rows = [scenes[i : i + 2] for i in range(0, ON_SHEET, 2)]
-    sheet = draw_contact_sheet([*rows, [curve, read(folder / 'kernels.png')]])
+    files = sorted((folder / 'predictions').iterdir())
+    first, second, third = (read(file) for file in files[:3])
+    kernels = read(folder / 'kernels.png')
+    sheet = draw_contact_sheet([[first, second], [third, curve], [kernels]])
     write_picture(folder / 'overview.png', sheet)
 
 
@@ -182,7 +182,7 @@ def main():
     demo = DEMOS[args.demo]
     if args.fresh:
         shutil.rmtree(ROOT / demo.work_dir, ignore_errors=True)
-    print(f'{demo.title}: some 7 minutes on two CPU cores; stop and go on at will.')
+    print(f'{demo.title}: 5 to 10 minutes on two CPU cores; stop and go on at will.')
     try:
         for number, (name, stage) in enumerate(STAGES.items(), 1):
             print(f'\n[{number}/{len(STAGES)}] {name}', flush=True)
