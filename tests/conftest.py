@@ -33,6 +33,7 @@ SLOW = {
     'test_launchers.py',
     'test_model_converters.py',
     'test_packaging.py',
+    'test_predict.py',
     'test_robustness.py',
     'test_tool_matrix.py',
     'test_train_and_test.py',
