@@ -15,8 +15,10 @@ TOLERANCE = {
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared'
 
-# The files that take most of the time; `make test-fast` leaves them out.
+# The files, and tests of others, that take most of the time; `make test-fast` leaves
+# them out.
 SLOW = {
+    'test_a_config_of_pure_python_with_data_inside_others',
     'test_analysis_tools.py',
     'test_benchmarks.py',
     'test_checkpoint_entries.py',
@@ -58,7 +60,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.name in SLOW:
+        if SLOW & {item.path.name, getattr(item, 'originalname', None)}:
             item.add_marker(pytest.mark.slow)
 
 
