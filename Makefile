@@ -11,7 +11,7 @@ VENV := .venv$(if $(filter-out stock,$(STACK)),-$(STACK))
 VENV_PYTHON := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-seg test lint docs bench clean distclean
+.PHONY: help env demo demo-seg test test-fast coverage lint docs bench clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,8 +27,16 @@ demo-seg: env  ## the same with a segmentor
 	@$(VENV_PYTHON) tools/demo.py seg
 
 # One thread a process: threads of two processes on the same cores wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadfile
+
 test: env  ## run the tests, a process on each core
-	@OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadfile
+	@$(PYTEST)
+
+test-fast: env  ## run all but the slow ones (two minutes on two cores)
+	@$(PYTEST) -m 'not slow'
+
+coverage: env  ## run the tests; fail if they run less of dcls_mm than the floor
+	@$(PYTEST) --cov=dcls_mm
 
 lint: env  ## run the linter, check format and types
 	@$(VENV)/bin/ruff check .

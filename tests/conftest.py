@@ -1,4 +1,4 @@
-"""What all tests share: seeds, tolerances, and the data beside a checkout."""
+"""What all tests share: options, seeds, tolerances, and the data beside a checkout."""
 
 from pathlib import Path
 
@@ -14,6 +14,66 @@ TOLERANCE = {
 }
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared'
+
+# The files, and tests of others, that take most of the time; `make test-fast` leaves
+# them out.
+SLOW = {
+    'test_a_config_of_pure_python_with_data_inside_others',
+    'test_analysis_tools.py',
+    'test_benchmarks.py',
+    'test_checkpoint_entries.py',
+    'test_compare_configs.py',
+    'test_configs.py',
+    'test_demo.py',
+    'test_distributed.py',
+    'test_execution.py',
+    'test_export.py',
+    'test_fold.py',
+    'test_fuzz.py',
+    'test_hook_pairs.py',
+    'test_hook_pairs_ddp.py',
+    'test_launchers.py',
+    'test_model_converters.py',
+    'test_packaging.py',
+    'test_predict.py',
+    'test_robustness.py',
+    'test_tool_matrix.py',
+    'test_train_and_test.py',
+    'test_update_zoo.py',
+    'test_zoo.py',
+}
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        '--require-oracles',
+        action='store_true',
+        help='fail, not skip, the tests that need a package which is not installed',
+    )
+
+
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'slow: left out by `make test-fast`')
+    if config.getoption('--require-oracles'):
+        pytest.importorskip = _failing(pytest.importorskip)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if SLOW & {item.path.name, getattr(item, 'originalname', None)}:
+            item.add_marker(pytest.mark.slow)
+
+
+def _failing(importorskip):
+    """``importorskip`` with its skips made failures."""
+
+    def require(*arguments, **options):
+        try:
+            return importorskip(*arguments, **options)
+        except pytest.skip.Exception as skipped:
+            pytest.fail(f'--require-oracles: {skipped.msg}', pytrace=False)
+
+    return require
 
 
 def assert_close(actual, expected, dtype=None, factor=1):

@@ -13,6 +13,7 @@ from zipfile import ZipFile
 import pytest
 import yaml
 
+from dcls_mm import __version__
 from dcls_mm.datasets import write_scenes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,6 +112,16 @@ def test_wheel_installs_nothing_of_openmmlab(wheel):
         )
     always = [r for r in requirements if 'extra ==' not in r]
     assert sorted(always) == ['numpy', 'torch>=2.6']
+
+
+def test_versions_that_stand_twice_are_one():
+    """That of the release, and that of the linter."""
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text(encoding='utf-8'))
+    assert citation['version'] == __version__
+    hooks = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text())
+    (revision,) = (r['rev'] for r in hooks['repos'] if 'ruff' in r['repo'])
+    pins = (ROOT / 'requirements' / 'verified.txt').read_text().splitlines()
+    assert f'ruff=={revision[1:]}' in pins
 
 
 DEMOS = Path('dcls_mm/.mim/configs/demo')

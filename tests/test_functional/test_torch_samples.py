@@ -21,16 +21,14 @@ ERRORS = (RuntimeError, TypeError, ValueError)
 @pytest.fixture(scope='module')
 def samples():
     """Name of a function in torch.nn.functional -> what torch tests it with."""
-    pytest.importorskip('expecttest', reason='torch.testing._internal needs expecttest')
-    try:
-        # The import would leave its marks on all tests to come: an environment
-        # variable, and flags of torch.backends (such as cudnn.benchmark) frozen.
-        unfrozen = mock.patch.object(torch.backends, 'disable_global_flags')
-        with warnings.catch_warnings(), mock.patch.dict(os.environ), unfrozen:
-            warnings.simplefilter('ignore')
-            from torch.testing._internal import common_methods_invocations as internal
-    except ImportError as error:
-        pytest.skip(f'torch.testing._internal can not be imported: {error}')
+    # The import would leave its marks on all tests to come: an environment
+    # variable, and flags of torch.backends (such as cudnn.benchmark) frozen.
+    unfrozen = mock.patch.object(torch.backends, 'disable_global_flags')
+    with warnings.catch_warnings(), mock.patch.dict(os.environ), unfrozen:
+        warnings.simplefilter('ignore')
+        internal = pytest.importorskip(
+            'torch.testing._internal.common_methods_invocations', exc_type=ImportError
+        )
     return {info.name.rpartition('.')[2]: info for info in internal.op_db}
 
 
