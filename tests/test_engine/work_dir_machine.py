@@ -48,7 +48,7 @@ from mmengine.hooks import Hook
 from toy import write_config
 
 from dcls_mm import _files
-from dcls_mm.apis import runner
+from dcls_mm.apis import train as training
 
 LONGEST = 6  # epochs
 OPTIMIZERS = {
@@ -332,14 +332,14 @@ class TellHook(Hook):
 
 def train_and_tell(config, work_dir, result, prepare):
     """Trains, and writes down what TellHook does and which error ended it."""
-    build = runner.build_runner
+    build = training.build_runner
 
     def build_and_tell(*arguments):
         runner = build(*arguments)
         runner.register_hook(TellHook(result))
         return runner
 
-    runner.build_runner = build_and_tell
+    training.build_runner = build_and_tell
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     if prepare is not None:
         prepare()
