@@ -1,4 +1,4 @@
-"""Settings of Sphinx; `make docs` builds the pages with warnings as errors."""
+"""Sphinx settings; `make docs` builds the pages with warnings as errors."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-os.environ['PYTHONPATH'] = str(ROOT)  # of the notebooks' kernels
+os.environ['PYTHONPATH'] = str(ROOT)  # for the notebooks' kernels
 
 from dcls_mm import __version__  # noqa: E402
 
@@ -26,7 +26,7 @@ exclude_patterns = ['_build']
 myst_enable_extensions = ['dollarmath', 'deflist']
 myst_heading_anchors = 3
 
-# Every cell runs at every build, and one that fails is a warning, thus an error.
+# Every cell runs at every build. A failing cell is a warning, and thus an error.
 nb_execution_mode = 'force'
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
@@ -47,8 +47,8 @@ html_theme_options = {
 
 
 def escape(app, what, name, obj, options, lines):
-    """Docstrings have shapes such as (*kernels, count) and |sigma|, and no emphasis."""
-    parts = '\n'.join(lines).split('``')  # every other one is literal, as examples are
+    """Escape * and |: docstrings have (*kernels, count) and |sigma|, but no emphasis."""
+    parts = '\n'.join(lines).split('``')  # every other one is literal
     parts[::2] = [
         re.sub(r'(?m)(^ *(?:>>>|\.\.\.).*)|([*|])', keep_or_escape, part)
         for part in parts[::2]
@@ -61,11 +61,11 @@ def keep_or_escape(match):
 
 
 def skip_field(app, what, name, obj, skip, options):
-    """The fields of a NamedTuple are described by the docstring of its class."""
+    """Skip the fields of a NamedTuple, which the docstring of its class describes."""
     return skip or str(obj.__doc__).startswith('Alias for field number')
 
 
 def setup(app):
     app.connect('autodoc-skip-member', skip_field)
-    # Before napoleon, which adds emphasis of its own.
+    # It must run before napoleon, which adds emphasis of its own.
     app.connect('autodoc-process-docstring', escape, priority=100)
