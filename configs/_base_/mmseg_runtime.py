@@ -1,8 +1,8 @@
 _base_ = 'mmseg::_base_/default_runtime.py'
 
 custom_imports = dict(imports=['dcls_mm'], allow_failed_imports=False)
-# mmseg's own schedules bring these hooks. Ours count iterations too; the interval of
-# the checkpoints depends on the schedule, so the config gives it.
+# In mmseg the schedules set these hooks. Ours count iterations too. The interval of the
+# checkpoints depends on the schedule, so the config sets it.
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),

@@ -1,5 +1,5 @@
-# The Cascade Mask R-CNN family at a size that a CPU can train from random weights:
-# ConvNeXt-atto, 64 channels in neck and heads, small anchors.
+# Cascade Mask R-CNN at a size that a CPU can train from random weights: ConvNeXt-atto,
+# 64 channels in neck and heads, small anchors.
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_convnext_fpn_narrow.py',
     '../_base_/datasets/nuclei.py',
@@ -10,7 +10,8 @@ _base_ = [
 model = dict(
     backbone=dict(arch='atto'),
     neck=dict(in_channels=[40, 80, 160, 320]),
-    # Sides of 12 to 134 pixels, two a level; 95 % of the nuclei have 13 to 75.
+    # The anchors have sides of 12 to 134 pixels, two per level; 95 % of the nuclei have
+    # sides of 13 to 75.
     rpn_head=dict(anchor_generator=dict(scales=[3, 4.2])),
     roi_head=dict(
         bbox_head=[dict(h, num_classes=1) for h in _base_.model.roi_head.bbox_head],

@@ -1,4 +1,4 @@
-# ConvNeXt-dcls-atto: 34 elements in 17x17 pixels in the place of 49 weights in 7x7.
+# ConvNeXt-dcls-atto: 34 elements in 17x17 pixels instead of 49 weights in 7x7.
 _base_ = [
     './cascade-mask-rcnn_convnext-atto_fpn_1xb4-15e_nuclei.py',
     '../_base_/schedules/position_learning.py',

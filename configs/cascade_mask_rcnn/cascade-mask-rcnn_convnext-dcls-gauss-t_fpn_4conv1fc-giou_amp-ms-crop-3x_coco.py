@@ -14,7 +14,7 @@ model = dict(
             dilated_kernel_size=23,
             interpolation='gauss',
         ),
-        # The published gauss layers have their positions' rows in another order.
+        # The published gauss layers have the rows of their positions in another order.
         init_cfg=dict(checkpoint=checkpoint_file, version='gauss'),
     )
 )

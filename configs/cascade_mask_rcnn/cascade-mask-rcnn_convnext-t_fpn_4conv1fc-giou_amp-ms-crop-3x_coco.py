@@ -16,8 +16,8 @@ model = dict(
     ),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
-# Layer ids: 0 the stem, 1 and 2 the first two stages, 3-5 the third stage's blocks by
-# threes, 6 the fourth stage, 7 everything behind it.
+# Layer ids: 0 the stem, 1 and 2 the first two stages, 3 to 5 the third stage's blocks
+# in threes, 6 the fourth stage, 7 everything after it.
 optim_wrapper = dict(
     paramwise_cfg=dict(decay_type='layer_wise', decay_rate=0.7, num_layers=6)
 )

@@ -8,7 +8,8 @@ _base_ = [
     '../_base_/mmseg_runtime.py',
 ]
 
-# A step costs a fraction of the detector's, so there is time for more, and more speed.
+# A step costs a fraction of the detector's, so there is time for more of them, and the
+# learning rate can be higher.
 max_epochs = 15
 train_cfg = dict(max_epochs=max_epochs, val_interval=3)
 param_scheduler = [
@@ -19,7 +20,7 @@ optim_wrapper = dict(
     _base_.position_learning, optimizer=dict(lr=3e-3), clip_grad=dict(max_norm=10)
 )
 randomness = dict(seed=0)
-# The schedule counts epochs, unlike those of mmseg.
+# The schedule counts epochs, unlike mmseg's.
 default_hooks = dict(
     logger=dict(interval=10, log_metric_by_epoch=True),
     checkpoint=dict(by_epoch=True),

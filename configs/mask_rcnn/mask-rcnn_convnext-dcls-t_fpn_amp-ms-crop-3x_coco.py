@@ -1,5 +1,6 @@
 # ConvNeXt-dcls-T with one box head and one mask head: the published training config
-# (github.com/K-H-Ismail/ConvNeXt-dcls, object_detection), without published results.
+# (github.com/K-H-Ismail/ConvNeXt-dcls, object_detection), which has no published
+# results.
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_instance_ms-crop.py',

@@ -1,6 +1,6 @@
-# ResNet-50 with DCLS in the place that mmdet's own configs give to deformable
-# convolution: 9 elements in 9x9 pixels for each 3x3 kernel of stages c3 to c5, which
-# start from random weights as those of ImageNet have another shape.
+# ResNet-50 with DCLS where mmdet's own configs have deformable convolution: 9 elements
+# in 9x9 pixels for each 3x3 kernel of stages c3 to c5. They start from random weights,
+# because those of ImageNet have another shape.
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     'mmdet::_base_/datasets/coco_instance.py',

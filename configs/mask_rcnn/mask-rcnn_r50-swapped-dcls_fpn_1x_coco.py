@@ -1,7 +1,7 @@
-# ResNet-50 whose 3x3 convolutions of stages c3 to c5 are swapped for DCLS. They start
-# as they are in the ImageNet weights, and their 9 elements may move in 9x9 pixels. The
-# positions are one set a stage for all outputs, for which sampling the input costs less
-# than building kernels.
+# ResNet-50 whose 3x3 convolutions in stages c3 to c5 are swapped for DCLS. They start
+# from the ImageNet weights, and their 9 elements can move within 9x9 pixels. All
+# outputs of a stage share one set of positions, so sampling the input costs less than
+# building kernels.
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     'mmdet::_base_/datasets/coco_instance.py',

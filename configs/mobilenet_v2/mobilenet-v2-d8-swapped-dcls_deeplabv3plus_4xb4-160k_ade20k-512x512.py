@@ -1,6 +1,6 @@
 # mmseg's config with DCLS for the depthwise 3x3 convolutions of its MobileNetV2.
-# They start as they are in the ImageNet weights, dilated by up to 4, and their elements
-# may move in 17x17 pixels, together in the blocks of a stage that are alike.
+# They start from the ImageNet weights, dilated by up to 4, and their elements can move
+# within 17x17 pixels. Identical blocks of a stage share their positions.
 _base_ = [
     'mmseg::mobilenet_v2/mobilenet-v2-d8_deeplabv3plus_4xb4-160k_ade20k-512x512.py',
     '../_base_/schedules/position_learning.py',

@@ -19,7 +19,8 @@ model = dict(
         arch='tiny',
         drop_path_rate=0.1,
         layer_scale_init_value=1.0,
-        # The neck takes no first stage, whose norm DDP would miss a gradient of.
+        # The neck doesn't use the first stage, whose norm would have no gradient, which
+        # DDP refuses.
         out_indices=(1, 2, 3),
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint_file),
     ),

@@ -1,5 +1,5 @@
-# The UperNet family at a size that a CPU can train from random weights: ConvNeXt-atto
-# and 64 channels in the heads.
+# UperNet at a size that a CPU can train from random weights: ConvNeXt-atto and 64
+# channels in the heads.
 _base_ = [
     '../_base_/models/upernet_convnext.py',
     '../_base_/datasets/camvid.py',

@@ -1,5 +1,5 @@
-# ConvNeXt-dcls-L in 640x640 crops: the published training config, for which no results
-# and no weights are published.
+# ConvNeXt-dcls-L in 640x640 crops: the published training config. Neither results nor
+# weights are published for it.
 _base_ = [
     '../_base_/models/upernet_convnext.py',
     '../_base_/datasets/ade20k_640x640.py',
@@ -19,12 +19,12 @@ model = dict(
             interpolation='bilinear',
         ),
         drop_path_rate=0.4,
-        # The recipe fine-tunes weights of ImageNet-22k: set your own.
+        # The recipe fine-tunes ImageNet-22k weights: set your own.
         init_cfg=None,
     ),
     decode_head=dict(in_channels=[192, 384, 768, 1536], num_classes=150),
     auxiliary_head=dict(in_channels=768, num_classes=150),
-    # Strides of two thirds of the crop: neighbouring windows overlap by a third.
+    # The stride is two thirds of the crop, so neighbouring windows overlap by a third.
     test_cfg=dict(mode='slide', crop_size=_base_.crop_size, stride=(426, 426)),
 )
 train_dataloader = dict(batch_size=2)

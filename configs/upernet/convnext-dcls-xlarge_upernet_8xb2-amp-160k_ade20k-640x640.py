@@ -1,5 +1,5 @@
-# ConvNeXt-dcls-XL in 640x640 crops: the published training config, for which no results
-# and no weights are published.
+# ConvNeXt-dcls-XL in 640x640 crops: the published training config. Neither results nor
+# weights are published for it.
 _base_ = './convnext-dcls-large_upernet_8xb2-amp-160k_ade20k-640x640.py'
 
 model = dict(

@@ -1,6 +1,6 @@
 # The FlexConv counterpart of the DCLS atto: continuous kernels in 17x17 pixels that
-# learn their size, from 7x7 on. AliasLossHook is left out: training and test have one
-# resolution.
+# learn their size, starting at 7x7. It has no AliasLossHook, because training and test
+# have the same resolution.
 _base_ = './convnext-atto_upernet_1xb4-1k_camvid-256x256.py'
 
 model = dict(

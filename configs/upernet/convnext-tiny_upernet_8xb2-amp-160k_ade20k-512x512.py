@@ -17,7 +17,7 @@ model = dict(
     ),
     decode_head=dict(in_channels=[96, 192, 384, 768], num_classes=150),
     auxiliary_head=dict(in_channels=384, num_classes=150),
-    # Strides of two thirds of the crop: neighbouring windows overlap by a third.
+    # The stride is two thirds of the crop, so neighbouring windows overlap by a third.
     test_cfg=dict(mode='slide', crop_size=_base_.crop_size, stride=(341, 341)),
 )
 train_dataloader = dict(batch_size=2)

@@ -1,5 +1,5 @@
 # mmseg's ADE20K with the multi-scale test of the published figures: ratios of 2048x512
-# and mirror images. (mmseg 1's own takes ratios of each image's own size.)
+# and mirror images. (mmseg 1 itself takes ratios of each image's own size.)
 _base_ = 'mmseg::_base_/datasets/ade20k.py'
 
 ratios = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]

@@ -1,5 +1,5 @@
-# mmseg's ADE20K in 640x640 crops, with the multi-scale test of ConvNeXt: ratios
-# of 2560x640 and mirror images.
+# mmseg's ADE20K in 640x640 crops, with ConvNeXt's multi-scale test: ratios of 2560x640
+# and mirror images.
 _base_ = 'mmseg::_base_/datasets/ade20k_640x640.py'
 
 ratios = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]

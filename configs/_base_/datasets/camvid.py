@@ -1,5 +1,5 @@
-# CamVid street scenes, 480x360: img_dir/{train,val}/*.jpg and
-# ann_dir/{train,val}/*.png with the usual 11 classes, 255 where unlabelled.
+# CamVid street scenes, 480x360: img_dir/{train,val}/*.jpg and ann_dir/{train,val}/*.png
+# with the usual 11 classes, 255 where unlabelled.
 dataset_type = 'BaseSegDataset'
 data_root = 'data/camvid'
 metainfo = dict(

@@ -1,6 +1,5 @@
-# COCO instances with the augmentation of DETR and Sparse R-CNN: half of the images
-# get a random short side of 480-800, the other half are resized, cropped and
-# resized again.
+# COCO instances with the augmentation of DETR and Sparse R-CNN: half of the images get
+# a random short side of 480-800; the other half are resized, cropped and resized again.
 _base_ = 'mmdet::_base_/datasets/coco_instance.py'
 
 multi_scale = dict(

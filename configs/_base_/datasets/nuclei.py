@@ -1,12 +1,12 @@
-# Nuclei of the 2018 Data Science Bowl (stage 1) as COCO instances, one class:
-# annotations/{train,val}.json, train/, val/. The images are 256x256 and 256x320
-# pixels with some 25 nuclei each, the median one 15 pixels wide.
+# Nuclei of the 2018 Data Science Bowl (stage 1) as COCO instances of one class:
+# annotations/{train,val}.json, train/, val/. The images are 256x256 and 256x320 pixels
+# with about 25 nuclei each, of a median width of 15 pixels.
 dataset_type = 'CocoDataset'
 data_root = 'data/nuclei/'
 metainfo = dict(classes=('nucleus',), palette=[(220, 20, 60)])
 
-# Trained on windows of the doubled image, tested on the whole of it: small objects
-# gain from the scale, and a training step still costs that of a 256x256 image.
+# Training uses windows of the doubled image, testing all of it: small objects gain from
+# the scale, and a training step still costs as much as one on a 256x256 image.
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),

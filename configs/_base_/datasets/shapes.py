@@ -1,5 +1,5 @@
-# The scenes that tools/dataset_converters/draw_shapes.py draws: what a detector
-# (shapes_instance.py) and a segmentor (shapes_semantic.py) have in common.
+# The scenes that tools/dataset_converters/draw_shapes.py draws: what the detector
+# (shapes_instance.py) and the segmentor (shapes_semantic.py) have in common.
 data_root = 'data/shapes/'
 image_size = (160, 160)
 classes = ('disc', 'triangle', 'square', 'star', 'ring')

@@ -1,4 +1,4 @@
-# annotations/{train,val}.json and images/{train,val}/.
+# Reads annotations/{train,val}.json and images/{train,val}/.
 _base_ = './shapes.py'
 
 dataset = dict(

@@ -1,4 +1,4 @@
-# images/{train,val}/ and labels/{train,val}/, background first.
+# Reads images/{train,val}/ and labels/{train,val}/, where class 0 is the background.
 _base_ = './shapes.py'
 
 dataset = dict(

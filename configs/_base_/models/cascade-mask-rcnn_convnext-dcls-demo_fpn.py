@@ -1,4 +1,4 @@
-# For the demo, whose scenes are drawn in 160x160 pixels.
+# For the demo, whose scenes have 160x160 pixels.
 _base_ = './cascade-mask-rcnn_convnext_fpn_narrow.py'
 dims = [24, 48, 96, 160]
 num_classes = 5
@@ -16,7 +16,7 @@ model = dict(
         ),
     ),
     neck=dict(in_channels=dims),
-    # Sides of 20 to 224 pixels; the shapes have 25 to 90.
+    # The anchors have sides of 20 to 224 pixels, the shapes of 25 to 90.
     rpn_head=dict(anchor_generator=dict(scales=[5, 7], ratios=[1.0])),
     roi_head=dict(
         bbox_roi_extractor=extractor,

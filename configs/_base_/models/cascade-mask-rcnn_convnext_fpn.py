@@ -1,7 +1,7 @@
-# Cascade Mask R-CNN with a plain ConvNeXt, 7x7 depthwise convolutions, and the heads
-# of its published results: 4conv1fc with SyncBN, GIoU on decoded boxes with weight 10,
-# one box per class. The size of the backbone, the neck's in_channels and the weights
-# come from the config.
+# Cascade Mask R-CNN with a plain ConvNeXt (7x7 depthwise convolutions) and the heads of
+# its published results: 4conv1fc with SyncBN, GIoU on decoded boxes with weight 10, one
+# box per class. The config sets the size of the backbone, the neck's in_channels and
+# the weights.
 _base_ = 'mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py'
 
 model = dict(

@@ -1,6 +1,6 @@
-# Cascade Mask R-CNN with a plain ConvNeXt at a size that a CPU trains from random
-# weights: four levels of 64 channels, BN everywhere, lighter heads. The size of the
-# backbone, the neck's in_channels, anchors and classes come from the config.
+# Cascade Mask R-CNN with a plain ConvNeXt at a size that a CPU can train from random
+# weights: four levels of 64 channels, BN everywhere, lighter heads. The config sets the
+# size of the backbone, the neck's in_channels, the anchors and the classes.
 _base_ = 'mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py'
 width = 64
 strides = [4, 8, 16, 32]
@@ -13,7 +13,7 @@ model = dict(
         depthwise_cfg=dict(type='Conv2d', kernel_size=7),
         layer_scale_init_value=1.0,
     ),
-    # Without a norm in the neck the detector hardly learns from random weights.
+    # Without a norm in the neck, the detector hardly learns from random weights.
     neck=dict(out_channels=width, num_outs=4, norm_cfg=norm_cfg),
     rpn_head=dict(
         in_channels=width, feat_channels=width, anchor_generator=dict(strides=strides)

@@ -1,4 +1,4 @@
-# For the demo, whose scenes are drawn in 160x160 pixels.
+# For the demo, whose scenes have 160x160 pixels.
 _base_ = './upernet_convnext.py'
 dims = [24, 48, 96, 160]
 norm_cfg = dict(type='BN')
@@ -6,8 +6,8 @@ head = dict(
     channels=64,
     num_classes=6,
     norm_cfg=norm_cfg,
-    # Most pixels are background, and easy: they must not drown what tells the shapes
-    # apart.
+    # Most pixels are easy background. They must not outweigh those that distinguish the
+    # shapes.
     loss_decode=dict(class_weight=[0.2, 1.0, 1.0, 1.0, 1.0, 1.0]),
 )
 

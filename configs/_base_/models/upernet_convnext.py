@@ -1,5 +1,5 @@
-# UperNet with a plain ConvNeXt, 7x7 depthwise convolutions. The size of the backbone,
-# the heads' in_channels, the classes and the weights come from the config.
+# UperNet with a plain ConvNeXt (7x7 depthwise convolutions). The config sets the size
+# of the backbone, the heads' in_channels, the classes and the weights.
 _base_ = 'mmseg::_base_/models/upernet_r50.py'
 
 model = dict(

@@ -1,6 +1,6 @@
-# AdamW for training from random weights. Only weights decay: biases, norms and layer
-# scale don't, nor do positions, sigma and masks where layers have them, so that
-# networks of plain and of continuous kernels compare.
+# AdamW for training from random weights. Only weights decay. Biases, norms and layer
+# scale don't, and neither do positions, sigma and masks if layers have them. That makes
+# networks with plain and with continuous kernels comparable.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),

@@ -1,4 +1,4 @@
-# 15 epochs with a cosine, for small data sets; beside adamw.py.
+# 15 epochs with cosine decay, for small data sets. To be combined with adamw.py.
 max_epochs = 15
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=3)
 val_cfg = dict(type='ValLoop')

@@ -13,8 +13,8 @@ param_scheduler = [
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
-    # Positions learn at the rate of their layer, as published; position_learning.py
-    # has the other recipe.
+    # Positions learn at the rate of their layer, as published. position_learning.py has
+    # the other recipe.
     constructor='DCLSOptimizerConstructor',
     paramwise_cfg=dict(decay_type='stage_wise', decay_rate=0.9),
 )

@@ -1,4 +1,4 @@
-# 1,000 iterations, for small data sets; beside adamw.py.
+# 1,000 iterations, for small data sets. To be combined with adamw.py.
 max_iters = 1000
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=200)
 val_cfg = dict(type='ValLoop')

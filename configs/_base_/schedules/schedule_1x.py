@@ -1,4 +1,4 @@
-# 12 epochs with the learning rates of mmdet's 1x; beside adamw.py.
+# 12 epochs with the decay of mmdet's 1x. To be combined with adamw.py.
 max_epochs = 12
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')

@@ -1,4 +1,4 @@
-# 4 epochs with a cosine, for drawn scenes; beside adamw.py.
+# 4 epochs with cosine decay, for drawn scenes. To be combined with adamw.py.
 max_epochs = 4
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')

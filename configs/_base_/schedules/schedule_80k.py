@@ -1,4 +1,4 @@
-# 80,000 iterations with linear warm-up and decay to zero; beside adamw.py.
+# 80,000 iterations with linear warm-up and decay to zero. To be combined with adamw.py.
 max_iters = 80000
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=8000)
 val_cfg = dict(type='ValLoop')
