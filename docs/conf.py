@@ -47,7 +47,7 @@ html_theme_options = {
 
 
 def escape(app, what, name, obj, options, lines):
-    """Escape * and |: docstrings have (*kernels, count) and |sigma|, but no emphasis."""
+    """Escape * and |: docstrings have (*kernels, count), |sigma| and no emphasis."""
     parts = '\n'.join(lines).split('``')  # every other one is literal
     parts[::2] = [
         re.sub(r'(?m)(^ *(?:>>>|\.\.\.).*)|([*|])', keep_or_escape, part)

@@ -1,4 +1,4 @@
-"""Trains and evaluates a small detector or segmentor on drawn scenes, for a look."""
+"""Train and evaluate a small detector or segmentor on drawn scenes."""
 
 import argparse
 import functools
@@ -27,17 +27,17 @@ from dcls_mm.visualization import (  # noqa: E402
 SCENES = [
     dict(split='train', count=800, seed=0),
     dict(split='val', count=100, seed=2),
-    # The like of the first ones of 'val' with more pixels, to look at.
+    # The same kind of scenes as the first of 'val', with more pixels, to look at.
     dict(split='shown', count=8, seed=2, size=640),
 ]
-LEAST_SCORE = 0.5  # of what is drawn of a detector's predictions
+LEAST_SCORE = 0.5  # of the detections that are drawn
 
 
 class Demo(NamedTuple):
     """What differs between the demos.
 
     metrics: key in the log -> name; shown: key of the test set -> where the scenes to
-    look at are; prediction: stands above one.
+    look at are; prediction: the heading of a prediction.
     """
 
     title: str
@@ -86,18 +86,18 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('demo', choices=list(DEMOS), help='detector or segmentor')
     parser.add_argument(
-        '--fresh', action='store_true', help='remove what an earlier run left, first'
+        '--fresh', action='store_true', help='first remove what an earlier run left'
     )
     return parser.parse_args()
 
 
 def run_tool(name, *arguments):
-    """Run a script of tools/ as a user would; end with its status if it fails."""
+    """Run a script of tools/ as a user would, and exit if it fails."""
     command = [sys.executable, f'tools/{name}', *map(str, arguments)]
     print('$ python', *command[1:], flush=True)
     status = subprocess.run(command, cwd=ROOT).returncode
     if status:
-        sys.exit(f'demo: tools/{name} ended with status {status}, see above')
+        sys.exit(f'demo: tools/{name} ended with status {status}; see above')
 
 
 def draw_scenes(demo):
@@ -111,7 +111,7 @@ def train(demo):
     config = Config.fromfile(ROOT / demo.config)
     done, _ = find_resumable(str(ROOT / demo.work_dir))
     if done and Path(done).name == f'epoch_{config.train_cfg.max_epochs}.pth':
-        print(f'trained already: {done} (start over with --fresh)')
+        print(f'already trained: {done} (start over with --fresh)')
         return
     run_tool('train.py', demo.config, '--work-dir', demo.work_dir, '--resume')
 
@@ -155,7 +155,7 @@ def read(picture):
 STAGES = {
     'scenes': draw_scenes,
     'training': train,
-    'evaluation on scenes not trained on': evaluate,
+    'evaluation on scenes that were not trained on': evaluate,
     'pictures': draw_results,
 }
 
@@ -163,7 +163,7 @@ STAGES = {
 def report(demo):
     (log,) = (ROOT / demo.work_dir / 'test').glob('*/*.json')
     values = json.loads(log.read_text())
-    print(f'\n{demo.title}, on {SCENES[1]["count"]} scenes not trained on:')
+    print(f'\n{demo.title}, on {SCENES[1]["count"]} scenes that were not trained on:')
     for key, name in demo.metrics.items():
         print(f'  {name:<10} {values[key]:7.3f}')
     print(f'({demo.unit})\n')
@@ -182,7 +182,7 @@ def main():
     demo = DEMOS[args.demo]
     if args.fresh:
         shutil.rmtree(ROOT / demo.work_dir, ignore_errors=True)
-    print(f'{demo.title}: 5 to 10 minutes on two CPU cores; stop and go on at will.')
+    print(f'{demo.title}: 5 to 10 minutes on two CPU cores; stop and resume at will.')
     try:
         for number, (name, stage) in enumerate(STAGES.items(), 1):
             print(f'\n[{number}/{len(STAGES)}] {name}', flush=True)
@@ -190,7 +190,7 @@ def main():
             stage(demo)
             print(f'[{number}/{len(STAGES)}] {time.monotonic() - start:.0f} s')
     except KeyboardInterrupt:
-        sys.exit('\ndemo: interrupted; the same command goes on from here')
+        sys.exit('\ndemo: interrupted; run the same command again to continue')
     except CheckpointError as error:
         sys.exit(f'demo: {error}; or start over with --fresh')
     report(demo)

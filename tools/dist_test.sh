@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tests on several GPUs, or without any on several processes:
+# Test on several GPUs or, without GPUs, in several processes:
 #   tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of test.py]
-# On several machines, run it on each with NNODES, NODE_RANK (0 ... NNODES-1),
+# For several machines, run it on each of them with NNODES, NODE_RANK (0 ... NNODES-1),
 # MASTER_ADDR (the address of rank 0) and PORT set.
 set -euo pipefail
 

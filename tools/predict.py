@@ -1,4 +1,4 @@
-"""Predicts what is in an image or a folder of images, and draws it."""
+"""Predict what is in an image or a folder of images, and draw it."""
 
 import argparse
 import sys
@@ -22,10 +22,12 @@ def parse_args():
         '--score-threshold',
         type=float,
         default=0.3,
-        help='least score of a detection that is drawn (%(default)s)',
+        help='minimum score of a detection to be drawn (default: %(default)s)',
     )
     parser.add_argument('--batch-size', type=int, default=1)
-    parser.add_argument('--device', help='such as cpu or cuda:0; by default the GPU')
+    parser.add_argument(
+        '--device', help='device such as cpu or cuda:0 (default: the GPU, if any)'
+    )
     return parser.parse_args()
 
 

@@ -1,14 +1,14 @@
-"""Makes .venv ready: the verified set of packages, mmcv built against its torch.
+"""Set up .venv: the verified set of packages, with mmcv built against its torch.
 
     python3.11 tools/setup_environment.py
 
-STACK in the environment names another set, in a folder of its own: 'onedl' has the
-maintained forks `onedl-*` in place of OpenMMLab's packages (.venv-onedl), 'oldest' and
-'newest' the oldest and the newest torch and Python that are accepted.
+The environment variable STACK chooses another set, in its own folder: 'onedl' has the
+maintained forks `onedl-*` in place of OpenMMLab's packages (.venv-onedl); 'oldest' and
+'newest' have the oldest and newest torch and Python that are accepted.
 
-Can be run again at any time: it returns at once when nothing changed, and continues
-where it stopped when it was interrupted. Writes to that folder and to ~/.cache/dcls_mm
-(below $XDG_CACHE_HOME if that is set), where it keeps the built mmcv wheel.
+It can be run again at any time: it returns at once if nothing has changed, and
+continues where it stopped if it was interrupted. It writes to that folder and to
+~/.cache/dcls_mm (or $XDG_CACHE_HOME/dcls_mm), where it keeps the built mmcv wheel.
 """
 
 import argparse
@@ -41,7 +41,7 @@ print(', '.join(m.__name__ + ' ' + m.__version__ for m in modules))
 
 
 def read_pins(paths=PINS_FILES):
-    """Name -> version; 'name==' in a later file takes the name out."""
+    """Read name -> version; 'name==' in a later file removes the name."""
     pins = {}
     for path in paths:
         for line in path.read_text().splitlines():
@@ -51,7 +51,7 @@ def read_pins(paths=PINS_FILES):
 
 
 def fingerprint():
-    """Tells one state of what the environment is made from, and where, from others."""
+    """Return a digest of what the environment is made from, and where."""
     digest = hashlib.sha256(f'{ROOT} {PYTHON}'.encode())
     for path in (*PINS_FILES, ROOT / 'pyproject.toml', ROOT / 'dcls_mm' / 'version.py'):
         digest.update(path.read_bytes())
@@ -64,21 +64,21 @@ def is_ready():
 
 
 def make_venv():
-    """Makes .venv, anew unless its Python and pip are there and whole."""
+    """Make .venv, unless its Python and pip are there and work."""
     if VENV.exists():
         with contextlib.suppress(OSError):
             command = [VENV_PYTHON, '-c', IS_USABLE]
             if not subprocess.run(command, stderr=subprocess.DEVNULL).returncode:
                 drop_half_installed()
                 return
-        print('      it is incomplete or has another Python: removing it', flush=True)
+        print('      removing it: incomplete, or made by another Python', flush=True)
         shutil.rmtree(VENV)
     VENV.mkdir()
     run_logged('python -m venv', [sys.executable, '-m', 'venv', VENV], PIP_LOG)
 
 
 def drop_half_installed():
-    """Makes pip forget what it was installing when killed: RECORD comes last."""
+    """Make pip forget what it was installing when killed: it writes RECORD last."""
     for info in VENV.glob('lib/python*/site-packages/*.dist-info'):
         if not (info / 'RECORD').exists():
             shutil.rmtree(info)
@@ -135,7 +135,7 @@ def main():
         if not is_ready():
             check_machine()
             with locked(ROOT):
-                # Another set-up may have done it while this one waited.
+                # Another set-up may have finished while this one waited.
                 if not is_ready():
                     set_up()
         print(f'{VENV} is ready')

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Trains as a job of Slurm:
+# Train in a Slurm job:
 #   tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [arguments of train.py]
-# with GPUS in all (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), and SRUN_ARGS, more
-# arguments of srun, separated by spaces. Jobs that share a node need each their own
-# MASTER_PORT (29500).
+# Environment variables (defaults in brackets): GPUS, the total (8); GPUS_PER_NODE (8);
+# CPUS_PER_TASK (5); SRUN_ARGS, more arguments of srun, separated by spaces. Jobs that
+# share a node each need their own MASTER_PORT (29500).
 set -euo pipefail
 
 if [ "$#" -lt 4 ]; then

@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint on the test set of an mmdet or mmseg config."""
+"""Evaluate a checkpoint on the test set of an mmdet or mmseg config."""
 
 import argparse
 import sys
@@ -12,20 +12,20 @@ from dcls_mm.apis import test as testing
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='file, or URL that mmengine knows')
+    parser.add_argument('checkpoint', help='file, or URL that mmengine can load')
     parser.add_argument('--work-dir', help='folder for logs and metrics')
     parser.add_argument(
         '--out',
-        help='save the predictions: into this .pkl file (mmdet), or as label maps '
-        'into this folder (mmseg)',
+        help='save the predictions to this .pkl file (mmdet), or as label maps in this '
+        'folder (mmseg)',
     )
     parser.add_argument('--show', action='store_true', help='show the predictions')
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
     parser.add_argument(
-        '--wait-time', type=float, default=2.0, help='seconds to show each for'
+        '--wait-time', type=float, default=2.0, help='seconds to show each image'
     )
     parser.add_argument(
-        '--tta', action='store_true', help='test with augmented images, and merge'
+        '--tta', action='store_true', help='merge the predictions of augmented images'
     )
     command.add_common_arguments(parser)
     return parser.parse_args()

@@ -1,4 +1,4 @@
-"""Trains the model of an mmdet or mmseg config."""
+"""Train the model of an mmdet or mmseg config."""
 
 import argparse
 import sys
@@ -17,8 +17,8 @@ def parse_args():
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from this checkpoint; without a name, from the last whole one in '
-        'the work directory, or from the start where there is none',
+        help='resume from this checkpoint; without a value, from the last intact one '
+        'in the work directory, or from the start if there is none',
     )
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument(

@@ -80,7 +80,7 @@ def test_unknown_stack_is_named():
         command, env={**os.environ, 'STACK': 'x'}, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert done.stderr == f"STACK must be one of {', '.join(STACKS)}, is 'x'\n"
+    assert done.stderr == f"STACK must be one of {', '.join(STACKS)}, got 'x'\n"
 
 
 def test_the_oldest_stack_has_the_oldest_versions_that_are_accepted():

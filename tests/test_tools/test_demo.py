@@ -60,7 +60,7 @@ def test_training_goes_on_until_it_is_done(demo, task, tmp_path, capsys):
     leave_checkpoint(tmp_path / setting.work_dir, last_epoch(demo, task))
     demo.train(setting)
     assert len(demo.calls) == 2, 'a finished training must not run again'
-    assert 'trained already' in capsys.readouterr().out
+    assert 'already trained' in capsys.readouterr().out
 
 
 def test_the_last_checkpoint_is_evaluated(demo, tmp_path):

@@ -67,5 +67,5 @@ def test_counts_a_config_once_and_finds_what_is_listed(
     update_zoo.main()
     counted, *files = capsys.readouterr().out.splitlines()
     assert counted.startswith('convnext-dcls-atto_segformer')
-    assert files == [f'{readme}: written', f'{folder / "metafile.yml"}: as it was']
+    assert files == [f'{readme}: written', f'{folder / "metafile.yml"}: unchanged']
     assert readme.read_text() == text

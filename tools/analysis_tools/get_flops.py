@@ -1,4 +1,4 @@
-"""Prints the parameters and FLOPs of an mmdet or mmseg config's model."""
+"""Print the parameters and FLOPs of an mmdet or mmseg config's model."""
 
 import argparse
 import sys
@@ -16,8 +16,8 @@ def parse_args():
         type=int,
         nargs='+',
         metavar=('HEIGHT', 'WIDTH'),
-        help='of the image in pixels; by default 800 1280 for detectors and 512 2048 '
-        'for segmentors',
+        help='size of the image in pixels (default: 800 1280 for detectors, 512 2048 '
+        'for segmentors)',
     )
     command.add_override_argument(parser)
     return parser.parse_args()
@@ -27,7 +27,7 @@ def show(config, shape, cfg_options):
     found = flops.count_config(config, shape, cfg_options)
     print('image       {}x{} (height x width)'.format(*found.shape))
     print(f'parameters  {found.parameters / 1e6:.1f} M')
-    print(f'FLOPs       {found.flops / 1e9:.1f} G (a multiply-add is one)')
+    print(f'FLOPs       {found.flops / 1e9:.1f} G (a multiply-add counts as one)')
 
 
 if __name__ == '__main__':

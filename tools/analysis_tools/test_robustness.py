@@ -1,7 +1,7 @@
-"""Evaluates a checkpoint on corrupted images; prints mPC and rPC.
+"""Evaluate a checkpoint on corrupted images and print mPC and rPC.
 
-The corruptions are those of ImageNet-C; mPC is the mean performance under corruption,
-rPC that relative to the performance on the images as they are (arXiv 1907.07484).
+The corruptions are those of ImageNet-C. mPC is the mean performance under corruption,
+and rPC is mPC relative to the performance on clean images (arXiv 1907.07484).
 """
 
 import argparse
@@ -18,23 +18,30 @@ def parse_args():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='file, or URL that mmengine knows')
+    parser.add_argument('checkpoint', help='file, or URL that mmengine can load')
     parser.add_argument(
         '--corruptions',
         nargs='+',
         default=['common'],
         metavar='NAME',
-        help='such as fog, or a group: ' + ', '.join(robustness.GROUPS) + '; by '
-        'default common, the 15 of the benchmark',
+        help='names such as fog, or a group: '
+        + ', '.join(robustness.GROUPS)
+        + ' (default: common, the 15 of the benchmark)',
     )
     parser.add_argument(
-        '--severities', nargs='+', type=int, default=[1, 2, 3, 4, 5], metavar='1...5'
+        '--severities',
+        nargs='+',
+        type=int,
+        default=[1, 2, 3, 4, 5],
+        metavar='1...5',
+        help='severities of the corruptions (default: all five)',
     )
     parser.add_argument(
         '--metrics',
         nargs='+',
         metavar='KEY',
-        help='to print, as logged; by default AP of boxes and masks, or mIoU',
+        help='metrics to print, named as in the log (default: AP of boxes and masks, '
+        'or mIoU)',
     )
     parser.add_argument('--out', help='JSON file for all metrics of all evaluations')
     parser.add_argument('--work-dir', help='folder for logs')

@@ -1,4 +1,4 @@
-"""Reports on the learned positions of a model, with advice on extent and count."""
+"""Report on the learned positions of a model, with advice on extent and count."""
 
 import argparse
 import sys

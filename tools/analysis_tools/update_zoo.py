@@ -1,7 +1,7 @@
-"""Counts parameters and FLOPs of configs, and writes them where they are listed.
+"""Count parameters and FLOPs of configs, and write them where the configs are listed.
 
-That is in the README.md of a config's folder, in the row that links it, under the
-headings of COLUMNS, and in its entry in metafile.yml. Accuracies stay as they are.
+In the README.md of a config's folder that is the row that links the config, under the
+headings of COLUMNS; in metafile.yml it is the config's entry. Accuracies are untouched.
 """
 
 import argparse
@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # dcls_mm, uninstalled
 from dcls_mm.apis.flops import count_config  # noqa: E402
 
-# Whose images are not those for which figures are usually published: part of the name
-# -> (height, width).
+# Configs whose image size differs from the usual one: part of the name -> (height,
+# width).
 SHAPES = {
     'ade20k-640x640': (640, 2560),
     'nuclei': (512, 640),
@@ -38,17 +38,17 @@ def parse_args():
         default=sorted(ROOT.glob('configs/*/')),
         type=Path,
         metavar='FOLDER',
-        help='of configs; by default all',
+        help='folders of configs (default: all)',
     )
     return parser.parse_args()
 
 
 def update_readme(text, figures):
-    """Returns the text with the figures of the configs that its tables link.
+    """Return the text with the figures of the configs that its tables link.
 
     Args:
-        text: Of a README.md.
-        figures: Called with a config's name; gives (parameters, FLOPs) as text.
+        text: the text of a README.md.
+        figures: a function of a config's name that returns (parameters, FLOPs) as text.
     """
     lines, columns = [], []
     for line in text.splitlines(keepends=True):
@@ -65,7 +65,7 @@ def update_readme(text, figures):
 
 
 def update_metafile(text, figures):
-    """The same for a metafile.yml."""
+    """Do the same as ``update_readme`` for the text of a metafile.yml."""
 
     def replace(entry):
         parameters, flops = figures(entry[2])
@@ -75,7 +75,7 @@ def update_metafile(text, figures):
 
 
 class Counter:
-    """Counts each config of a folder once."""
+    """The figures of a folder's configs, each counted once."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -103,7 +103,7 @@ def main():
                 text = path.read_text(encoding='utf-8')
                 updated = update(text, figures)
                 path.write_text(updated, encoding='utf-8')
-                said = 'as it was' if updated == text else 'written'
+                said = 'unchanged' if updated == text else 'written'
                 print(f'{path}: {said}', flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Draws a trained model: kernels, positions, receptive field and predictions."""
+"""Draw a trained model: its kernels, positions, receptive field and predictions."""
 
 import argparse
 import sys
@@ -10,13 +10,16 @@ from dcls_mm.apis.command import add_override_argument, run  # noqa: E402
 
 COMMANDS = {
     'kernels': (visualize.plot_kernels, 'constructed kernels by layer'),
-    'positions': (visualize.plot_positions, 'where the elements lie'),
-    'movement': (visualize.plot_movement, 'how they moved during training'),
+    'positions': (visualize.plot_positions, 'positions of the elements'),
+    'movement': (visualize.plot_movement, 'how the positions moved during training'),
     'receptive-field': (
         compare.plot_receptive_field,
-        'effective receptive field of the backbone, of two side by side',
+        'effective receptive field of one backbone, or of two side by side',
     ),
-    'predictions': (compare.plot_predictions, 'predictions, of two side by side'),
+    'predictions': (
+        compare.plot_predictions,
+        'predictions of one model, or of two side by side',
+    ),
 }
 
 
@@ -32,7 +35,9 @@ def parse_args():
         if name == 'movement':
             command.add_argument('work_dir', help='folder with epoch_*.pth')
         else:
-            command.add_argument('checkpoint', help='file, or URL that mmengine knows')
+            command.add_argument(
+                'checkpoint', help='file, or URL that mmengine can load'
+            )
         folder = name in ('movement', 'predictions')
         command.add_argument(
             '--out', required=True, help='folder to fill' if folder else 'PNG file'
@@ -43,18 +48,21 @@ def parse_args():
             '--columns',
             type=int,
             default=8 if name == 'kernels' else 5,
-            help='how many kernels to draw of a layer (%(default)s)',
+            help='number of kernels to draw per layer (default: %(default)s)',
         )
     for name in ('receptive-field', 'predictions'):
         parsers[name].add_argument(
             '--against',
             nargs=2,
             metavar=('CONFIG', 'CHECKPOINT'),
-            help='of the model to put beside it',
+            help='a second model to compare with',
         )
-        parsers[name].add_argument('--names', nargs='+', help='what to call the models')
+        parsers[name].add_argument('--names', nargs='+', help='names of the models')
         parsers[name].add_argument(
-            '--count', type=int, default=10, help='of images, at most (%(default)s)'
+            '--count',
+            type=int,
+            default=10,
+            help='maximum number of images (default: %(default)s)',
         )
     add_receptive_field(parsers['receptive-field'])
     add_predictions(parsers['predictions'])
@@ -62,39 +70,45 @@ def parse_args():
 
 
 def add_receptive_field(parser):
-    parser.add_argument('--images', help='an image or a folder; by default noise')
+    parser.add_argument('--images', help='an image or a folder (default: noise)')
     parser.add_argument(
         '--shape',
         type=int,
         nargs=2,
         default=[1024, 1024],
         metavar=('HEIGHT', 'WIDTH'),
-        help='of the images in pixels (1024 1024)',
+        help='size of the images in pixels (default: 1024 1024)',
     )
     parser.add_argument(
-        '--level', type=int, default=-1, help='which output (-1, the last)'
+        '--level',
+        type=int,
+        default=-1,
+        help='index of the output (default: -1, the last)',
     )
     parser.add_argument(
         '--shares',
         type=float,
         nargs='+',
         default=[0.5, 0.8, 0.95],
-        help='of the contribution, whose squares are measured (0.5 0.8 0.95)',
+        help='shares of the contribution whose squares are measured '
+        '(default: 0.5 0.8 0.95)',
     )
 
 
 def add_predictions(parser):
     parser.add_argument(
         '--images',
-        help='an image or a folder; by default the test set, with what is true',
+        help='an image or a folder (default: the test set, with its ground truth)',
     )
     parser.add_argument(
         '--score-threshold',
         type=float,
         default=0.3,
-        help='least score of a detection that is drawn (%(default)s)',
+        help='minimum score of a detection to be drawn (default: %(default)s)',
     )
-    parser.add_argument('--device', help='such as cpu or cuda:0; by default the GPU')
+    parser.add_argument(
+        '--device', help='device such as cpu or cuda:0 (default: the GPU, if any)'
+    )
 
 
 def main(command, **options):

@@ -12,11 +12,15 @@ from dcls_mm.datasets import has_scenes, write_scenes  # noqa: E402
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('root', help='directory of the data set, such as data/shapes')
+    parser.add_argument('root', help='folder of the data set, such as data/shapes')
     parser.add_argument('--split', default='train', help="name, such as 'train'")
     parser.add_argument('--count', type=int, default=1000, help='number of scenes')
-    parser.add_argument('--seed', type=int, default=0, help='other seed, other scenes')
-    parser.add_argument('--size', type=int, default=160, help='side in pixels')
+    parser.add_argument(
+        '--seed', type=int, default=0, help='another seed gives other scenes'
+    )
+    parser.add_argument(
+        '--size', type=int, default=160, help='side of a scene in pixels'
+    )
     return parser.parse_args()
 
 
@@ -24,7 +28,7 @@ def main():
     args = parse_args()
     settings = vars(args)
     if has_scenes(**settings):
-        print(f'{args.root}: the {args.count} scenes of {args.split} are there already')
+        print(f'{args.root} already has the {args.count} scenes of {args.split}')
         return
     print(f'drawing {args.count} scenes into {args.root}, split {args.split}')
     try:

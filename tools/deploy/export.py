@@ -1,4 +1,4 @@
-"""Writes a trained model, or its backbone, as ONNX, TorchScript or torch.export."""
+"""Write a trained model, or its backbone, as ONNX, TorchScript or torch.export."""
 
 import argparse
 import sys
@@ -18,8 +18,8 @@ def parse_args():
         '--part',
         choices=PARTS,
         default='model',
-        help='a segmentor gives logits; a detector what its dense layers give, before '
-        'boxes are chosen (%(default)s)',
+        help='what to export: a segmentor gives logits, a detector the outputs of its '
+        'dense layers, before boxes are chosen (default: %(default)s)',
     )
     return parser.parse_args()
 

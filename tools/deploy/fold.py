@@ -1,4 +1,4 @@
-"""Writes a trained model with plain convolutions, for code without dcls_mm."""
+"""Write a trained model with plain convolutions, for code without dcls_mm."""
 
 import argparse
 import sys
@@ -19,8 +19,8 @@ def parse_args():
     parser.add_argument(
         '--round-positions',
         action='store_true',
-        help='move every element to the nearest whole pixel, which leaves one tap of '
-        'it and changes the outputs',
+        help='move every element to the nearest whole pixel, which reduces it to one '
+        'tap and changes the outputs',
     )
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""What setup_environment.py does, in parts; needs nothing but the standard library."""
+"""The parts of setup_environment.py; they need only the standard library."""
 
 import os
 import sys
@@ -9,12 +9,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Stack(NamedTuple):
-    """A set of packages; pins of a later file join or replace those of an earlier."""
+    """A set of packages; the pins of later files add to or replace earlier ones."""
 
     venv: str
     pins_files: tuple
     python: tuple = (3, 11)
-    mmcv: str = 'mmcv'  # the distribution that provides mmcv, and is compiled
+    mmcv: str = 'mmcv'  # the distribution that provides mmcv and is compiled
 
 
 STACKS = {
@@ -26,7 +26,7 @@ STACKS = {
 
 STACK = os.environ.get('STACK') or 'stock'
 if STACK not in STACKS:
-    sys.exit(f'STACK must be one of {", ".join(STACKS)}, is {STACK!r}')
+    sys.exit(f'STACK must be one of {", ".join(STACKS)}, got {STACK!r}')
 PINS_FILES = [ROOT / 'requirements' / name for name in STACKS[STACK].pins_files]
 MMCV = STACKS[STACK].mmcv
 PYTHON = STACKS[STACK].python
@@ -38,4 +38,4 @@ AGAIN = 'Run the same command again: it continues where it stopped.'
 
 
 class SetupError(Exception):
-    """A condition that the user has to change; its text says which and how."""
+    """A condition that the user has to change; the message says what to do."""

@@ -1,8 +1,8 @@
-"""Compiles mmcv, of which there is no binary release for the torch in .venv.
+"""The build of mmcv, which has no binary release for the torch in .venv.
 
-The wheel is kept in a folder of the cache whose name says all that it depends on.
-The source is compiled in that folder too, so that an interrupted build goes on from
-the files that ninja has compiled before.
+The wheel is kept in a folder of the cache whose name lists everything it depends on.
+The source is compiled there too, so that an interrupted build continues from the files
+that ninja has already compiled.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ from .running import clock, environment, locked, pip, run_logged
 BYTES_PER_COMPILER = 2 * 2**30
 MINUTES_ON_ONE_CORE = 6
 
-# From this torch on its headers need C++20.
+# The first torch whose headers need C++20.
 CXX20 = (2, 15)
 
-# Python's own, without debugging symbols: they would be nine tenths of the files.
+# Python's own, without the debugging symbols, which would be nine tenths of the files.
 FLAGS = ['-O3', '-DNDEBUG', '-fwrapv', '-fPIC']
 
 PROBE = """
@@ -44,7 +44,7 @@ print(json.dumps({
 
 
 def probe_torch():
-    """Asks the torch in .venv for what a built mmcv depends on."""
+    """Ask the torch in .venv what a built mmcv depends on."""
     command, variables = [VENV_PYTHON, '-c', PROBE], environment()
     answer = subprocess.run(command, env=variables, stdout=subprocess.PIPE)
     if answer.returncode:
@@ -52,9 +52,9 @@ def probe_torch():
     traits = json.loads(answer.stdout)
     if traits['ops'] != 'cpu' and not traits['nvcc']:
         raise SetupError(
-            'There is a GPU, but not the compiler nvcc that mmcv needs to use it. '
-            f'Install the CUDA toolkit that torch {traits["torch"]} is built for and '
-            'name its folder in CUDA_HOME, or leave the GPU out: '
+            'There is a GPU, but the compiler nvcc, which mmcv needs to use it, is '
+            f'missing. Install the CUDA toolkit that torch {traits["torch"]} is built '
+            'for and set CUDA_HOME to its folder, or do without the GPU: '
             'CUDA_VISIBLE_DEVICES= make env'
         )
     return traits
@@ -66,7 +66,7 @@ def wheel_key(version, traits):
 
 
 def kept_wheel(folder):
-    """Returns the wheel of an earlier build if it is whole, and removes it if not."""
+    """Return the wheel of an earlier build if it is intact; remove it if not."""
     for wheel in folder.glob('*.whl'):
         with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(wheel) as file:
             if file.testzip() is None:
@@ -76,13 +76,13 @@ def kept_wheel(folder):
 
 
 def unpack(archive, folder):
-    """Unpacks a source archive, if it has only files and folders, all inside."""
-    # Not tarfile's own filter='data': Debian 12's Python 3.11.2 does not have it.
+    """Unpack a source archive if it only has files and folders that lie inside it."""
+    # Debian 12's Python 3.11.2 lacks tarfile's own filter='data'.
     with tarfile.open(archive) as tar:
         for member in tar.getmembers():
             inside = folder.resolve() in (folder / member.name).resolve().parents
             if not inside or not (member.isfile() or member.isdir()):
-                raise SetupError(f'{archive} has a member {member.name!r}: refused.')
+                raise SetupError(f'{archive} is refused for its member {member.name!r}')
         tar.extractall(folder)
 
 
@@ -105,7 +105,7 @@ def build_jobs():
 
 
 def ninja_progress(text, elapsed):
-    """Reads ninja's last '[done/total]' in the log of a build."""
+    """Describe the progress from ninja's last '[done/total]' in the log of a build."""
     counts = re.findall(r'^\[(\d+)/(\d+)\] ', text, re.MULTILINE)
     if not counts:
         return 'preparing'
@@ -117,16 +117,16 @@ def ninja_progress(text, elapsed):
 
 
 def raise_standard(source):
-    """Has mmcv compiled as C++20: it asks for C++14 or 17, which win over CFLAGS."""
+    """Make mmcv compile as C++20: its own C++14 or 17 would override CFLAGS."""
     setup = source / 'setup.py'
     setup.write_text(re.sub(r'-std=c\+\+1[47]', '-std=c++20', setup.read_text()))
 
 
 def precompile(source, flags, traits, standard, log):
-    """Compiles torch's headers, and returns the flags by which a file starts from them.
+    """Precompile torch's headers and return the compiler flags that use the result.
 
-    Reading them is most of the work of compiling one of mmcv's files. What comes of it
-    is not among the dependencies that ninja knows of: it may be made anew each time.
+    Reading the headers is most of the work of compiling one of mmcv's files. The result
+    is not among the dependencies that ninja tracks, so it may be remade each time.
     """
     header = source / 'torch.hpp'
     header.write_text('#include <torch/types.h>\n')
@@ -167,7 +167,7 @@ def build(version, folder, traits):
         compile_all(flags + precompile(source, flags, traits, standard, log))
     except SetupError as error:
         print(f'      {str(error).splitlines()[0]}', flush=True)
-        print("      Going on without torch's headers compiled once", flush=True)
+        print("      Continuing without precompiling torch's headers", flush=True)
         compile_all(flags)
     (built,) = source.glob('dist/*.whl')
     wheel = built.replace(folder / built.name)
@@ -181,6 +181,6 @@ def install(version):
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         wheel = kept_wheel(folder) or build(version, folder, traits)
-    # By force: the same version may be there, built against another torch.
+    # --force-reinstall: the same version may be there, built against another torch.
     options = ['--no-deps', '--force-reinstall']
     pip('Installing mmcv', 'install', *options, wheel)

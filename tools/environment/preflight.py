@@ -1,4 +1,4 @@
-"""Is this machine fit for the set-up?"""
+"""Checks of this machine before the set-up."""
 
 import importlib.util
 import os
@@ -12,24 +12,24 @@ from pathlib import Path
 from . import CACHE, PYTHON, VENV, SetupError
 
 GIB = 2**30
-# A finished .venv with the CPU build of torch takes 1.5 GiB, compiling mmcv 0.5 GiB.
+# A finished .venv with the CPU build of torch takes 1.5 GiB; compiling mmcv, 0.5 GiB.
 NEEDS = ((VENV, 2 * GIB), (CACHE, 1 * GIB))
 
 NAME = 'python{}.{}'.format(*PYTHON)
 
 
 def problems():
-    """Yields one sentence for each thing that is unfit."""
+    """Yield one message for each problem of this machine."""
     if not sys.platform.startswith('linux'):
         yield (
-            f'The verified set is for Linux, this is {sys.platform}. In an environment '
-            "of your own: pip install -e '.[all]'"
+            f'The verified set is for Linux, this is {sys.platform}. Use your own '
+            "environment: pip install -e '.[all]'"
         )
     if sys.version_info[:2] != PYTHON:
         wanted, found = ('{}.{}'.format(*v) for v in (PYTHON, sys.version_info))
         yield (
-            f'Python {wanted} is needed, this set of packages is for no other; this is '
-            f'Python {found} ({sys.executable}). Name the right one: make PYTHON={NAME}'
+            f'Python {wanted} is needed for this set of packages; this is Python '
+            f'{found} ({sys.executable}). Name the right one: make PYTHON={NAME}'
         )
     if not all(importlib.util.find_spec(name) for name in ('venv', 'ensurepip')):
         yield (
@@ -39,14 +39,14 @@ def problems():
     header = Path(sysconfig.get_path('include'), 'Python.h')
     if not header.is_file():
         yield (
-            f'The headers of Python are missing ({header}); mmcv is compiled with '
-            f'them. On Debian: apt install {NAME}-dev'
+            f'The Python headers are missing ({header}); compiling mmcv needs them. On '
+            f'Debian: apt install {NAME}-dev'
         )
     compiler = os.environ.get('CXX') or 'c++'
     if not runs(compiler):
         yield (
-            f'The C++ compiler {compiler!r} does not run; mmcv is compiled with it. '
-            'On Debian: apt install g++. Or name another compiler in CXX.'
+            f'The C++ compiler {compiler!r} does not run; compiling mmcv needs it. On '
+            'Debian: apt install g++. Or name another compiler in CXX.'
         )
     yield from full_disks()
 
@@ -61,7 +61,7 @@ def runs(compiler):
 
 
 def full_disks():
-    """Adds up what `NEEDS` says for folders of the same file system."""
+    """Yield one message for each full disk, adding up `NEEDS` by file system."""
     totals = {}
     for folder, size in NEEDS:
         while not folder.exists():
@@ -72,9 +72,9 @@ def full_disks():
         free = shutil.disk_usage(str(folder)).free
         if free < size:
             yield (
-                f'{size / GIB:.1f} GiB of free disk space are needed at {folder} (a '
-                f'CUDA build of torch takes about 6 GiB more); {free / GIB:.1f} GiB '
-                'are free.'
+                f'{size / GIB:.1f} GiB of free disk space are needed at {folder} '
+                '(about 6 GiB more for a CUDA build of torch); '
+                f'{free / GIB:.1f} GiB are free.'
             )
 
 

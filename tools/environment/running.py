@@ -1,4 +1,4 @@
-"""Runs commands in the background of a progress line; locks folders meanwhile."""
+"""Child processes behind a progress line, and locks on folders."""
 
 import contextlib
 import fcntl
@@ -19,7 +19,7 @@ def clock(seconds):
 
 
 class ProgressLine:
-    """A line rewritten in place on a terminal, printed every 30 s elsewhere."""
+    """A line that a terminal rewrites in place; elsewhere it is printed every 30 s."""
 
     def __init__(self):
         self.start = time.monotonic()
@@ -55,18 +55,18 @@ def last_line(text, elapsed=0):
 
 
 def environment(**extra):
-    """The variables of child processes: .venv's programs first, no foreign modules."""
+    """Return the variables for child processes: .venv first, no foreign modules."""
     path = os.pathsep.join([str(VENV / 'bin'), os.environ.get('PATH', os.defpath)])
     variables = {**os.environ, 'PATH': path, **extra}
     return {k: v for k, v in variables.items() if k not in ('PYTHONPATH', 'PYTHONHOME')}
 
 
 def run_logged(what, command, log, progress=last_line, **options):
-    """Runs a command with its output in `log` and its progress on the screen.
+    """Run a command with its output in `log` and its progress on the screen.
 
-    The child inherits the locks (see `locked`) and writes to a file, not to a pipe:
-    should this process be killed, the child ends its work undisturbed, and the next
-    set-up waits for it. An ordinary interruption ends the child too.
+    The child inherits the locks (see `locked`) and writes to a file, not to a pipe. If
+    this process is killed, the child therefore finishes its work, and the next set-up
+    waits for it. An ordinary interruption ends the child too.
     """
     line = ProgressLine()
     with open(log, 'wb') as output:
@@ -92,12 +92,12 @@ def run_logged(what, command, log, progress=last_line, **options):
         last_lines = '\n'.join(tail(log).splitlines()[-15:])
         raise SetupError(
             f'{what} failed. The last lines of its output (all of it: {log}):\n'
-            f'{last_lines}\nIf a download failed, look to the network. {AGAIN}'
+            f'{last_lines}\nIf a download failed, check the network. {AGAIN}'
         )
 
 
 def stop(process):
-    """Ends a child and its children, with time to remove their partial files."""
+    """End a child and its children, with time to remove their partial files."""
     for number, patience in ((signal.SIGINT, 10), (signal.SIGKILL, None)):
         with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, number)
@@ -111,14 +111,14 @@ def pip(what, *arguments):
 
 @contextlib.contextmanager
 def locked(folder):
-    """Holds the lock on a folder until this process and its children are done."""
+    """Hold the lock on a folder until this process and its children are done."""
     handle = os.open(folder, os.O_RDONLY)
     os.set_inheritable(handle, True)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f'another set-up is at work in {folder}, waiting', flush=True)
+            print(f'waiting for another set-up in {folder}', flush=True)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:

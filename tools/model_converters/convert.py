@@ -1,4 +1,4 @@
-"""Converts a ConvNeXt or ConvNeXt-dcls checkpoint of another package for dcls_mm."""
+"""Convert a ConvNeXt or ConvNeXt-dcls checkpoint of another package for dcls_mm."""
 
 import argparse
 import sys
@@ -10,31 +10,33 @@ from dcls_mm.apis import command, convert  # noqa: E402
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('source', help='checkpoint to convert, a path or URL')
+    parser.add_argument('source', help='path or URL of the checkpoint to convert')
     parser.add_argument('destination', help='file to write')
     parser.add_argument(
         '--from',
         dest='form',
         choices=convert.FORMS,
         required=True,
-        help='what the checkpoint is: of the published ConvNeXt-dcls, a classifier '
-        '(dcls), detector (dcls-mmdet2) or segmentor (dcls-mmseg0); or a plain '
-        'ConvNeXt by the names of the original release (convnext), mmpretrain or '
-        'timm, each tap of whose depthwise convolutions becomes an element',
+        help='what the checkpoint is: a published ConvNeXt-dcls classifier (dcls), '
+        'detector (dcls-mmdet2) or segmentor (dcls-mmseg0), or a plain ConvNeXt with '
+        'the names of the original release (convnext), mmpretrain or timm; in a plain '
+        'ConvNeXt each tap of a depthwise convolution becomes an element',
     )
     parser.add_argument(
         '--version',
         choices=['v0', 'v1', 'max', 'gauss'],
-        help='of the published ConvNeXt-dcls layers',
+        help='version of the published ConvNeXt-dcls layers',
     )
     parser.add_argument(
-        '--extent', type=int, help='dilated_kernel_size for a plain ConvNeXt (17)'
+        '--extent',
+        type=int,
+        help='dilated_kernel_size for a plain ConvNeXt (default: 17)',
     )
     parser.add_argument(
         '--no-sync-positions',
         dest='sync_positions',
         action='store_false',
-        help='the blocks of a stage have positions of their own',
+        help='give every block of a stage its own positions',
     )
     parser.add_argument('--sha256', help='checksum that the checkpoint must have')
     parser.add_argument(
