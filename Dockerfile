@@ -2,11 +2,11 @@
 # The demo in a container:
 #   docker build --tag dcls_mm .
 #   docker run --rm --shm-size 1g --volume "$PWD/work_dirs:/dcls_mm/work_dirs" dcls_mm
-# `--build-arg TORCH_INDEX=...` names an index with the CPU builds of torch; without it
-# pip takes the builds for CUDA, which are much larger.
+# `--build-arg TORCH_INDEX=...` names an index with CPU builds of torch; without it pip
+# installs the CUDA builds, which are much larger.
 FROM python:3.11-slim-bookworm
 
-# For mmcv, which is compiled; OpenCV's headless build needs no more.
+# mmcv is compiled with these; OpenCV's headless build needs no other packages.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ make \
     && rm -rf /var/lib/apt/lists/*
@@ -15,7 +15,7 @@ WORKDIR /dcls_mm
 COPY . .
 
 ARG TORCH_INDEX=
-# The cache keeps the wheel of mmcv for the next build.
+# The cache keeps the mmcv wheel for the next build.
 RUN --mount=type=cache,target=/root/.cache \
     PIP_EXTRA_INDEX_URL="$TORCH_INDEX" make env
 

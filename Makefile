@@ -1,6 +1,7 @@
-# Everything happens in .venv, which `make env` sets up: see requirements/verified.txt.
-# With STACK=onedl it is .venv-onedl, with the maintained forks: requirements/onedl.txt;
-# with STACK=oldest or newest the two ends of what is accepted, on a Python of their own.
+# Everything runs in .venv, which `make env` sets up from requirements/verified.txt.
+# STACK=onedl uses .venv-onedl, with the maintained forks of requirements/onedl.txt.
+# STACK=oldest and STACK=newest use the oldest and newest accepted versions, each with
+# its own Python.
 STACK ?= stock
 PYTHON_oldest := python3.10
 PYTHON_newest := python3.12
@@ -15,7 +16,7 @@ VENV_PYTHON := $(VENV)/bin/python
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  PYTHON=...      the $(WANTED) to make $(VENV) with, now: $(PYTHON)'
+	@echo '  PYTHON=...      the $(WANTED) to make $(VENV) with (now $(PYTHON))'
 
 env:  ## set up .venv; the first time builds mmcv (3 minutes on two cores)
 	@$(PYTHON) tools/setup_environment.py
@@ -23,27 +24,28 @@ env:  ## set up .venv; the first time builds mmcv (3 minutes on two cores)
 demo: env  ## train and evaluate a detector on drawn scenes (5 to 10 minutes on two cores)
 	@$(VENV_PYTHON) tools/demo.py det
 
-demo-seg: env  ## the same with a segmentor
+demo-seg: env  ## do the same with a segmentor
 	@$(VENV_PYTHON) tools/demo.py seg
 
-# One thread a process: threads of two processes on the same cores wait for each other.
+# One thread per process: threads of two processes on the same cores wait for each
+# other.
 PYTEST := OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadfile
 
-test: env  ## run the tests, a process on each core
+test: env  ## run the tests, with one process per core
 	@$(PYTEST)
 
-test-fast: env  ## run all but the slow ones (two minutes on two cores)
+test-fast: env  ## run all but the slow tests (two minutes on two cores)
 	@$(PYTEST) -m 'not slow'
 
-coverage: env  ## run the tests; fail if they run less of dcls_mm than the floor
+coverage: env  ## run the tests; fail if the coverage of dcls_mm is below the minimum
 	@$(PYTEST) --cov=dcls_mm
 
-lint: env  ## run the linter, check format and types
+lint: env  ## run the linter; check format and types
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
-docs: env  ## build the pages in docs/_build/html, with warnings as errors
+docs: env  ## build the pages into docs/_build/html, with warnings as errors
 	@$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps \
 		--requirement requirements/docs.txt
 	@$(VENV_PYTHON) -m sphinx -q -W --keep-going docs docs/_build/html
@@ -54,10 +56,10 @@ bench: env  ## run all benchmarks, one after the other (12 minutes on two cores)
 		$(VENV_PYTHON) benchmarks/bench_$$name.py || exit; echo; \
 	done
 
-clean:  ## remove build products and caches of the tools
+clean:  ## remove build products and tool caches
 	rm -rf build dist docs/_build *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache \
 		.hypothesis
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
-distclean: clean  ## remove .venv* too; the built mmcv wheel stays in the user's cache
+distclean: clean  ## also remove .venv*; the mmcv wheel stays in the user's cache
 	rm -rf .venv .venv-onedl .venv-oldest .venv-newest

@@ -1,4 +1,4 @@
-"""For tools that still call it: what the package is and needs is in pyproject.toml."""
+"""An entry point for tools that still call setup.py; see pyproject.toml."""
 
 from setuptools import setup
 

@@ -12,7 +12,7 @@ from dcls_mm.apis import test as testing
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='file, or URL that mmengine can load')
+    parser.add_argument('checkpoint', help='file, or URL that mmengine knows')
     parser.add_argument('--work-dir', help='folder for logs and metrics')
     parser.add_argument(
         '--out',

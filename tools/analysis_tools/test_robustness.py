@@ -18,7 +18,7 @@ def parse_args():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='file, or URL that mmengine can load')
+    parser.add_argument('checkpoint', help='file, or URL that mmengine knows')
     parser.add_argument(
         '--corruptions',
         nargs='+',

@@ -35,9 +35,7 @@ def parse_args():
         if name == 'movement':
             command.add_argument('work_dir', help='folder with epoch_*.pth')
         else:
-            command.add_argument(
-                'checkpoint', help='file, or URL that mmengine can load'
-            )
+            command.add_argument('checkpoint', help='file, or URL that mmengine knows')
         folder = name in ('movement', 'predictions')
         command.add_argument(
             '--out', required=True, help='folder to fill' if folder else 'PNG file'
