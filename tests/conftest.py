@@ -18,8 +18,10 @@ SHARED = Path(__file__).resolve().parents[2] / 'shared'
 # The files, and tests of others, that take most of the time; `make test-fast` leaves
 # them out.
 SLOW = {
+    'test_a_config_of_pure_python_trains_and_is_overridden',
     'test_a_config_of_pure_python_with_data_inside_others',
     'test_analysis_tools.py',
+    'test_atomic_checkpoint_hook.py',
     'test_benchmarks.py',
     'test_checkpoint_entries.py',
     'test_compare_configs.py',
@@ -30,6 +32,8 @@ SLOW = {
     'test_export.py',
     'test_fold.py',
     'test_fuzz.py',
+    'test_generated.py',
+    'test_get_flops.py',
     'test_hook_pairs.py',
     'test_hook_pairs_ddp.py',
     'test_launchers.py',
@@ -37,6 +41,7 @@ SLOW = {
     'test_packaging.py',
     'test_predict.py',
     'test_robustness.py',
+    'test_small_models.py',
     'test_tool_matrix.py',
     'test_train_and_test.py',
     'test_update_zoo.py',
