@@ -27,7 +27,7 @@ from dcls_mm.visualization import (  # noqa: E402
 SCENES = [
     dict(split='train', count=800, seed=0),
     dict(split='val', count=100, seed=2),
-    # The like of the first ones of 'val' with more pixels, to look at.
+    # To look at: scenes like the first ones of 'val', with more pixels.
     dict(split='shown', count=8, seed=2, size=640),
 ]
 LEAST_SCORE = 0.5  # of what is drawn of a detector's predictions
