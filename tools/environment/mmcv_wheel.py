@@ -24,7 +24,7 @@ MINUTES_ON_ONE_CORE = 6
 # From this torch on its headers need C++20.
 CXX20 = (2, 15)
 
-# Python's own, without debugging symbols: they would be nine tenths of the files.
+# As Python itself is compiled, without debugging symbols: they took 80 of 83 MB.
 FLAGS = ['-O3', '-DNDEBUG', '-fwrapv', '-fPIC']
 
 PROBE = """
@@ -123,10 +123,11 @@ def raise_standard(source):
 
 
 def precompile(source, flags, traits, standard, log):
-    """Compiles torch's headers, and returns the flags by which a file starts from them.
+    """Compiles torch's headers; returns the flags that make a file start from them.
 
-    Reading them is most of the work of compiling one of mmcv's files. What comes of it
-    is not among the dependencies that ninja knows of: it may be made anew each time.
+    Without this, reading them is nine tenths of the work of compiling one of mmcv's
+    files. ninja does not count the result among a file's dependencies, so an
+    interrupted build goes on although the headers are compiled again.
     """
     header = source / 'torch.hpp'
     header.write_text('#include <torch/types.h>\n')
