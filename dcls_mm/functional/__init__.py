@@ -1,7 +1,7 @@
 """The maths of DCLS on plain tensors: torch only, no state, no registry."""
 
-from .backends import autotune
-from .convolution import convolve, convolve_transposed
+from .backends import autotune, use_backend
+from .convolution import compatible_backends, convolve, convolve_transposed
 from .interpolation import INTERPOLATIONS
 from .kernel import construct_kernel
 from .sampling import sampled_convolution
@@ -9,8 +9,10 @@ from .sampling import sampled_convolution
 __all__ = [
     'INTERPOLATIONS',
     'autotune',
+    'compatible_backends',
     'construct_kernel',
     'convolve',
     'convolve_transposed',
     'sampled_convolution',
+    'use_backend',
 ]
