@@ -109,16 +109,17 @@ def convolve_checked(
     Sides may be negative, see :func:`pad`. What they and the tensors are to each other
     is checked here.
     """
+    ndim = len(stride)
     call = _described(x, kernel, bias, stride, sides, groups, padding_mode)
     chosen = select_backend(backend, call)
     y = chosen.convolve(call)
     if chosen is not native:
         state = call.state
         y = in_format(state, y.to(state.result_dtype(x)))
-    # torch's own is contiguous by itself, unless its input or kernel look otherwise.
-    elif kernel.stride(1) == 1 or call.x.stride(1) == 1:
+    # torch's own takes over the format of the input, unless the kernel looks otherwise.
+    elif kernel.stride(1) == 1 or (x.stride(-1 - ndim) == 1 and y.stride(1) != 1):
         y = in_format(call.state, y)
-    return y.squeeze(0) if x.ndim == len(stride) + 1 else y
+    return y.squeeze(0) if x.ndim == ndim + 1 else y
 
 
 def _checked(
@@ -156,7 +157,8 @@ def _described(
     padding_mode: str,
 ) -> ConvolutionCall:
     """The call that these arguments make, padded where zeros can't do it."""
-    check_alike(x, kernel, bias)
+    if x.dtype != kernel.dtype or x.device != kernel.device or bias is not None:
+        check_alike(x, kernel, bias)
     check_fits(x, kernel.shape[2:], sides)
     if x.ndim == len(stride) + 1:
         x = x.unsqueeze(0)

@@ -8,6 +8,7 @@ import torch
 
 from .._arguments import check_choice
 from .._torch import ConvolutionCall
+from . import native
 from .forcing import NOT_ASKED, forced, of_environment, use_backend
 from .table import BACKENDS
 from .timing import autotune, fastest
@@ -50,11 +51,11 @@ def select_backend(name: str | None, call: ConvolutionCall) -> ModuleType:
         reasons = reasons_against(call)
         chosen = fastest(call, [BACKENDS[n] for n, why in reasons.items() if not why])
     else:
-        extent = call.kernel.shape[2:]
+        _, _, *extent = call.kernel.shape
         taps, axes = math.prod(extent), len(extent)
         for chosen in BACKENDS.values():
             # In this order, as most calls are quickly found not worthwhile.
-            if (
+            if chosen is native or (
                 taps >= getattr(chosen, 'LEAST_TAPS', _ALWAYS)[axes]
                 and chosen.worthwhile(call)
                 and chosen.unsupported(call) is None

@@ -36,6 +36,10 @@ FFT_TAPS_CHANNELS_LAST = 81
 FFT_TAPS_CONTIGUOUS = 25
 FAST_COLUMNS = 3
 
+# Products of pixels and taps under which it is slower all the same, up to SLOW_COLUMNS:
+# of contiguous images, and of channels_last ones.
+FEW_PRODUCTS = (2 * 10**6, 10**7)
+
 # Taps from which it may be worthwhile, by the number of axes: of 2, a row of them.
 LEAST_TAPS = {1: math.inf, 2: SLOW_COLUMNS, 3: math.inf}
 
@@ -70,12 +74,12 @@ def worthwhile(call: ConvolutionCall) -> bool:
     """Whether some pass of the call is faster here than by torch's own convolution."""
     rows, columns = call.kernel.shape[2:]
     state = call.state
-    if columns >= SLOW_COLUMNS:
-        # Under autocast torch's own is slower in either format.
-        if state.autocast is not None or not state.channels_last:
-            return True
-    elif state.autocast is not None:
+    few = call.x.numel() * rows * columns < FEW_PRODUCTS[state.channels_last]
+    if columns < SLOW_COLUMNS and (few or state.autocast is not None):
         return False
+    # Under autocast torch's own is slower for so many columns in either format.
+    if columns >= SLOW_COLUMNS and (state.autocast or not state.channels_last):
+        return True
     learned = call.kernel.requires_grad and torch.is_grad_enabled()
     return learned and _uses_fft(rows, columns, state.channels_last)
 
