@@ -73,6 +73,9 @@ def unsupported(call: ConvolutionCall) -> str | None:
 def worthwhile(call: ConvolutionCall) -> bool:
     """Whether some pass of the call is faster here than by torch's own convolution."""
     rows, columns = call.kernel.shape[2:]
+    learned = call.kernel.requires_grad and torch.is_grad_enabled()
+    if not learned and columns < SLOW_COLUMNS:
+        return False
     state = call.state
     few = call.x.numel() * rows * columns < FEW_PRODUCTS[state.channels_last]
     if columns < SLOW_COLUMNS and (few or state.autocast is not None):
@@ -80,7 +83,6 @@ def worthwhile(call: ConvolutionCall) -> bool:
     # Under autocast torch's own is slower for so many columns in either format.
     if columns >= SLOW_COLUMNS and (state.autocast or not state.channels_last):
         return True
-    learned = call.kernel.requires_grad and torch.is_grad_enabled()
     return learned and _uses_fft(rows, columns, state.channels_last)
 
 
