@@ -14,7 +14,7 @@ KINDS = {
     'gauss 3d': ('DCLSConv3d', dict(interpolation='gauss', groups=4), (4, 4, 3)),
     'shared 2d': ('DCLSConv2d', dict(per_output_positions=False), (6, 5)),
     'dense rows 2d': ('DCLSConv2d', dict(position_axes=(1,), groups=4), (6, 5)),
-    'large 2d': ('DCLSConv2d', dict(dilated_kernel_size=11, groups=4), (6, 5)),
+    'large 2d': ('DCLSConv2d', dict(dilated_kernel_size=(11, 15), groups=4), (6, 5)),
     'reflected 2d': ('DCLSConv2d', dict(padding_mode='reflect'), (6, 5)),
     'sample 1d': ('DCLSConv1d', dict(formulation='sample'), (7,)),
     'sample 2d': ('DCLSConv2d', dict(formulation='sample', groups=2), (6, 5)),

@@ -71,7 +71,7 @@ def test_really_timed(monkeypatch):
 def test_as_a_function():
     autotune()
     try:
-        assert timing.is_tuning()
+        assert autotune.is_on
     finally:
         autotune(False)
-    assert not timing.is_tuning()
+    assert not autotune.is_on

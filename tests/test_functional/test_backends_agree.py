@@ -239,6 +239,14 @@ DOUBLE, HALF = torch.float64, torch.float16
 @example(LARGE._replace(layouts=('some channels', 'contiguous')))
 @example(LARGE._replace(layouts=('channels last', 'reversed'), batch=None))
 @example(LARGE._replace(batch=0))
+@example(
+    Call(
+        *(2, (1, 3), (3, 1, 1, 2), 3),
+        padding=(0, 0),
+        padding_mode='circular',
+        layouts=('channels last', 'contiguous'),
+    )
+)
 @example(LARGE._replace(size=(0, 16)))
 def test_one_call_has_one_result(call):
     check(call)

@@ -7,14 +7,13 @@ import torch
 import torch.nn.functional as F
 from conftest import assert_close
 
-from dcls_mm.functional import convolve
+from dcls_mm.functional import _torch, convolve
 from dcls_mm.functional.backends import (
     BACKENDS,
     ConvolutionCall,
     cpu_depthwise,
     fft,
     fft_correlation,
-    memory_format,
     native,
     select_backend,
 )
@@ -115,10 +114,10 @@ def test_kernel_gradient_in_chunks(monkeypatch):
 
 @pytest.mark.parametrize('shape', [(2, 3, 7, 5), (1, 40, 33, 70)])
 def test_copies_between_memory_formats(shape, monkeypatch):
-    monkeypatch.setattr(memory_format, 'BLOCK_BYTES', 50_000)
+    monkeypatch.setattr(_torch, 'BLOCK_BYTES', 50_000)
     x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
     y = torch.full(shape, float('nan'))
-    memory_format.copy_by_rows(y, x)
+    _torch.copy_by_rows(y, x)
     assert torch.equal(y, x)
 
 
@@ -239,9 +238,9 @@ def test_selection(extent, channels_last, learned, expected):
     """Where it was measured to be faster, for the gradients that are needed."""
     assert list(BACKENDS.values()) == [fft, cpu_depthwise, native]
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    kernel = torch.randn(4, 1, *extent, requires_grad=learned)
+    kernel = torch.randn(64, 1, *extent, requires_grad=learned)
     padding = tuple(size // 2 for size in extent)
-    image = IMAGE.contiguous(memory_format=layout)
+    image = torch.randn(2, 64, 32, 32).contiguous(memory_format=layout)
     chosen = call(image, kernel, padding=padding)
     assert select_backend(None, chosen) is expected
     assert select_backend('cpu_depthwise', chosen) is cpu_depthwise
@@ -249,6 +248,14 @@ def test_selection(extent, channels_last, learned, expected):
         wide = extent[1] >= 15 and not channels_last
         chosen_again = select_backend(None, chosen)
         assert chosen_again is (cpu_depthwise if wide else native)
+
+
+def test_small_images_are_left_to_torch():
+    """Whose gradient of the kernel is faster there, unless it has many columns."""
+    for extent, expected in (((7, 7), native), ((7, 15), cpu_depthwise)):
+        kernel = torch.randn(4, 1, *extent, requires_grad=True)
+        padding = tuple(size // 2 for size in extent)
+        assert select_backend(None, call(IMAGE, kernel, padding=padding)) is expected
 
 
 @pytest.mark.parametrize(

@@ -155,9 +155,8 @@ def test_selection(arguments, expected):
 def test_says_why_it_cannot_serve():
     with pytest.raises(ValueError, match="'fft' cannot serve this call: .*empty"):
         select_backend('fft', call((0,), (5,)))
-    half = ConvolutionCall(
-        *(t.half() for t in call((9,), (5,))[:2]), None, (1,), (2,), 4
-    )
+    whole = call((9,), (5,))
+    half = ConvolutionCall(whole.x.half(), whole.kernel.half(), None, (1,), (2,), 4)
     with pytest.raises(ValueError, match='float32 or float64, got torch.float16'):
         select_backend('fft', half)
 
