@@ -86,8 +86,9 @@ def _seconds(backend: ModuleType, call: ConvolutionCall) -> float:
         for t in tensors
     ]
     wanted = [t for t in copies if t is not None and t.requires_grad]
+    x, kernel, bias = copies
     shape = call.stride, call.padding, call.groups
-    trial = ConvolutionCall(*copies, *shape, call.state)
+    trial = ConvolutionCall(x, kernel, bias, *shape, call.state)
 
     def step() -> None:
         y = backend.convolve(trial)
