@@ -1,4 +1,4 @@
-"""Recorded models against the models, at sizes other than those of the record."""
+"""Recorded models against the originals, at sizes other than those recorded."""
 
 import pytest
 import torch
