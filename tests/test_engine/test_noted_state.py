@@ -77,7 +77,7 @@ def test_own_checkpoints_go_on(tmp_path):
 
 
 def parallel(weights):
-    """As a plain DistributedDataParallel has them; of a gauss layer, notes included."""
+    """Return the state_dict of a DistributedDataParallel, notes included."""
     wrapped = nn.ModuleDict({'module': NotedToy()})
     wrapped['module'].load_state_dict(weights)
     state_dict = wrapped.state_dict()
