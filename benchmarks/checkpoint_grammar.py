@@ -140,7 +140,7 @@ def mapping(items: dict[str, bytes], start: bytes = b'}') -> bytes:
 
 
 class Grammar:
-    """Draws programs for the unpickler; ``canary`` is the file they try to write."""
+    """A generator of unpickler programs; ``canary`` is the file they try to write."""
 
     def __init__(self, draw: random.Random, canary: str) -> None:
         self.draw = draw

@@ -105,7 +105,7 @@ def _timing(values: list[float]) -> Timing:
 
 
 class Report:
-    """Prints the head and tables as GitHub markdown, and keeps them for --json.
+    """Head and tables, printed as GitHub markdown and kept for --json.
 
     A table's columns are the keys of its first row. ``memory`` says whether any table
     has memory figures.

@@ -51,7 +51,7 @@ def parse_args():
 
 
 class Watch:
-    """Notes what the process does while it reads, from Python's audit events."""
+    """An audit hook that notes what the process does while it reads."""
 
     def __init__(self, path):
         self.path = str(path)

@@ -245,7 +245,7 @@ def write(cfg, path='cfg.py'):
 
 
 class _Class:
-    """Represents a class imported by name in a pure Python config."""
+    """A class imported by name in a pure Python config."""
 
     def __init__(self, kind):
         self.line = f'from {kind.__module__} import {kind.__name__}'

@@ -29,7 +29,7 @@ TORCH_ONLY = {'functional', 'layers'}
 
 
 def room_of(module):
-    """'dcls_mm.layers.dcls' -> 'layers'; a file directly in the package is a room."""
+    """Return 'layers' for 'dcls_mm.layers.dcls'; files in the package are rooms."""
     parts = module.split('.')
     return parts[1] if len(parts) > 1 else '__init__'
 

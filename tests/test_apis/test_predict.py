@@ -272,7 +272,7 @@ def test_depths_are_written_as_they_are(tmp_path):
 def test_command(demo, tmp_path):
     scope, folder, config, checkpoint = demo
     if scope != 'mmseg':
-        pytest.skip('one of the two will do')
+        pytest.skip('one scope is enough')
     shutil.copytree(folder / 'images' / 'val', tmp_path / 'pictures')
     done = subprocess.run(
         [sys.executable, ROOT / 'tools/predict.py', config, checkpoint]

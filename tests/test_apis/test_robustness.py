@@ -20,7 +20,7 @@ imagecorruptions = pytest.importorskip('imagecorruptions')
 
 @METRICS.register_module(force=True)
 class MeanPixel(BaseMetric):
-    """Mean of the input images, as detectors with random weights find nothing."""
+    """The mean of the input images, as detectors with random weights find nothing."""
 
     def process(self, data_batch, data_samples):
         self.results += [image.float().mean().item() for image in data_batch['inputs']]
@@ -137,7 +137,7 @@ def test_a_refused_image_is_a_sentence(tmp_path):
     try:
         torch.zeros(1, dtype=torch.uint16)[[0]]
     except RuntimeError:
-        pytest.skip('this torch indexes no uint16, which the evaluation before needs')
+        pytest.skip('the evaluation indexes uint16, which this torch does not support')
     config, checkpoint = write_demo(tmp_path, 'mmseg', count=1)
     cfg = Config.fromfile(config)
     cfg.test_dataloader.dataset.pipeline[0].color_type = 'unchanged'

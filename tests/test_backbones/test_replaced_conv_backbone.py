@@ -144,7 +144,7 @@ def test_deployed_it_is_plain():
 
 @MODELS.register_module()
 class BackboneOfOutputs(BaseModule):
-    """Returns channels_last maps, in every structure that mmseg's backbones use."""
+    """A source of channels_last maps, in every structure that mmseg's backbones use."""
 
     def __init__(self, nested=True):
         super().__init__()

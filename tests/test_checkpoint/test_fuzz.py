@@ -17,7 +17,7 @@ def fuzz(*options):
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='limits memory by /proc')
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs /proc to limit memory')
 def test_no_file_does_more_than_to_be_read_or_refused():
     status, printed = fuzz('--examples', '5000')
     assert status == 0, printed
@@ -25,7 +25,7 @@ def test_no_file_does_more_than_to_be_read_or_refused():
         assert outcome in printed  # each kind occurred
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='limits memory by /proc')
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs /proc to limit memory')
 @pytest.mark.parametrize(
     ('reader', 'count', 'fault'),
     [

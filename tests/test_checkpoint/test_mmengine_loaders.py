@@ -35,7 +35,7 @@ class Call:
 
 
 class Items:
-    """Pickles as an OrderedDict with attributes."""
+    """An object that pickles as an OrderedDict with attributes."""
 
     def __init__(self, items, attributes):
         self.parts = (OrderedDict, (), attributes, None, iter(items.items()))
@@ -144,7 +144,7 @@ def test_a_stock_training_with_the_plugin_goes_on_from_its_own_checkpoint(tmp_pa
 
 
 class Seen(Hook):
-    """Records the iterations."""
+    """A record of the iterations."""
 
     def __init__(self, seen):
         self.seen = seen

@@ -49,7 +49,7 @@ METAINFO = {
 
 
 class Keep(Hook):
-    """Keeps what is about to be written."""
+    """A copy of the checkpoint that is about to be written."""
 
     priority = 'LOWEST'
 
@@ -135,7 +135,7 @@ def test_mmengine_itself_loads_through_it(trained):
 
 
 class Call:
-    """Pickles as a function call."""
+    """An object that pickles as a function call."""
 
     def __init__(self, function, *arguments):
         self.call = (function, arguments)
@@ -145,7 +145,7 @@ class Call:
 
 
 class State:
-    """Pickles as the result of a function call, with a state given to it."""
+    """An object that pickles as a function call followed by a state."""
 
     def __init__(self, function, arguments, state):
         self.parts = (function, arguments, state)

@@ -92,7 +92,7 @@ def test_the_converter_takes_it(tmp_path, monkeypatch, capsys):
 
 
 class Runs:
-    """Would create a file if unpickled."""
+    """An object that would create a file if unpickled."""
 
     def __init__(self, path):
         self.path = path

@@ -88,7 +88,7 @@ class FeaturesToy(BaseModel):
 
 @OPTIM_WRAPPERS.register_module(force=True)
 class CPUAmpWrapper(OptimWrapper):
-    """Does what AmpOptimWrapper does on a GPU, without loss scaling."""
+    """AmpOptimWrapper on a CPU, without loss scaling."""
 
     @contextlib.contextmanager
     def optim_context(self, model):
@@ -98,7 +98,7 @@ class CPUAmpWrapper(OptimWrapper):
 
 @MMENGINE_HOOKS.register_module(force=True)
 class KeepStart(Hook):
-    """Copies the model before training."""
+    """A copy of the model before training."""
 
     priority = 'HIGHEST'
     model = None

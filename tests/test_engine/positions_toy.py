@@ -45,7 +45,7 @@ class PositionsToy(BaseModel):
 
 @HOOKS.register_module(force=True)
 class Recorder(Hook):
-    """Records each iteration's initial positions, and its results."""
+    """A record of each iteration's initial positions and results."""
 
     priority = 'LOWEST'
 

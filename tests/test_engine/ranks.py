@@ -12,7 +12,7 @@ from opened import CHECKPOINTS
 
 @HOOKS.register_module(force=True)
 class SaveRankHook(Hook):
-    """Saves the parameters of each process as ``rank_N.pth`` in the work directory.
+    """A copy of each process's parameters, ``rank_N.pth`` in the work directory.
 
     ``opened_N.txt`` beside it names the checkpoints that the process read.
     """

@@ -128,7 +128,7 @@ def test_a_model_that_never_asks_for_losses_is_refused():
 
 @HOOKS.register_module(force=True)
 class Copier(Hook):
-    """Copies and pickles the model during a training."""
+    """A hook that copies and pickles the model during a training."""
 
     copies: list
 

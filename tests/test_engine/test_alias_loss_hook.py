@@ -42,7 +42,7 @@ def penalty(layer, with_mask, method, deviations=2.0):
 
 @HOOKS.register_module(force=True)
 class LossRecorder(Hook):
-    """Records what is logged, and the penalties before the corresponding step."""
+    """A record of what is logged, and of the penalties before that step."""
 
     rows: list
 

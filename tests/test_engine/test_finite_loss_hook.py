@@ -17,7 +17,7 @@ from dcls_mm.engine.hooks.finite_loss_hook import NonFiniteLossError
 
 @MODELS.register_module(force=True)
 class BreakingToy(ToyModel):
-    """Multiplies a loss by ``value`` from this process's ``at``-th forward pass on."""
+    """ToyModel whose loss_b is times ``value`` from the ``at``-th forward pass on."""
 
     def __init__(self, at, value=math.nan):
         super().__init__()

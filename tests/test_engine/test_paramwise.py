@@ -34,7 +34,7 @@ CUSTOM = {
 
 
 class Plain(nn.Module):
-    """Has every kind of parameter that mmengine distinguishes."""
+    """Every kind of parameter that mmengine distinguishes."""
 
     def __init__(self):
         super().__init__()

@@ -21,7 +21,7 @@ from dcls_mm.engine.hooks.finite_loss_hook import NonFiniteLossError
 
 @MODELS.register_module(force=True)
 class BreakingFeaturesToy(FeaturesToy):
-    """Its loss is NaN in the second process from the second iteration on."""
+    """FeaturesToy whose loss is NaN in the second process after one iteration."""
 
     count = 0
 

@@ -319,7 +319,7 @@ def _end_of(status, error):
 
 
 class TellHook(Hook):
-    """Records which checkpoint a training continues from, when it begins."""
+    """A record of the checkpoint from which a training continues."""
 
     priority = 'VERY_HIGH'
 

@@ -286,7 +286,7 @@ def test_huge_positions_are_beyond_the_extent():
 
 
 class LargestTensor(TorchDispatchMode):
-    """Records the size of the largest tensor that an operator returns."""
+    """The size of the largest tensor that an operator returns."""
 
     def __init__(self):
         super().__init__()

@@ -135,7 +135,7 @@ def test_assigning_a_state_dict_keeps_what_is_shared(shared, device):
 
 
 class CountingConv2d(DCLSConv2d):
-    """Counts how often its kernel is constructed."""
+    """A layer that counts how often its kernel is constructed."""
 
     constructions = 0
 

@@ -153,7 +153,7 @@ def assign(layer, key, value):
 
 
 class ModelStates(RuleBasedStateMachine):
-    """See the module; each rule is something that users do."""
+    """The state machine of the module; each rule is something that users do."""
 
     # Models that this one was copied from; nothing may change them.
     left = Bundle('left')
@@ -199,7 +199,7 @@ class ModelStates(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from([*DCLS, 'large']), swap=st.booleans())
     def write_data(self, name, swap):
-        """EMAHook does this before validation calls eval()."""
+        """Write to ``.data``, as EMAHook does before validation calls eval()."""
         weight = getattr(self.model, name).weight
         if swap:  # to new memory
             weight.data = weight.data * 0.7
@@ -325,7 +325,7 @@ class ModelStates(RuleBasedStateMachine):
     @precondition(lambda self: self.model.fourth.P is not self.model.third.P)
     @rule(kind=st.sampled_from(['ema', 'swa']))
     def average(self, kind):
-        """The average is half of the model before a step, and half of it afterwards."""
+        """Check that averaging gives the mean of the model before and after a step."""
         average = (
             ExponentialMovingAverage(self.model, momentum=0.5)
             if kind == 'ema'

@@ -112,14 +112,14 @@ def test_a_parametrised_layer():
 
 
 class Doubled(DCLSConv2d):
-    """Computes more than its kernel."""
+    """A layer that computes more than its convolution."""
 
     def forward(self, x):
         return 2 * super().forward(x)
 
 
 class DoubledAsPublished(Dcls2d):
-    """Code for the published package changes the convolution here."""
+    """A layer whose convolution is changed as for the published package."""
 
     def _conv_forward(self, *arguments):
         return 2 * super()._conv_forward(*arguments)

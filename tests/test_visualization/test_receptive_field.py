@@ -111,7 +111,7 @@ def test_every_share_has_a_square():
 
 
 class Wrong(nn.Module):
-    """Returns no feature maps, or some that don't depend on the images."""
+    """A network without feature maps, or with some that don't depend on the images."""
 
     def __init__(self, form):
         super().__init__()

@@ -83,7 +83,7 @@ def half_frozen():
 
 
 class OwnConv2d(nn.Conv2d):
-    """May compute something else, as far as replace_convs knows."""
+    """A convolution that may compute something else, as far as replace_convs knows."""
 
 
 BOOLEAN = 'must be True or False, got '
