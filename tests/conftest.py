@@ -1,11 +1,11 @@
-"""What all tests share: options, seeds, tolerances, and the data beside a checkout."""
+"""What all tests share: options, seeds, tolerances and data outside the checkout."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-# Largest relative error, measured against the largest reference value, by dtype.
+# Largest error by dtype, relative to the largest reference value.
 TOLERANCE = {
     torch.float64: 1e-11,
     torch.float32: 2e-6,
@@ -15,8 +15,7 @@ TOLERANCE = {
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared'
 
-# The files, and tests of others, that take most of the time; `make test-fast` leaves
-# them out.
+# The files, and single tests, that take most of the time; `make test-fast` skips them.
 SLOW = {
     'test_a_config_of_pure_python_trains_and_is_overridden',
     'test_a_config_of_pure_python_with_data_inside_others',
@@ -70,7 +69,7 @@ def pytest_collection_modifyitems(items):
 
 
 def _failing(importorskip):
-    """``importorskip`` with its skips made failures."""
+    """Return an ``importorskip`` that fails instead of skipping."""
 
     def require(*arguments, **options):
         try:
@@ -99,7 +98,7 @@ def fixed_seed():
 
 @pytest.fixture
 def shared_file():
-    """A file of the ``shared`` folder beside the checkout, or a skip."""
+    """Find a file in the ``shared`` folder beside the checkout, or skip the test."""
 
     def find(name: str) -> Path:
         path = SHARED / name

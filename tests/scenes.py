@@ -1,4 +1,4 @@
-"""The demos' models with random weights, on a few drawn scenes."""
+"""The demo models with random weights, on a few drawn scenes."""
 
 from pathlib import Path
 
@@ -17,9 +17,9 @@ CONFIGS = {
 
 
 def write_demo(folder, scope, count=3):
-    """Writes scenes, a config that names them and a checkpoint, and returns both names.
+    """Write scenes, a config and a checkpoint; return the names of the last two.
 
-    The scenes are 96 pixels wide, in ``images/val`` of the folder.
+    The scenes are 96 pixels wide and lie in ``images/val`` of the folder.
     """
     list(write_scenes(str(folder), split='val', count=count, seed=3, size=96))
     cfg = Config.fromfile(CONFIGS[scope])

@@ -1,4 +1,4 @@
-"""Every kind of layer, so every formulation and backend, for the tests of all."""
+"""Layers of every kind, hence of every formulation and backend."""
 
 import copy
 
@@ -35,7 +35,7 @@ KINDS = {
 
 
 def make(kind, dtype=torch.float32):
-    """A layer with its positions spread inside the extent, away from whole pixels."""
+    """Build a layer with positions inside the extent, away from whole pixels."""
     name, arguments, _ = KINDS[kind]
     arguments = {'kernel_size': 3, 'padding': 1, 'kernel_count': 3, **arguments}
     layer = getattr(layers, name)(4, 4, **arguments, dtype=dtype)
@@ -52,7 +52,7 @@ def image(kind, dtype=torch.float32, batch=2):
 
 
 def output_and_gradients(layer, x):
-    """The output, and the gradients of a weighted sum by the input and parameters."""
+    """Return the output, and gradients of a weighted sum for input and parameters."""
     y = layer(x)
     cotangent = torch.linspace(-1, 2, y.numel()).sin().view(y.shape).to(y)
     inputs = [x, *layer.parameters()]

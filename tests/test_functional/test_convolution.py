@@ -1,4 +1,4 @@
-"""convolve and its backends against the loops and torch's own convolution."""
+"""convolve and its backends, against the loops and torch's own convolution."""
 
 import itertools
 
@@ -104,7 +104,7 @@ def test_cpu_depthwise_equals_torch(shape, layout):
 
 
 def test_kernel_gradient_in_chunks(monkeypatch):
-    """It doesn't depend on how many channels an FFT takes in."""
+    """The gradient doesn't depend on the number of channels per FFT."""
     x, grad_y = torch.randn(2, 39, 20, 20), torch.randn(2, 39, 20, 20)
     arguments = (x, grad_y, (11, 11), (5, 5))
     whole = fft_correlation.kernel_gradient(*arguments)
@@ -122,7 +122,7 @@ def test_copies_between_memory_formats(shape, monkeypatch):
 
 
 def test_contiguous_images_in_chunks(monkeypatch):
-    """What is converted at a time changes nothing, the bias included."""
+    """The size of what is converted at a time doesn't matter, with a bias either."""
     x, bias = torch.randn(2, 39, 9, 8), torch.ones(39)
     kernel = torch.randn(39, 1, 15, 15)
     options = dict(padding=(7, 6), groups=39, backend='cpu_depthwise')
@@ -132,7 +132,7 @@ def test_contiguous_images_in_chunks(monkeypatch):
     assert_close(whole, convolve(x, kernel, bias, **{**options, 'backend': 'native'}))
 
 
-# A pass may take its fast way or torch's own: by extent and memory format.
+# Each pass may take the fast way or torch's own, by extent and memory format.
 @pytest.mark.parametrize(
     'extent', [(3, 3), (5, 5), (7, 7), (5, 9), (1, 17), (17, 1), (13, 15), (21, 21)]
 )
@@ -182,7 +182,7 @@ def test_only_the_gradients_asked_for():
 
 
 def test_autocast_stays_in_float32():
-    """But for the result, whose dtype is that of torch's own."""
+    """Only the result has another dtype, that of torch's own."""
     x = torch.randn(1, 3, 16, 16).bfloat16()
     kernel = torch.randn(3, 1, 15, 15, requires_grad=True)
     with torch.autocast('cpu', dtype=torch.bfloat16):
@@ -235,7 +235,7 @@ def test_forced_backend_says_why_it_cannot_serve(arguments, reason):
     ],
 )
 def test_selection(extent, channels_last, learned, expected):
-    """Where it was measured to be faster, for the gradients that are needed."""
+    """It is chosen where it was measured to be faster, given the gradients needed."""
     assert list(BACKENDS.values()) == [fft, cpu_depthwise, native]
     layout = torch.channels_last if channels_last else torch.contiguous_format
     kernel = torch.randn(64, 1, *extent, requires_grad=learned)

@@ -1,4 +1,4 @@
-"""The demo's own steps; what train.py and test.py do is tested elsewhere."""
+"""The demo's own steps; train.py and test.py are tested elsewhere."""
 
 import importlib.util
 import json
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def demo(tmp_path, monkeypatch):
-    """The script as a module that works in an empty folder and starts no process."""
+    """Load the script as a module that uses an empty folder and starts no process."""
     spec = importlib.util.spec_from_file_location('demo', ROOT / 'tools' / 'demo.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
