@@ -25,6 +25,9 @@ def write_demo(folder, scope, count=3):
     cfg = Config.fromfile(CONFIGS[scope])
     cfg.test_dataloader.update(batch_size=1, num_workers=0, persistent_workers=False)
     cfg.test_dataloader.dataset.data_root = str(folder)
+    if scope == 'mmseg':  # images are taken as they are, of whatever size
+        steps = cfg.test_dataloader.dataset.pipeline
+        cfg.test_dataloader.dataset.pipeline = [s for s in steps if s.type != 'Resize']
     if scope == 'mmdet':
         cfg.test_evaluator.ann_file = f'{folder}/annotations/val.json'
     config, checkpoint = folder / f'{scope}.py', folder / f'{scope}.pth'
