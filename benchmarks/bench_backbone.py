@@ -2,9 +2,9 @@
 
 Inference is a forward pass without gradients in evaluation mode, after a first call
 that constructs the kernels. A training step is a forward pass in training mode and a
-backward pass to all parameters from fixed random gradients of the four outputs (a mean
-of them would do nothing: they leave a layer norm); --optimizer adds a step of AdamW.
-The backbone itself works in channels_last memory, whatever its convolutions are.
+backward pass to all parameters from fixed random gradients of the four outputs. (The
+gradient of their mean would vanish: the outputs leave a layer norm.) --optimizer adds a
+step of AdamW. The backbone works in channels_last memory, whatever its convolutions.
 """
 
 import logging
@@ -25,12 +25,12 @@ DCLS = 'DCLS 17x17, 34 elements'
 PEER = 'plain 7x7'
 PUBLISHED = 'dcls 0.1.1 17x17, 34 elements'
 
-# The configs of the depthwise convolutions; None is the default.
+# The configs of the depthwise convolutions; None means the default.
 METHODS = {
     PEER: dict(type='Conv2d', kernel_size=7),
     DCLS: None,
     'dense 17x17': dict(type='Conv2d', kernel_size=17),
-    # At the sizes of its mask from which its configs start, and without one.
+    # With the mask width that its configs start from, and without a mask.
     'FlexConv 17x17, now 7x7': dict(
         type='FlexConv2d', dilated_kernel_size=17, mask_width=0.2
     ),
@@ -47,14 +47,14 @@ if Dcls2d is not None:
 
 SMALL = dict(depths=(1, 1, 1, 1), dims=(4, 8, 16, 32))
 
-# At most so many times what the plain network takes, for DCLS.
+# DCLS may take at most this many times the cost of the plain network.
 TIME_TARGETS = {'inference': 1.05, 'training step': 1.1}
 MEMORY_TARGETS = {'training step': 1.15}
 
 
 def build(method, task, arch, batch, size, optimize):
-    """A function of no arguments that runs the network once."""
-    # The published layer warns in each block that it has no CUDA.
+    """Return a function without arguments that runs the network once."""
+    # The published layer warns in every block that CUDA is missing.
     logging.getLogger().setLevel(logging.ERROR)
     torch.manual_seed(0)
     model = ConvNeXtDCLS(arch, depthwise_cfg=METHODS[method])
@@ -88,7 +88,7 @@ def output_shapes(arch, batch, size):
 
 
 def operations(method, task, arch, batch, size):
-    """Of the matrix products and convolutions, 3 times as many in training."""
+    """Count the FLOPs of matrix products and convolutions, three times for training."""
     infer = build(method, 'inference', arch, batch, size, False)
     infer()
     with FlopCounterMode(display=False) as counter:
@@ -97,7 +97,7 @@ def operations(method, task, arch, batch, size):
 
 
 def measure(task, args):
-    """A row for each kind of depthwise convolution."""
+    """Yield one row per kind of depthwise convolution."""
     progress(task)
     network = (args.arch, args.batch, args.size)
     case = (task, *network, args.optimizer)

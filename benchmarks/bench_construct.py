@@ -1,7 +1,7 @@
 """Constructing depthwise kernels, against the published package's ConstructKernel2d.
 
-Forward and backward, with the gradients of weight, positions and (where there is one)
-sigma. Both get the same elements, spread over the whole kernel.
+Forward and backward, with the gradients of weight, positions and sigma (where there is
+one). Both get the same elements, spread over the whole kernel.
 """
 
 from functools import partial
@@ -16,12 +16,12 @@ from dcls_mm.functional import construct_kernel
 
 PUBLISHED_NAMES = {'bilinear': 'v0', 'triangle': 'v1', 'max': 'max', 'gauss': 'gauss'}
 
-# How many times less memory than the published package it should take.
+# dcls_mm should take this many times less memory than the published package.
 MEMORY_TARGET = 10
 
 
 class Case(NamedTuple):
-    """Kernels of a depthwise 2-d convolution: one a channel."""
+    """The kernels of a depthwise 2-d convolution, one per channel."""
 
     interpolation: str
     channels: int
@@ -30,12 +30,12 @@ class Case(NamedTuple):
 
     @property
     def operations(self):
-        """Of the sum of weighted outer products, and twice as many backward."""
+        """FLOPs of the sum of weighted outer products, tripled to include backward."""
         return 3 * 2 * self.channels * self.count * self.extent**2
 
     @property
     def time_target(self):
-        """How many times faster than the published package it should be."""
+        """How many times faster than the published package dcls_mm should be."""
         if self.interpolation in ('bilinear', 'triangle'):
             return 40 if self.channels < 384 else 80
         return {'max': 25, 'gauss': 45}[self.interpolation]
@@ -68,7 +68,7 @@ METHODS = {'dcls 0.1.1': published, 'dcls_mm': ours}
 
 
 def build(method, case):
-    """A function of no arguments that constructs and differentiates."""
+    """Return a function without arguments that constructs and differentiates."""
     torch.manual_seed(0)
     weight = torch.randn(case.channels, 1, case.count)
     positions = (torch.rand(2, *weight.shape) - 0.5) * (case.extent - 1)
@@ -83,7 +83,7 @@ def build(method, case):
 
 
 def measure(case, args):
-    """The cells of a case's row."""
+    """Return the row of a case."""
     progress(f'{case}')
     timings = interleave({name: build(name, case) for name in METHODS}, args.seconds)
     tiny = Case(case.interpolation, 4, 3, 5)

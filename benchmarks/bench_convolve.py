@@ -1,9 +1,9 @@
 """Convolving with a dense kernel, against torch's own convolution.
 
-The first table has the depthwise 17x17 convolutions of ConvNeXt's stages; its peer is
-torch on contiguous input. The second has other shapes that the layers take; there the
-peer is torch with the same kernel on input of the same memory format. Every call pays
-for the conversions that it needs; 'backward' makes the gradients of input and kernel.
+The first table has the depthwise 17x17 convolutions of ConvNeXt's stages, compared with
+torch on contiguous input. The second has other shapes that the layers accept, compared
+with torch on input of the same memory format. Every call pays for the conversions that
+it needs; 'backward' computes the gradients of input and kernel.
 """
 
 import itertools
@@ -29,7 +29,7 @@ MEMORY_FORMATS = {
 
 
 class Case(NamedTuple):
-    """A convolution with half of its extent as padding."""
+    """A convolution padded by half of its extent."""
 
     input: tuple  # batch, channels, *size
     extent: tuple
@@ -53,7 +53,7 @@ class Case(NamedTuple):
 
     @property
     def operations(self):
-        """Of the forward pass, those on the padding included."""
+        """FLOPs of the forward pass, including those on the padding."""
         return 2 * math.prod(self.output) * math.prod(self.kernel[1:])
 
     def __str__(self):
@@ -90,8 +90,8 @@ STAGES = [
     depthwise(2, 384, 32, 32),
     depthwise(2, 768, 16, 16),
 ]
-# As many times faster than torch on contiguous input should be: every shape, and the
-# geometric mean of all.
+# How many times faster than torch on contiguous input dcls_mm should be: for every
+# shape, and in the geometric mean.
 STAGE_TARGETS = {
     ('forward', 'channels_last'): (30, None),
     ('forward', 'contiguous'): (20, None),
@@ -119,7 +119,7 @@ OTHERS = [
     depthwise(1, 64, 4096, extent=(17,)),
     depthwise(1, 64, 4096, extent=(65,)),
     depthwise(1, 16, 16, 32, 32, extent=(7, 7, 7)),
-    # As large as continuous kernels are.
+    # As large as continuous kernels get.
     depthwise(1, 64, 56, 56, extent=(55, 55)),
     depthwise(1, 64, 4096, extent=(1025,)),
     grouped(1, 16, 4096, extent=(1025,)),
@@ -132,7 +132,7 @@ QUICK_OTHERS = [depthwise(1, 4, 64, extent=(5,)), grouped(1, 4, 8, 8, extent=(3,
 
 
 def build(method, case, gradients):
-    """A function of no arguments; the method is 'dcls_mm' or 'torch', and a format."""
+    """Return a function without arguments; method names a library and a format."""
     torch.manual_seed(0)
     library, memory_format = method.split()
     x = arranged(torch.randn(case.input), memory_format)
@@ -160,7 +160,7 @@ def build(method, case, gradients):
 
 
 def arranged(x, memory_format):
-    """The tensor in a memory format; 1-d tensors have a contiguous one only."""
+    """Return the tensor in a memory format; 1-d tensors only have a contiguous one."""
     chosen = MEMORY_FORMATS.get((memory_format, x.ndim - 2), torch.contiguous_format)
     return x.contiguous(memory_format=chosen)
 
@@ -174,7 +174,7 @@ def backend_name(case, memory_format, gradients):
 
 
 def cells_of(case, name, memory_format, peer, candidate):
-    """What the rows of both tables begin with, from two timings."""
+    """Return the cells that both tables start with."""
     gradients = PASSES[name]
     operations = case.operations * (3 if gradients else 1)
     return {
@@ -190,7 +190,7 @@ def cells_of(case, name, memory_format, peer, candidate):
 
 
 def measure_stage(case, name, args):
-    """One row for each format of dcls_mm's input, for the pass of that name."""
+    """Yield one row per memory format of dcls_mm's input."""
     progress(f'{case}, {name}')
     peer, *candidates = methods = [
         'torch contiguous',

@@ -1,9 +1,10 @@
-"""ConvNeXt with DCLS as it is trained, folded, and exported, at two image sizes.
+"""ConvNeXt with DCLS as trained, folded and exported, at two image sizes.
 
-A forward pass of the backbone without gradients, in evaluation. The kernels of the DCLS
-model are constructed in the calls to warm up, and kept. The files are those that
-tools/deploy/export.py writes: recorded at another size than they run at, batch and
-sizes free. They run in this process, with as many threads as torch has.
+Each row is a forward pass of the backbone in evaluation mode, without gradients. The
+kernels of the DCLS model are constructed while warming up, then kept. The files are
+those that tools/deploy/export.py writes: recorded at a size other than the one they run
+at, with dynamic batch and image sizes. They run in this process, with torch's number of
+threads.
 """
 
 import copy
@@ -37,13 +38,13 @@ FILES = {
     'onnx': 'folded, ONNX by onnxruntime',
 }
 
-# Positions all over the extent, where training spreads them.
+# Positions all over the extent, as training spreads them.
 TRAINED = dict(DCLS_17X17, initial_positions='uniform')
 
 
 def build(depthwise_cfg, arch):
-    """The backbone as a part that can be exported."""
-    # At the scale that a training starts from, the blocks would hardly count.
+    """Return the backbone as a part that can be exported."""
+    # With the initial layer scale of a training, the blocks would hardly contribute.
     backbone = ConvNeXtDCLS(
         arch, depthwise_cfg=depthwise_cfg, layer_scale_init_value=1.0
     )
@@ -56,7 +57,7 @@ def fold(part, round_positions=False):
 
 
 def record(format, part):
-    """What runs the part from a file; None where a package for it is missing."""
+    """Return a function that runs the part from a file, or None without its package."""
     form = FORMATS[format]
     if not all(map(find_spec, form.needs)):
         return None
@@ -69,7 +70,7 @@ def record(format, part):
 
 
 def build_all(arch):
-    """{what runs: a function from images to outputs}, and notes for the tables."""
+    """Return {name: function from images to outputs}, and notes for the tables."""
     trained = build(TRAINED, arch)
     folded, _ = fold(trained)
     rounded, layers = fold(trained, round_positions=True)
@@ -90,7 +91,7 @@ def build_all(arch):
 
 
 def measure(functions, images, seconds):
-    """A row for each of the functions, against the DCLS model."""
+    """Yield one row per function, compared with the DCLS model."""
     timings = interleave({n: partial(f, images) for n, f in functions.items()}, seconds)
     expected = functions[KEPT](images)
     for name, timing in timings.items():
@@ -113,7 +114,7 @@ def main():
         type=int,
         nargs='+',
         default=[512, 224],
-        help='of the square images, a table each (512 224)',
+        help='of the square images, one table per size (512 224)',
     )
     args = parser.parse_args()
     if args.quick:

@@ -1,7 +1,7 @@
 """The im2col formulation, which samples the input, against constructing the kernel.
 
-The peer is 'construct' here; the time and memory ratios are to its forward and
-backward. 'difference' is the largest one to its output, relative to its largest value.
+The time and memory ratios are relative to forward + backward of 'construct'.
+'difference' is the largest difference from its output, relative to the largest value.
 """
 
 from functools import partial
@@ -23,7 +23,7 @@ PEER = 'construct'
 
 
 class Case(NamedTuple):
-    """One convolution of stride 1 that keeps the size, on a batch of one."""
+    """A convolution of stride 1 that keeps the size, on a batch of one."""
 
     name: str
     channels: int
@@ -65,12 +65,12 @@ def constructed(case, x, weight, positions, backend=None):
 
 
 def deformable(case, x, weight, positions):
-    """A 2-d deformable convolution, count taps in a row, each moved to its position."""
+    """Run a deformable convolution: count taps in a row, each moved to its position."""
     places = positions.reshape(2, case.channels, case.count).permute(1, 2, 0)
     column = torch.arange(case.count, dtype=x.dtype) - case.count // 2
     offsets = places - torch.stack([torch.zeros_like(column), column], -1)
     height, width = case.size
-    # An even number of taps gives one column more.
+    # An even number of taps gives one extra column.
     extra = 1 - case.count % 2
     offsets = offsets.reshape(1, -1, 1, 1).expand(-1, -1, height, width + extra)
     y = deform_conv2d(
@@ -95,7 +95,7 @@ METHODS = {
 
 
 def methods_of(case):
-    """Those of METHODS that can serve; mmcv has 2-d only, if it is there."""
+    """Return the METHODS that support the case; mmcv's is 2-d only and optional."""
     return [
         method
         for method, run in METHODS.items()
@@ -108,7 +108,7 @@ def groups_of(case):
 
 
 def make_inputs(case):
-    """x, weight and positions; of each channel, or in the dense case shared ones."""
+    """Return x, weight and positions; dense channels share their positions."""
     torch.manual_seed(0)
     group_in = 1 if case.depthwise else case.channels
     kernels = (case.channels, group_in) if case.depthwise else (group_in,)
@@ -120,7 +120,7 @@ def make_inputs(case):
 
 
 def build(method, case, gradients):
-    """A function of no arguments that runs the method, and its backward pass."""
+    """Return a function without arguments that runs the method, maybe with backward."""
     run = partial(METHODS[method], case)
     inputs = make_inputs(case)
     seed = torch.randn(1, case.channels, *case.size)
@@ -136,7 +136,7 @@ def build(method, case, gradients):
 
 
 def measure(case, args):
-    """A row for each method."""
+    """Yield one row per method."""
     progress(case.name)
     methods = methods_of(case)
     forward, both = (

@@ -1,9 +1,11 @@
 """Checkpoint files as an attacker might write them, drawn at random.
 
-A file is one of three: a pickle put together of the opcodes that torch's
-``weights_only`` unpickler admits, in the form of a training checkpoint of mmengine of
-which some parts are replaced; the pickle of a real one, with bytes changed or moved; or
-a whole real file with some of its bits turned.
+There are three kinds of files:
+
+- a pickle made of the opcodes that torch's ``weights_only`` unpickler allows, in the
+  form of an mmengine training checkpoint with some parts replaced;
+- the pickle of a real checkpoint, with bytes changed or moved;
+- a whole real file with a few bits flipped.
 """
 
 import io
@@ -17,7 +19,7 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-# What torch admits of itself, what loaders for mmengine add, and what nobody may.
+# What torch itself allows, what mmengine's loaders add, and what nobody may use.
 TORCH = [
     'collections.OrderedDict',
     'collections.Counter',
@@ -111,7 +113,7 @@ TEXTS += ['_annealing_cos', '__init__', '__globals__', 'mean', 'f8,O', '', 'meta
 
 
 def integer(number: int) -> bytes:
-    """As pickle writes it in protocol 2."""
+    """Encode an integer as pickle protocol 2 does."""
     if -(2**31) <= number < 2**31:
         return b'J' + struct.pack('<i', number)
     data = pickle.encode_long(number)
@@ -124,7 +126,7 @@ def text(value: str) -> bytes:
 
 
 def name(full: str) -> bytes:
-    """The opcode that names a function or class."""
+    """Return the opcode that names a function or class."""
     module, _, last = full.rpartition('.')
     return f'c{module}\n{last}\n'.encode()
 
@@ -138,7 +140,7 @@ def mapping(items: dict[str, bytes], start: bytes = b'}') -> bytes:
 
 
 class Grammar:
-    """Draws programs for the unpickler; ``canary`` is what they try to write."""
+    """A generator of unpickler programs; ``canary`` is the file they try to write."""
 
     def __init__(self, draw: random.Random, canary: str) -> None:
         self.draw = draw
@@ -152,7 +154,7 @@ class Grammar:
         return self.draw.random() < chance
 
     def wild(self, chance: float = 1.0) -> bool:
-        """Whether to leave what is usual; more often in some files than in others."""
+        """Return whether to deviate from the usual; some files do so more often."""
         return self.draw.random() < chance * self.wildness
 
     def number(self) -> bytes:
@@ -177,7 +179,7 @@ class Grammar:
         return self.draw.choice(kinds)()
 
     def old(self) -> bytes:
-        """Something that the pickle made before."""
+        """Refer to an object that the pickle made earlier."""
         return b'h' + bytes([self.draw.randrange(self.memo)]) if self.memo else b'N'
 
     def keep(self, made: bytes) -> bytes:
@@ -215,10 +217,10 @@ class Grammar:
         return self.any_name() + b'(' + arguments + how
 
     def deep(self) -> bytes:
-        """A nest; as a key, or closed on itself, at times."""
+        """Return a deep nest, sometimes as a key or containing itself."""
         if self.maybe(0.3):
             return b']q\xfeh\xfea'
-        if self.maybe(0.2):  # lists that each hold the one before twice
+        if self.maybe(0.2):  # lists, each holding the previous one twice
             return b'(]q\xfc' + b'](h\xfch\xfceq\xfc' * 40 + b't'
         wrap = self.draw.choice([b'\x85', b'\x86'])
         count = self.draw.choice([10, 200, 100_000])
@@ -228,7 +230,7 @@ class Grammar:
         return b'}' + nest + b'Ns' if self.maybe(0.5) else nest
 
     def state(self) -> bytes:
-        """What BUILD gives to an object: most often attributes."""
+        """Return what BUILD gives to an object: usually attributes."""
         if self.maybe(0.2):
             return self.value(3)
         attributes = self.draw.choices(ATTRIBUTES, k=self.draw.randint(1, 2))
@@ -246,7 +248,7 @@ class Grammar:
         return made + self.state() + b'b' if self.wild(chance) else made
 
     def or_else(self, usual: bytes, chance: float = 0.08) -> bytes:
-        """What belongs somewhere, or something else."""
+        """Return what belongs somewhere, or occasionally something else."""
         return self.value(3) if self.wild(chance) else usual
 
     def raw(self, data: bytes) -> bytes:
@@ -261,7 +263,7 @@ class Grammar:
             order = text(self.draw.choice('<>|='))
             made += b'(K\x03' + order + b'NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xff'
             made += flags + b'tb'
-        if self.wild(0.15):  # something that carries a dtype
+        if self.wild(0.15):  # an object that carries a dtype
             made = self.ordered({}, 0) + mapping({'dtype': self.attribute()}) + b'b'
         return self.or_else(made)
 
@@ -303,7 +305,7 @@ class Grammar:
         if self.wild(0.1):
             parts[self.draw.randrange(5)] = self.value(3)
         if self.legacy:
-            parts.append(b'N')  # of which storage it is a view
+            parts.append(b'N')  # the storage that this one is a view of
         return b'(' + b''.join(parts) + b'tQ'
 
     def tensor(self) -> bytes:
@@ -347,7 +349,7 @@ def zipped(pickled: bytes, storages: dict[str, bytes], compress: bool = False) -
 
 
 def legacy(pickled: bytes, storages: dict[str, bytes]) -> bytes:
-    """The format before zip archives."""
+    """Encode in the format that preceded zip archives."""
     heads = [0x1950A86A20F9469CFC6C, 1001, {'little_endian': True}]
     parts = [pickle.dumps(head, protocol=2) for head in heads]
     parts += [pickled, pickle.dumps(sorted(storages), protocol=2)]
@@ -357,7 +359,7 @@ def legacy(pickled: bytes, storages: dict[str, bytes]) -> bytes:
 
 
 def training_checkpoint() -> dict:
-    """What a training writes, in small."""
+    """Return a small version of what a training writes."""
     history = HistoryBuffer([1.0, 2.0], [1, 1])
     weights = OrderedDict(weight=torch.arange(12.0).reshape(3, 4), bias=torch.ones(3))
     weights._metadata = OrderedDict({'': {'version': 1}})
@@ -383,7 +385,7 @@ def real_file(zip_format: bool = True) -> bytes:
 
 
 def change(draw: random.Random, data: bytes) -> bytes:
-    """Bytes replaced, taken out, doubled or moved, in a few places."""
+    """Replace, delete, duplicate or move bytes in a few places."""
     changed = bytearray(data)
     for _ in range(draw.randint(1, 3)):
         at, length = draw.randrange(len(changed)), draw.randint(1, 12)
@@ -403,16 +405,16 @@ def change(draw: random.Random, data: bytes) -> bytes:
 
 
 def example(seed: int, number: int, canary: str, real: bytes) -> tuple[bytes, str]:
-    """Draws one file.
+    """Draw one file.
 
     Args:
-        seed, number: the same ones give the same file.
-        canary: the path of a file that it tries to write.
-        real: a checkpoint as torch writes it, a zip archive.
+        seed, number: the same pair gives the same file.
+        canary: path of a file that the drawn file tries to write.
+        real: bytes of a checkpoint that torch wrote as a zip archive.
 
     Returns:
-        Its bytes; and its kind: 'program', 'changed' (a real one's pickle) or 'turned'
-        (bits in a real one).
+        The file's bytes, and its kind: 'program', 'changed' (the pickle of a real one)
+        or 'turned' (bits of a real one).
     """
     draw = random.Random(f'{seed} {number}')
     kind = draw.choices(['program', 'changed', 'turned'], [6, 3, 1])[0]

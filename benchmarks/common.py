@@ -1,4 +1,4 @@
-"""What the benchmarks share: options, interleaved timing, tables."""
+"""What the benchmarks share: options, interleaved timing and tables."""
 
 import argparse
 import importlib.metadata
@@ -18,12 +18,12 @@ from memory import memory_is_measurable
 
 PACKAGES = ('torch', 'dcls', 'numpy', 'mmcv', 'onnxruntime')
 
-# Repetitions of a function: few of a slow one, and enough of a fast one.
+# Repetitions: few of a slow function, enough of a fast one.
 FEWEST, FEW, MOST = 3, 5, 1000
 
 
 def argument_parser(description: str, seconds: float) -> argparse.ArgumentParser:
-    """The options of every benchmark; ``seconds`` is the default of --seconds."""
+    """Return a parser with the options that all benchmarks share."""
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -38,7 +38,7 @@ def argument_parser(description: str, seconds: float) -> argparse.ArgumentParser
         '--seconds',
         type=float,
         default=seconds,
-        help='time to spend on a function and case (%(default)s)',
+        help='time to spend per function and case (%(default)s)',
     )
     parser.add_argument(
         '--quick',
@@ -51,7 +51,7 @@ def argument_parser(description: str, seconds: float) -> argparse.ArgumentParser
 
 @dataclass
 class Timing:
-    """Milliseconds of a call: the median and the quartiles of the repetitions."""
+    """Milliseconds per call: median and quartiles of the repetitions."""
 
     median: float
     lower: float
@@ -68,10 +68,10 @@ class Timing:
 def interleave(
     functions: Mapping[str, Callable[[], Any]], seconds: float
 ) -> dict[str, Timing]:
-    """Time functions whose repetitions are spread evenly among each other.
+    """Time functions with their repetitions evenly interleaved.
 
-    Whatever drifts on the machine thus meets all of them. Each is called once or twice
-    before, then for about ``seconds``, in 3 (slow ones) to 1000 repetitions.
+    Any drift of the machine thus affects all of them. Each is called once or twice to
+    warm up, then for about ``seconds``, 3 (slow ones) to 1000 times.
     """
     turns = []
     for name, function in functions.items():
@@ -85,7 +85,7 @@ def interleave(
 
 
 def _repetitions(function: Callable[[], Any], seconds: float) -> int:
-    """How often to call the function, after one or two calls to warm up."""
+    """Return how often to call the function, after one or two calls to warm up."""
     call = _elapsed(function) / 1e3
     if call < seconds:
         call = _elapsed(function) / 1e3
@@ -105,9 +105,10 @@ def _timing(values: list[float]) -> Timing:
 
 
 class Report:
-    """Prints the head and tables in GitHub's markdown, and keeps them for --json.
+    """Head and tables, printed as GitHub markdown and kept for --json.
 
-    A table's columns are the keys of its first row. ``memory``: whether some tell it.
+    A table's columns are the keys of its first row. ``memory`` says whether any table
+    has memory figures.
     """
 
     def __init__(self, title: str, args: argparse.Namespace, memory: bool = True):
@@ -204,12 +205,12 @@ def text(value: Any) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, never with an exponent on the large side."""
+    """Format with three significant digits, without an exponent for large values."""
     return f'{value:.0f}' if abs(value) >= 100 else f'{value:.3g}'
 
 
 def verdict(value: float, least: float | None = None, most: float | None = None):
-    """A target and whether the value reaches it, so that a shortfall shows."""
+    """Describe a target and whether the value meets it, so that a shortfall shows."""
     if least is not None:
         return f'at least {least}: ' + ('met' if value >= least else '**missed**')
     return f'at most {most}: ' + ('met' if value <= most else '**missed**')

@@ -1,11 +1,11 @@
-"""Trains configs with several seeds each, and compares the curves of their metrics.
+"""Train configs with several seeds each, and compare the curves of their metrics.
 
     python benchmarks/compare_configs.py CONFIG CONFIG ... --metrics mIoU
 
-The same seeds and the same overrides serve every config; all run one after the other,
-seed by seed. A comparison that was interrupted goes on when it is called again. Data
-are looked for from the current folder, as by tools/train.py. Tables go to stdout,
-pictures of the curves to the work directory.
+All configs get the same seeds and overrides. The trainings run one after the other,
+seed by seed; an interrupted comparison continues when the command is run again. Data
+paths are relative to the current folder, as for tools/train.py. Tables go to stdout,
+plots of the curves to the work directory.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 from common import number, progress
 from matplotlib.figure import Figure
 
-# Okabe and Ito's, told apart with any colour vision.
+# Okabe and Ito's palette, which is safe for colour-blind readers.
 COLOURS = ['#0072B2', '#E69F00', '#009E73', '#D55E00', '#CC79A7', '#56B4E9', '#000000']
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +42,7 @@ def parse_args():
         '--work-dir',
         type=Path,
         default=Path('work_dirs/compare'),
-        help='gets a folder CONFIG/seed-N for each training (%(default)s)',
+        help='folder that gets CONFIG/seed-N for each training (%(default)s)',
     )
     parser.add_argument(
         '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='for all'
@@ -57,7 +57,7 @@ def parse_args():
 
 
 def train(config, seed, work_dir, overrides):
-    """Trains, or goes on with a training, by tools/train.py."""
+    """Run tools/train.py, which resumes a training that was started before."""
     command = [sys.executable, str(ROOT / 'tools' / 'train.py'), config]
     command += ['--work-dir', str(work_dir), '--resume']
     command += ['--cfg-options', f'randomness.seed={seed}', *overrides]
@@ -92,12 +92,12 @@ def main():
 
 
 def print_metric(metric, seeds, curves):
-    """Prints a table: a row a validation, then the last one seed by seed.
+    """Print a table: one row per validation, then the last one seed by seed.
 
     Args:
-        metric: Stands above the table.
-        seeds: In the order of the curves.
-        curves: Name of the config -> for each seed, step -> value.
+        metric: heading of the table.
+        seeds: in the order of the curves.
+        curves: config name -> for each seed, step -> value.
     """
     first, *others = curves
     steps = sorted(curves[first][0])
@@ -120,7 +120,7 @@ def print_metric(metric, seeds, curves):
 
 
 def draw_metric(metric, curves, path):
-    """Draws the mean of each config's curves, and the range of its seeds as a band."""
+    """Draw the mean of each config's curves, with the range of its seeds as a band."""
     figure = Figure(figsize=(6.4, 4.2), dpi=110, layout='constrained')
     axis = figure.subplots()
     for (name, runs), colour in zip(curves.items(), COLOURS):

@@ -1,12 +1,12 @@
-"""Reads checkpoints that are drawn as an attacker might write them.
+"""Read checkpoints drawn as an attacker might write them.
 
     python benchmarks/fuzz_checkpoints.py --minutes 60
 
-Each file must give plain data or be refused with a CheckpointError: nothing may be run,
-imported, opened or written, no object be made that is not known, no bit turned in the
-values unnoticed, and the process may neither crash nor take long or much memory. The
-files are read by a process of its own, which is started anew when it dies. Ends with
-status 1 if any file did otherwise; ``--only NUMBER`` reads that one again.
+Each file must give plain data or be refused with a CheckpointError. Reading it must not
+run, import, open or write anything, create objects of unknown types, miss a flipped bit
+in the values, crash, or take much time or memory. A separate process reads the files
+and is restarted when it dies. The exit status is 1 if any file broke these rules;
+``--only NUMBER`` reads that file again.
 """
 
 import argparse
@@ -25,14 +25,14 @@ from collections import Counter, OrderedDict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# dcls_mm, uninstalled; behind what PYTHONPATH says, so that an older one can be tried.
+# dcls_mm, uninstalled. PYTHONPATH comes first, so that an older version can be tried.
 sys.path.append(str(ROOT))
 
-SECONDS = 20  # that a file may take
-MEMORY = 2 << 30  # bytes that reading it may add
-CHUNK = 20_000  # files a process
+SECONDS = 20  # per file
+MEMORY = 2 << 30  # bytes that reading a file may add
+CHUNK = 20_000  # files per process
 SHOWN = 40  # kinds of faults
-KIND = 45  # letters that make a kind
+KIND = 45  # leading characters that identify a kind
 
 ANNEALING = ('_annealing_cos', '_annealing_linear')
 HARMLESS_EVENTS = ('object.__', 'sys._getframe', 'array.__new__', 'gc.', 'builtins.id')
@@ -51,7 +51,7 @@ def parse_args():
 
 
 class Watch:
-    """Notes what the process does while it reads; Python tells it by audit events."""
+    """An audit hook that notes what the process does while it reads."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -83,7 +83,7 @@ def plain_types():
 
 
 def faults(value, known):
-    """What of a value is not plain, looked at by nothing but exact types."""
+    """Return what is not plain in a value, judging by exact types alone."""
     found, todo, seen = [], [value], set()
     while todo:
         item = todo.pop()
@@ -108,7 +108,7 @@ def faults(value, known):
 
 
 def use(checkpoint):
-    """Touches all values, as a training that is resumed does."""
+    """Touch all values, as resuming a training does."""
     import torch
 
     again = copy.deepcopy(checkpoint)
@@ -147,7 +147,7 @@ def same_values(checkpoint, expected):
 
 
 def look_at(checkpoint, known, expected):
-    """What is wrong with what was read."""
+    """Return what is wrong with what was read."""
     found = faults(checkpoint, known)
     try:
         found += use(checkpoint)
@@ -159,7 +159,7 @@ def look_at(checkpoint, known, expected):
 
 
 def work(folder, seed, first, count, seconds):
-    """Reads files in this process; writes the number at hand and what was wrong."""
+    """Read files in this process; write the current number and what was wrong."""
     import checkpoint_grammar
 
     import dcls_mm  # noqa: F401
@@ -170,7 +170,7 @@ def work(folder, seed, first, count, seconds):
     real = checkpoint_grammar.real_file()
     expected = checkpoint_grammar.training_checkpoint()
     known = plain_types()
-    codecs.lookup('cp437')  # of names in an archive
+    codecs.lookup('cp437')  # for names in an archive
     for warm_up in (real, checkpoint_grammar.real_file(False), real[:-9]):
         path.write_bytes(warm_up)
         try:
@@ -222,10 +222,10 @@ def work(folder, seed, first, count, seconds):
 
 
 def run(folder, seed, first, count, seconds):
-    """Reads files in a process that may crash.
+    """Read files in a process that may crash.
 
     Returns:
-        The number of the next file, what was wrong by number, and the outcomes.
+        The number of the next file, the faults as (number, reason), and the outcomes.
     """
     command = [sys.executable, __file__, '--seed', str(seed)]
     command += ['--worker', str(folder), str(first), str(count), str(seconds)]

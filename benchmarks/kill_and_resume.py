@@ -1,11 +1,11 @@
-"""Kills a training at random moments, resumes it, and compares it with one left alone.
+"""Kill a training at random moments, resume it, and compare it with an undisturbed one.
 
     python benchmarks/kill_and_resume.py --kills 20
 
 A small UperNet with ConvNeXt-dcls is trained on drawn scenes, with workers, averaged
 weights and drop path. Every other SIGKILL comes at a random time after the start, the
-others while a checkpoint is being written. Ends with status 1 if a resumed training's
-losses or weights are not those of the training that was left alone.
+others while a checkpoint is being written. The exit status is 1 if the losses or
+weights of the resumed training differ from those of the undisturbed one.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from dcls_mm.visualization import read_curves  # noqa: E402
 
 DEMO = ROOT / 'configs' / 'demo' / 'upernet_convnext-dcls-demo_shapes.py'
 SIZE = 64
-LONGEST_LIFE = 6.0  # seconds until a training is killed, at most
+LONGEST_LIFE = 6.0  # seconds, at most, until a training is killed
 
 
 def parse_args():
@@ -75,7 +75,7 @@ def write_config(folder, epochs):
 
 
 def start(config, work_dir):
-    """Starts a training in a process group of its own, forked, as imports take long."""
+    """Start a training in its own process group; forking saves the slow imports."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -99,9 +99,9 @@ def has_ended(child):
 
 
 def kill(child, work_dir, life, while_writing):
-    """Kills the group after ``life`` seconds, or later, when a file is unfinished.
+    """Kill the group after ``life`` seconds, or later, when a file is unfinished.
 
-    Returns the moment, or None if the training ended before it.
+    Return the moment, or None if the training ended first.
     """
     begun = time.monotonic()
     while True:
@@ -117,7 +117,7 @@ def kill(child, work_dir, life, while_writing):
 
 
 def run_killed(config, work_dir, kills, generator):
-    """Kills and resumes, and prints a row a kill; ends if a checkpoint is not whole."""
+    """Kill and resume, printing one row per kill; exit if a checkpoint is damaged."""
     print('| kill | after | files left | goes on from |')
     print('| ---: | --- | --- | --- |')
     for number in range(1, kills + 1):
@@ -125,7 +125,7 @@ def run_killed(config, work_dir, kills, generator):
         moment = kill(
             child, work_dir, generator.uniform(0, LONGEST_LIFE), number % 2 == 0
         )
-        if moment is None:  # done: train again from the start
+        if moment is None:  # finished: train again from the start
             print(f'| {number} | had ended | | the start |')
             for path in work_dir.glob('*.pth'):
                 path.unlink()

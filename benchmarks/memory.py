@@ -1,4 +1,4 @@
-"""The memory that a call takes at its peak, measured in a process of its own."""
+"""The peak memory of a call, measured in a separate process."""
 
 import ctypes
 import gc
@@ -13,8 +13,7 @@ import torch
 # From a method's name and a case to a function without arguments.
 Build = Callable[..., Callable[[], Any]]
 
-# What a function that hardly takes memory counts for: below it the kernel's own
-# counters are not exact.
+# The least that a function counts for: below it, the kernel's counters are not exact.
 RESOLUTION_MB = 1.0
 
 STATUS = Path('/proc/self/status')
@@ -24,19 +23,19 @@ CLEAR_REFS = Path('/proc/self/clear_refs')
 def extra_memory(
     build: Build, methods: Iterable[str], tiny: tuple, case: tuple, threads: int
 ) -> dict[str, float]:
-    """{method: MB that its first call takes}; {} where that can't be measured.
+    """Return {method: MB of its first call}, or {} if that can't be measured.
 
-    ``build(method, *case)`` makes the inputs and gives the function to call. What
-    counts is how far its first call raises the process's peak of resident memory above
-    what is resident before: outputs, gradients, caches and all temporary memory, but
-    not the inputs. Every method has a fresh process, in which ``build(method, *tiny)``
+    ``build(method, *case)`` makes the inputs and returns the function to call. The
+    figure is how far the first call raises the process's peak of resident memory above
+    what was resident before: outputs, gradients, caches and all temporary memory, but
+    not the inputs. Every method gets a fresh process, in which ``build(method, *tiny)``
     has warmed up the libraries.
     """
     if not memory_is_measurable():
         return {}
     peaks = {}
     for method in methods:
-        # A pool of one process, closed after one task: nothing is left from before.
+        # A pool of one process, closed after one task: nothing is left over.
         with _fresh_processes().Pool(1) as pool:
             arguments = (build, (method, *tiny), (method, *case), threads)
             peak = pool.apply(_first_call_peak, arguments)
@@ -46,7 +45,7 @@ def extra_memory(
 
 @cache
 def _fresh_processes() -> multiprocessing.context.BaseContext:
-    """Forks of a process that has imported torch and dcls_mm and done nothing else."""
+    """Return a context that forks a process with only torch and dcls_mm imported."""
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['torch', 'dcls_mm'])
     return context
@@ -65,7 +64,7 @@ def _first_call_peak(build: Build, tiny: tuple, case: tuple, threads: int) -> fl
 
 
 def _return_free_memory() -> None:
-    """Let glibc give freed memory back, which the call could use unnoticed."""
+    """Make glibc return freed memory, which the call could reuse unnoticed."""
     trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
     if trim is not None:
         trim(0)
@@ -73,7 +72,7 @@ def _return_free_memory() -> None:
 
 @cache
 def memory_is_measurable() -> bool:
-    """Whether /proc tells the peak of resident memory and lets it be reset."""
+    """Return whether /proc shows the peak of resident memory and lets it be reset."""
     try:
         CLEAR_REFS.write_text('5')
         _status_mb('VmHWM')

@@ -1,11 +1,11 @@
-"""What all tests share: options, seeds, tolerances, and the data beside a checkout."""
+"""What all tests share: options, seeds, tolerances and data outside the checkout."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-# Largest relative error, measured against the largest reference value, by dtype.
+# Largest error by dtype, relative to the largest reference value.
 TOLERANCE = {
     torch.float64: 1e-11,
     torch.float32: 2e-6,
@@ -15,11 +15,12 @@ TOLERANCE = {
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared'
 
-# The files, and tests of others, that take most of the time; `make test-fast` leaves
-# them out.
+# The files, and single tests, that take most of the time; `make test-fast` skips them.
 SLOW = {
+    'test_a_config_of_pure_python_trains_and_is_overridden',
     'test_a_config_of_pure_python_with_data_inside_others',
     'test_analysis_tools.py',
+    'test_atomic_checkpoint_hook.py',
     'test_benchmarks.py',
     'test_checkpoint_entries.py',
     'test_compare_configs.py',
@@ -30,6 +31,8 @@ SLOW = {
     'test_export.py',
     'test_fold.py',
     'test_fuzz.py',
+    'test_generated.py',
+    'test_get_flops.py',
     'test_hook_pairs.py',
     'test_hook_pairs_ddp.py',
     'test_launchers.py',
@@ -37,6 +40,7 @@ SLOW = {
     'test_packaging.py',
     'test_predict.py',
     'test_robustness.py',
+    'test_small_models.py',
     'test_tool_matrix.py',
     'test_train_and_test.py',
     'test_update_zoo.py',
@@ -65,7 +69,7 @@ def pytest_collection_modifyitems(items):
 
 
 def _failing(importorskip):
-    """``importorskip`` with its skips made failures."""
+    """Return an ``importorskip`` that fails instead of skipping."""
 
     def require(*arguments, **options):
         try:
@@ -94,7 +98,7 @@ def fixed_seed():
 
 @pytest.fixture
 def shared_file():
-    """A file of the ``shared`` folder beside the checkout, or a skip."""
+    """Find a file in the ``shared`` folder beside the checkout, or skip the test."""
 
     def find(name: str) -> Path:
         path = SHARED / name

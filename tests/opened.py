@@ -1,9 +1,9 @@
-"""Which checkpoint files this process opens to read them, as Python itself tells."""
+"""A record of the checkpoint files that this process opens for reading."""
 
 import os
 import sys
 
-CHECKPOINTS: list[str] = []  # their names, from when this is imported
+CHECKPOINTS: list[str] = []  # names, since this module was imported
 
 
 def _note(event, arguments):

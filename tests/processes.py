@@ -1,4 +1,4 @@
-"""Forked processes that tests talk to, kill, or let fail."""
+"""Forked processes that tests talk to, kill or make fail."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Child:
-    """A process that has called a function, and now waits to be ended."""
+    """A process that called a function and now waits to be killed."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         reader, writer = os.pipe()
@@ -31,7 +31,7 @@ class Child:
         os.close(reader)
 
     def kill(self) -> None:
-        """Ends it as the kernel does when memory is short."""
+        """End the process as the kernel does when memory runs out."""
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
@@ -40,7 +40,7 @@ class Child:
 
 @contextlib.contextmanager
 def child(function: Callable[..., Any], *arguments: Any) -> Iterator[Child]:
-    """A process that has called a function and keeps what it returned."""
+    """Run a process that calls a function and keeps its result alive."""
     process = Child(function, *arguments)
     try:
         assert process.is_ready

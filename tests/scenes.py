@@ -1,4 +1,4 @@
-"""The demos' models with random weights, on a few drawn scenes."""
+"""The demo models with random weights, on a few drawn scenes."""
 
 from pathlib import Path
 
@@ -17,14 +17,17 @@ CONFIGS = {
 
 
 def write_demo(folder, scope, count=3):
-    """Writes scenes, a config that names them and a checkpoint, and returns both names.
+    """Write scenes, a config and a checkpoint; return the names of the last two.
 
-    The scenes are 96 pixels wide, in ``images/val`` of the folder.
+    The scenes are 96 pixels wide and lie in ``images/val`` of the folder.
     """
     list(write_scenes(str(folder), split='val', count=count, seed=3, size=96))
     cfg = Config.fromfile(CONFIGS[scope])
     cfg.test_dataloader.update(batch_size=1, num_workers=0, persistent_workers=False)
     cfg.test_dataloader.dataset.data_root = str(folder)
+    if scope == 'mmseg':  # images are taken as they are, of whatever size
+        steps = cfg.test_dataloader.dataset.pipeline
+        cfg.test_dataloader.dataset.pipeline = [s for s in steps if s.type != 'Resize']
     if scope == 'mmdet':
         cfg.test_evaluator.ann_file = f'{folder}/annotations/val.json'
     config, checkpoint = folder / f'{scope}.py', folder / f'{scope}.pth'

@@ -1,6 +1,6 @@
-"""Small data sets, and configs of small models on them, for tests that build or train.
+"""Small data sets, and configs of small models for them, for tests that build or train.
 
-Everything is written into the working directory.
+Everything is written to the working directory.
 """
 
 import json
@@ -36,7 +36,7 @@ SIZE = 64
 
 
 def write_images(folder, count, suffix='.png'):
-    """Writes images of noise, named 0, 1, ...; returns their names."""
+    """Write images of noise, named 0, 1, ...; return their names."""
     draw = np.random.RandomState(0)
     names = [f'{number}{suffix}' for number in range(count)]
     for name in names:
@@ -46,7 +46,7 @@ def write_images(folder, count, suffix='.png'):
 
 
 def write_coco(categories=CLASSES, images=3, boxes=True, area=400, root='data'):
-    """Writes ``images/`` and ``ann.json``: an object of each category in each image."""
+    """Write ``images/`` and ``ann.json``: one object per category in each image."""
     files = write_images(f'{root}/images', images)
     numbers = range(1, len(categories) + 1)
     content = {
@@ -75,7 +75,7 @@ def write_coco(categories=CLASSES, images=3, boxes=True, area=400, root='data'):
 
 
 def write_labels(labels=(0, 1, 2), images=3, suffix='.png', root='data', dtype='uint8'):
-    """Writes ``images/`` and ``labels/``: stripes of the labels."""
+    """Write ``images/`` and ``labels/``; a label image has stripes of the labels."""
     for name in write_images(f'{root}/images', images, suffix):
         stripes = np.resize(np.array(labels, dtype), SIZE)
         image = np.broadcast_to(stripes, (SIZE, SIZE)).copy()
@@ -83,7 +83,7 @@ def write_labels(labels=(0, 1, 2), images=3, suffix='.png', root='data', dtype='
 
 
 def write_voc(names=CLASSES, images=3, root='data'):
-    """Writes ``JPEGImages/``, ``Annotations/`` and ``ids.txt``."""
+    """Write ``JPEGImages/``, ``Annotations/`` and ``ids.txt``."""
     write_images(f'{root}/JPEGImages', images, '.jpg')
     Path(root, 'Annotations').mkdir(exist_ok=True)
     box = '<xmin>4</xmin><ymin>4</ymin><xmax>28</xmax><ymax>28</ymax>'
@@ -127,13 +127,13 @@ def _config(scope, model, dataset, load, pack, evaluator, changes):
 
 
 def detector(classes=CLASSES, count=3, dataset=None, **changes):
-    """A config of RetinaNet, as a dict.
+    """Return a config of RetinaNet as a dict.
 
     Args:
-        classes: The names, or None to leave out metainfo.
+        classes: the names, or None to omit metainfo.
         count: num_classes of the head.
-        dataset: What to change in the data sets.
-        changes: What to change at the top.
+        dataset: changes to the data sets.
+        changes: changes at the top level.
     """
     model = {
         'type': 'RetinaNet',
@@ -195,7 +195,7 @@ def detector(classes=CLASSES, count=3, dataset=None, **changes):
 
 
 def segmentor(classes=CLASSES, count=3, dataset=None, **changes):
-    """A config of an FCN, as a dict; see ``detector``."""
+    """Return a config of an FCN as a dict; see ``detector``."""
     model = {
         'type': 'EncoderDecoder',
         'data_preprocessor': {
@@ -230,7 +230,7 @@ def segmentor(classes=CLASSES, count=3, dataset=None, **changes):
 
 
 def with_validation(cfg, **dataset):
-    """Adds the test data to a config as validation, with other settings."""
+    """Add the test data to a config as validation data, with other settings."""
     loader = cfg['test_dataloader']
     cfg['val_dataloader'] = {**loader, 'dataset': {**loader['dataset'], **dataset}}
     cfg['val_evaluator'] = cfg['test_evaluator']
@@ -239,13 +239,13 @@ def with_validation(cfg, **dataset):
 
 
 def write(cfg, path='cfg.py'):
-    """Writes a config, and returns its name."""
+    """Write a config and return its name."""
     Path(path).write_text(''.join(f'{key} = {cfg[key]!r}\n' for key in cfg))
     return path
 
 
 class _Class:
-    """Stands in a config of pure Python for a class, imported by name."""
+    """A class imported by name in a pure Python config."""
 
     def __init__(self, kind):
         self.line = f'from {kind.__module__} import {kind.__name__}'
@@ -256,7 +256,7 @@ class _Class:
 
 
 def _with_classes(node, scope, found):
-    """A copy of a config in which each registered name of a type is a class."""
+    """Return a copy of a config with the registered type names replaced by classes."""
     if isinstance(node, (list, tuple)):
         return type(node)(_with_classes(part, scope, found) for part in node)
     if not isinstance(node, dict):
@@ -272,12 +272,12 @@ def _with_classes(node, scope, found):
 
 
 def write_pure_python(cfg, path='pure.py'):
-    """Writes a config of mmengine's new style: types are classes, there is no scope."""
+    """Write a config in mmengine's new style: types are classes, without a scope."""
     found = {}
     node = _with_classes(cfg, cfg['default_scope'], found)
     node['default_scope'] = None
     lines = [kind.line for kind in found.values()]
-    # What makes mmengine read a file as one of this style.
+    # This import makes mmengine read the file in the new style.
     lines.insert(0, 'from mmengine.config import read_base')
     lines += [f'{key} = {value!r}' for key, value in node.items()]
     Path(path).write_text('\n'.join(lines) + '\n')

@@ -1,4 +1,4 @@
-"""Every benchmark runs and prints its tables; what they say is not tested."""
+"""Every benchmark runs and prints its tables; the figures are not tested."""
 
 import json
 import os
@@ -14,7 +14,7 @@ BENCHMARKS = ROOT / 'benchmarks'
 pytest.importorskip('DCLS.construct.modules')
 pytest.importorskip('mmcv')
 
-# The columns of each table, the memory's apart.
+# The columns of each table, except those on memory.
 COLUMNS = {
     'construct': [
         'interpolation, kernels, dcls 0.1.1 ms, dcls_mm ms, times faster, '
@@ -42,7 +42,7 @@ MEMORY_COLUMNS = ('extra MB', 'times less', 'memory ratio', 'memory target')
 
 @pytest.fixture(scope='module')
 def started(tmp_path_factory):
-    """All of them at once: most of their time is importing torch."""
+    """Start them all at once, as most of their time is spent importing torch."""
     folder = tmp_path_factory.mktemp('benchmarks')
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
     processes = {}
@@ -63,7 +63,7 @@ def started(tmp_path_factory):
 
 
 def tables_of(output):
-    """The tables of a markdown text, each a list of rows of cells."""
+    """Parse the tables of a markdown text, each as a list of rows of cells."""
     tables, before = [], ''
     for line in output.splitlines():
         if line.startswith('|'):

@@ -1,4 +1,4 @@
-"""benchmarks/compare_configs.py: what it prints is what the trainings logged."""
+"""benchmarks/compare_configs.py prints what the trainings logged."""
 
 import json
 import os

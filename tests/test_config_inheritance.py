@@ -1,4 +1,4 @@
-"""What configs inherit: from plain to DCLS, over three files of ours at most."""
+"""Inheritance of configs: from plain to DCLS, over at most three files of ours."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ from test_configs import CONFIG_ROOT, CONFIGS, build_model, load
 
 
 def bases(path):
-    """The files that a config names in _base_, as it names them."""
+    """Return the files in a config's _base_, as it names them."""
     for node in ast.parse(path.read_text(encoding='utf-8')).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == '_base_':
             named = ast.literal_eval(node.value)
@@ -22,7 +22,7 @@ def bases(path):
 
 
 def depth(path):
-    """How many files of ours stand in a row from this one on; mmdet's end a row."""
+    """Count the files of ours from this one down the chain; mmdet's end it."""
     ours = [path.parent / base for base in bases(path) if '::' not in base]
     return 1 + max((depth(base) for base in ours), default=0)
 
@@ -43,7 +43,7 @@ DELETING = sorted(
 
 @pytest.mark.parametrize('name', DELETING)
 def test_what_is_deleted_would_be_in_the_way(tmp_path, name):
-    """Of a parent of ours it is only a convolution, by one of other arguments."""
+    """From a parent of ours, only a convolution with other arguments is deleted."""
     path = CONFIG_ROOT / name
     text = path.read_text(encoding='utf-8')
     assert text.count('_delete_=True') == 1
@@ -58,7 +58,7 @@ def test_what_is_deleted_would_be_in_the_way(tmp_path, name):
 
 
 def differences(ours, theirs, path=''):
-    """Dotted keys at which two configs differ."""
+    """Return the dotted keys at which two configs differ."""
     if not (isinstance(ours, dict) and isinstance(theirs, dict)):
         return set() if ours == theirs else {path[1:]}
     keys = ours.keys() | theirs.keys()
@@ -66,7 +66,7 @@ def differences(ours, theirs, path=''):
     return set().union(*found)
 
 
-# DCLS config -> the plain one beside it, where there is one.
+# DCLS config -> the plain one beside it; not all of these exist.
 PLAIN = {
     name: name.replace('convnext-dcls-gauss', 'convnext').replace('-dcls', '')
     for name in CONFIGS
@@ -80,7 +80,7 @@ def test_dcls_differs_from_its_plain_parent_by_what_it_names(name):
     dcls, plain = load(name), load(PLAIN[name])
     assert plain.model.backbone.depthwise_cfg == dict(type='Conv2d', kernel_size=7)
     named = {'model.backbone.depthwise_cfg'}
-    if '-atto' in name:  # from random weights
+    if '-atto' in name:  # trained from random weights
         named |= {'optim_wrapper.paramwise_cfg', 'position_learning', 'clamp_positions'}
     else:
         named |= {'model.backbone.init_cfg', 'checkpoint_file'}

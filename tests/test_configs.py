@@ -1,7 +1,7 @@
-"""Every config parses, names things as its neighbours do, and builds its model.
+"""Every config parses, follows the conventions, and builds its model.
 
-The two published recipes are checked figure by figure, and one detector and one
-segmentor make a training step and a prediction.
+The two published recipes are checked value by value. One detector and one segmentor
+make a training step and a prediction.
 """
 
 import re
@@ -33,7 +33,7 @@ CAMVID = 'upernet/convnext-dcls-atto_upernet_1xb4-1k_camvid-256x256.py'
 
 WEIGHTS = 'https://zenodo.org/record/7112021/files/convnext_dcls_tiny_1k_224_ema.pth'
 
-# What the published training configs say, as 'key.subkey' -> value.
+# Values in the published training configs: 'key.subkey' -> value.
 RECIPES = {
     COCO_TINY: {
         'model.backbone.arch': 'tiny',
@@ -88,8 +88,8 @@ RECIPES = {
     },
 }
 
-# Learning rates as a share of the base rate, from the published constructors:
-# decay ** (num_layers + 1 - layer id).
+# Learning rates relative to the base rate, from the published constructors: decay **
+# (num_layers + 1 - layer id).
 LR_SHARES = {
     COCO_TINY: {
         'backbone.downsample_layers.0.0.weight': 0.7**7,
@@ -123,13 +123,13 @@ def load(name):
 
 
 def build_model(cfg):
-    """Builds the model without fetching weights, on one process's norm layers."""
+    """Build the model without downloading weights, with single-process norm layers."""
     cfg.model.backbone.init_cfg = None
     return revert_sync_batchnorm(MODELS.build(cfg.model))
 
 
 def build_optimizer(cfg, model):
-    """The config's optimizer; AMP needs a GPU, what it optimizes does not."""
+    """Build the config's optimizer without AMP, which needs a GPU."""
     return build_optim_wrapper(model, dict(cfg.optim_wrapper, type='OptimWrapper'))
 
 
@@ -153,7 +153,7 @@ def test_config_follows_the_habits(name):
     assert cfg.default_hooks.checkpoint.max_keep_ckpts >= 1
     for key in ('train_cfg', 'val_cfg', 'test_cfg', 'optim_wrapper', 'test_evaluator'):
         assert key in cfg, key
-    # Fields of lower-case words and figures: method, backbone, schedule, data.
+    # Fields of lower-case words and numbers: method, backbone, schedule, data.
     folder, stem = Path(name).parent.name, Path(name).stem
     assert re.fullmatch(r'[a-z0-9-]+(_[a-z0-9-]+){2,}', stem)
     assert folder.replace('_', '-') in stem
@@ -226,7 +226,8 @@ def test_published_learning_rates(published):
     parameters = dict(model.named_parameters())
     shares = {key: rates[id(parameters[key])] / base_lr for key in LR_SHARES[name]}
     assert shares == pytest.approx(LR_SHARES[name])
-    # Positions are shared by a stage's blocks: listed once each, under its first block.
+    # The blocks of a stage share positions, which are listed once, under the first
+    # block.
     positions = [key for key in parameters if key.endswith('.P')]
     assert positions == [f'backbone.stages.{i}.0.dwconv.P' for i in range(4)]
 
@@ -246,7 +247,7 @@ def test_positions_learn_as_documented(name):
 
 
 def detection_batch(rng):
-    """Two 64x64 images, each with a bright square, as a dataset would pack them."""
+    """Return two 64x64 images, each with a bright square, packed as a dataset does."""
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import InstanceData
@@ -276,7 +277,7 @@ def detection_batch(rng):
 
 
 def segmentation_batch(rng):
-    """Two 64x64 images whose right half is of class 1 and whose last row is ignored."""
+    """Return two 64x64 images with class 1 on the right and an ignored last row."""
     from mmseg.structures import SegDataSample
 
     batch = dict(inputs=[], data_samples=[])

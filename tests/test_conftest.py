@@ -1,4 +1,4 @@
-"""The options of a test run, each in a run of its own."""
+"""The options of a test run, each tested in a separate run."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def needy():
 
 @pytest.fixture
 def outcome(tmp_path):
-    """Runs tests under a copy of conftest.py; the exit status and the last line."""
+    """Run tests under a copy of conftest.py; return exit status and last line."""
     shutil.copy(TESTS / 'conftest.py', tmp_path)
     (tmp_path / 'pytest.ini').touch()
     (tmp_path / 'test_needy.py').write_text(NEEDY)

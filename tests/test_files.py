@@ -1,4 +1,4 @@
-"""Files are there whole or not at all, under names that nobody can foresee."""
+"""Files are complete or absent, and written under unpredictable names."""
 
 import errno
 import os
@@ -86,7 +86,7 @@ def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch, call):
 
 
 def test_a_file_larger_than_the_limit_leaves_nothing(tmp_path):
-    """A real failure in the midst of writing, as on a full disk."""
+    """Writing really fails halfway, as on a full disk."""
 
     def write():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -131,7 +131,7 @@ def test_files_are_written_where_there_are_no_locks(tmp_path, monkeypatch):
     monkeypatch.setattr(_files, 'take_lock', fail)
     write_whole(tmp_path / 'x', b'1')
     (tmp_path / '.dcls_mm-1.unfinished').write_bytes(b'')
-    remove_unfinished(tmp_path)  # perhaps somebody writes it
+    remove_unfinished(tmp_path)  # somebody may be writing it
     assert left(tmp_path) == ['.dcls_mm-1.unfinished', 'x']
 
 
@@ -148,7 +148,7 @@ def test_without_fcntl(tmp_path, monkeypatch):
 
 
 def test_a_new_file_that_was_removed_before_it_was_locked(tmp_path, monkeypatch):
-    """By another process's ``remove_unfinished``, in between."""
+    """Another process's ``remove_unfinished`` ran in between."""
     removed = []
 
     def take(handle):
@@ -164,7 +164,7 @@ def test_a_new_file_that_was_removed_before_it_was_locked(tmp_path, monkeypatch)
 
 
 def test_the_name_is_on_the_disk_too(tmp_path, monkeypatch):
-    """The content before the file takes its place, the folder after it did."""
+    """The content is synced before the file is replaced, the folder afterwards."""
     done = []
     sync, replace = os.fsync, os.replace
 

@@ -1,4 +1,4 @@
-"""Rooms import from rooms below them alone, as CONTRIBUTING.md says."""
+"""Rooms import only from rooms below them, as CONTRIBUTING.md says."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ RULE = re.search(
     (ROOT / 'CONTRIBUTING.md').read_text(encoding='utf-8'),
     re.DOTALL,
 )
-# Room -> its floor, the lowest first.
+# Room -> its floor, counted from the lowest.
 FLOORS = {
     room: floor
     for floor, line in enumerate(reversed(RULE[1].splitlines()))
@@ -24,12 +24,12 @@ FILES = sorted(
     for path in PACKAGE.rglob('*.py')
     if '.mim' not in path.relative_to(PACKAGE).parts
 )
-# Where mmengine may be missing.
+# These work without mmengine.
 TORCH_ONLY = {'functional', 'layers'}
 
 
 def room_of(module):
-    """'dcls_mm.layers.dcls' -> 'layers'; a file of the package itself is a room."""
+    """Return 'layers' for 'dcls_mm.layers.dcls'; files in the package are rooms."""
     parts = module.split('.')
     return parts[1] if len(parts) > 1 else '__init__'
 
@@ -40,7 +40,7 @@ def module_of(path):
 
 
 def imports(path):
-    """The modules that a file imports, absolute, wherever in it."""
+    """Yield the absolute names of the modules that a file imports anywhere."""
     package = path.relative_to(ROOT).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
         if isinstance(node, ast.Import):
@@ -49,7 +49,7 @@ def imports(path):
             base = package[: len(package) - node.level + 1] if node.level else ()
             module = '.'.join([*base, *filter(None, [node.module])])
             for alias in node.names:
-                # `from .. import layers` imports a module, not a name of one.
+                # `from .. import layers` imports a module, not a name from one.
                 inner = PACKAGE.parent.joinpath(*module.split('.'), alias.name)
                 is_module = inner.is_dir() or inner.with_suffix('.py').is_file()
                 yield f'{module}.{alias.name}' if is_module else module

@@ -1,4 +1,4 @@
-"""What a release holds, and that the stock tools and mim train from it, installed."""
+"""What a release contains; the stock tools and mim can train from it once installed."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ def run(*command, **options):
 
 @pytest.fixture(scope='module')
 def sdist(tmp_path_factory):
-    """Built from a copy, so that nothing is left in the checkout."""
+    """Build the source release from a copy, to leave nothing in the checkout."""
     source = tmp_path_factory.mktemp('source')
     for path in ROOT.iterdir():
         if path.name in FOLDERS:
@@ -52,7 +52,7 @@ def sdist(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def wheel(sdist):
-    """Built from the source release, as installers do that get no wheel."""
+    """Build the wheel from the source release, as installers without a wheel do."""
     pip = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps']
     run(*pip, '--no-build-isolation', '--wheel-dir', sdist.parent, sdist)
     (wheel,) = sdist.parent.glob('*.whl')
@@ -61,7 +61,7 @@ def wheel(sdist):
 
 @pytest.fixture(scope='module')
 def site(wheel, tmp_path_factory):
-    """A folder in which the wheel is installed, and nothing else."""
+    """Return a folder with only the wheel installed."""
     site = tmp_path_factory.mktemp('site')
     pip = [sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps']
     run(*pip, '--no-index', '--target', site, wheel)
@@ -70,20 +70,20 @@ def site(wheel, tmp_path_factory):
 
 @pytest.fixture
 def installed(site, tmp_path):
-    """Options of a process that starts in an empty folder and has the wheel."""
+    """Return options for a process in an empty folder that has the wheel."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
     settings = {'PYTHONPATH': str(site), 'OMP_NUM_THREADS': '1', 'PATH': path}
     return {'cwd': tmp_path, 'env': {**os.environ, **settings}}
 
 
 def test_sdist_holds_the_checkout(sdist):
-    """Whatever README shows, and what tests, docs and the demo need."""
+    """It includes what README shows, and what tests, docs and the demo need."""
     with tarfile.open(sdist) as file:
         held = {name.partition('/')[2] for name in file.getnames()}
     if not (ROOT / '.git').exists():
         pytest.skip('git tells what belongs to the checkout')
     tracked = set(run('git', 'ls-files', cwd=ROOT).splitlines())
-    links = {'dcls_mm/.mim/configs', 'dcls_mm/.mim/tools'}  # files there, as in a wheel
+    links = {'dcls_mm/.mim/configs', 'dcls_mm/.mim/tools'}  # real files in a release
     assert tracked - held - links == set()
 
 
@@ -104,7 +104,7 @@ def test_wheel_holds_what_mim_looks_for(wheel):
 
 
 def test_wheel_installs_nothing_of_openmmlab(wheel):
-    """Forks of it under the same import names stay as they are."""
+    """It doesn't touch forks installed under the same import names."""
     with ZipFile(wheel) as file:
         (path,) = (n for n in file.namelist() if n.endswith('METADATA'))
         requirements = (
@@ -115,7 +115,7 @@ def test_wheel_installs_nothing_of_openmmlab(wheel):
 
 
 def test_versions_that_stand_twice_are_one():
-    """That of the release, and that of the linter."""
+    """These are the versions of the release and of the linter."""
     citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text(encoding='utf-8'))
     assert citation['version'] == __version__
     hooks = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text())
@@ -146,7 +146,7 @@ def draw_scenes(folder):
 
 @pytest.fixture
 def stock_mim():
-    """mim, which knows the stock packages only."""
+    """Require mim, which knows the stock packages only."""
     pytest.importorskip('mim', reason='needs openmim')
     try:
         metadata.distribution('mmsegmentation')
@@ -174,7 +174,7 @@ def test_stock_tools_run_an_installed_config(site, installed, tmp_path):
 
 
 def test_mim_runs_an_installed_config(stock_mim, site, installed, tmp_path):
-    """It runs the stock tools, here those of mmseg."""
+    """It runs the stock tools, here mmseg's."""
     config = site / DEMOS / 'upernet_convnext-dcls-demo_shapes.py'
     draw_scenes(tmp_path)
     mim('train', 'mmsegmentation', config, '--gpus', '0', *WORK, **installed)
@@ -188,7 +188,7 @@ def test_mim_lists_and_copies_configs(stock_mim, site, installed, tmp_path):
     for path in yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']:
         for entry in yaml.safe_load((ROOT / path).read_text())['Models']:
             assert f'config id: {entry["Name"]}\n' in listed
-    # The weights come first; those that are there are not fetched again.
+    # The weights come first; existing files are not downloaded again.
     (tmp_path / 'upernet_convnext_dcls_tiny_1k_512x512.pth').touch()
     name = 'convnext-dcls-tiny_upernet_8xb2-amp-160k_ade20k-512x512'
     mim('download', 'dcls_mm', '--config', name, '--dest', '.', **installed)

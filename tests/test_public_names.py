@@ -1,4 +1,4 @@
-"""docs/api.md has every public name, and the pages name what is there."""
+"""docs/api.md lists every public name, and the pages only name what exists."""
 
 import importlib
 import inspect
@@ -19,7 +19,7 @@ PACKAGES = [
     if module.ispkg
     if hasattr(package := importlib.import_module(module.name), '__all__')
 ]
-# Sphinx shows classes and functions of a package by itself, other values by their name.
+# Sphinx finds a package's classes and functions itself; other values need naming.
 SHOWN = {
     f'{package}.{name}'
     for package in re.findall(r'automodule:: (\S+)', API)

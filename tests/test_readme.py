@@ -1,4 +1,4 @@
-"""What the README shows runs, and what it names is there."""
+"""What the README shows runs, and what it names exists."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ LITERALS = re.findall(r'`([^`\n]+)`', re.sub(r'```.*?```', '', README, flags=re.
 
 @pytest.mark.parametrize(('snippet', 'layers'), list(zip(CONFIGS, (18, 53, 13))))
 def test_config_snippets(tmp_path, snippet, layers):
-    """Each has as many DCLS layers as it replaces convolutions."""
+    """Each has as many DCLS layers as convolutions that it replaces."""
     pytest.importorskip('mmdet')
     path = tmp_path / 'config.py'
     path.write_text(snippet)
@@ -39,7 +39,7 @@ def test_config_snippets(tmp_path, snippet, layers):
 
 
 def test_other_snippets():
-    """They run one after the other, as a reader of them all would have it."""
+    """They run one after the other, as someone who tries them all would do."""
     others = [snippet for snippet in SNIPPETS if snippet not in CONFIGS]
     names = {}
     for snippet in others:
@@ -91,7 +91,7 @@ def test_links_lead_to_files():
 
 
 def test_class_names_exist():
-    """Those of hooks, layers and constructors are registered."""
+    """Hooks, layers and constructors that it names are registered."""
     ours = {
         name
         for packages in REGISTERED.values()

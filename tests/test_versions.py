@@ -1,4 +1,4 @@
-"""The version checks, on made-up environments."""
+"""The version checks, in made-up environments."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ FORKS = {
 
 @pytest.fixture
 def check(monkeypatch):
-    """Runs the check on given distributions; returns the texts of its warnings."""
+    """Return a function that checks given distributions and returns the warnings."""
 
     def run(installed):
         def version(name):
@@ -104,7 +104,7 @@ def test_a_missing_package_is_one_warning(missing, check):
 
 
 def test_a_module_of_unknown_origin_is_not_missing(check, monkeypatch):
-    """Such as a source checkout on PYTHONPATH, which has no metadata."""
+    """A source checkout on PYTHONPATH, for example, has no metadata."""
     monkeypatch.setitem(MODULES, 'a checkout', 'mmcv')
     installed = {k: v for k, v in STOCK.items() if k != 'mmcv'}
     assert check({**installed, 'a checkout': '1'}) == []

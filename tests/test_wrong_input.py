@@ -1,4 +1,4 @@
-"""Every row of the tables in tests/wrong_input: a wrong call, what its error says."""
+"""Every row of the tables in tests/wrong_input: a wrong call and its error."""
 
 import importlib
 import inspect

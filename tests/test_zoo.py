@@ -1,6 +1,6 @@
-"""Every config makes a training step and a prediction, and the zoo is listed whole.
+"""Every config makes a training step and a prediction, and the zoo lists all of them.
 
-The models are those of the configs with an eighth of the channels and few blocks.
+The models are those of the configs, with an eighth of the channels and few blocks.
 """
 
 import re
@@ -39,7 +39,7 @@ GAUSS = (
     'https://zenodo.org/record/8029747/files/convnext_dcls_gauss_tiny_1k_224_ema.pth'
 )
 
-# What the published training configs say, by these keys.
+# Keys in the order of the values below, which the published training configs state.
 KEYS = (
     'model.backbone.arch',
     'model.backbone.depthwise_cfg.kernel_count',
@@ -89,7 +89,7 @@ MILLIONS = {
 def test_published_recipe(name):
     cfg = load(name)
     conv = cfg.model.backbone.depthwise_cfg
-    conv.setdefault('kernel_count', None)  # of a plain convolution
+    conv.setdefault('kernel_count', None)  # a plain convolution has none
     values = [lookup(cfg, key) for key in KEYS]
     if values[3]:
         assert values[3].type == 'Pretrained'
@@ -135,7 +135,7 @@ def test_depthwise_convolution_of_the_ablation(task, variant, kind, extent, taps
 
 
 def with_fewer_channels(node):
-    """A model's config with an eighth of every number of channels."""
+    """Return a model's config with all numbers of channels divided by 8."""
     if isinstance(node, list):
         return [with_fewer_channels(item) for item in node]
     if not isinstance(node, dict):
@@ -149,17 +149,17 @@ def with_fewer_channels(node):
 
 
 def load_small(name):
-    """The config with a model that 64x64 images train in a moment."""
+    """Return the config with a model that trains in a moment on 64x64 images."""
     cfg = load(name)
-    if 'mobilenet' not in name:  # which is small, and has no eighths of its widths
+    if 'mobilenet' not in name:  # small already, with widths not divisible by 8
         cfg.model = ConfigDict(with_fewer_channels(cfg.model.to_dict()))
     model = cfg.model
-    backbone = model.backbone.get('backbone', model.backbone)  # of a wrapper
+    backbone = model.backbone.get('backbone', model.backbone)  # inside a wrapper
     if backbone.type == 'ConvNeXtDCLS':
         arch = backbone.arch
         dims = (ARCHITECTURES[arch] if isinstance(arch, str) else arch)['dims']
         backbone.arch = dict(depths=(1, 1, 3, 1), dims=[d // 8 for d in dims])
-        backbone.drop_path_rate = 0.0  # a block left out would not learn
+        backbone.drop_path_rate = 0.0  # a dropped block would not learn
     elif backbone.type == 'ResNet':
         backbone.base_channels = 8
     if cfg.default_scope == 'mmseg':
@@ -175,7 +175,7 @@ def batch_for(cfg):
         return detection_batch(rng)
     batch = segmentation_batch(rng)
     if cfg.model.decode_head.get('loss_decode', {}).get('class_weight'):
-        # mmseg weighs no classes where pixels are ignored; the scenes have none.
+        # mmseg can't weight classes if pixels are ignored; the scenes ignore none.
         for sample in batch['data_samples']:
             sample.gt_sem_seg.data.clamp_(max=1)
     return batch
@@ -219,7 +219,7 @@ def test_multi_scale_test(tmp_path, crop, shorts):
         )
     )
     heights = [image.shape[1] for image in versions['inputs']]
-    assert len(heights) == 12  # six scales, each with its mirror image
+    assert len(heights) == 12  # six scales, each also mirrored
     assert (min(heights), max(heights)) == shorts
     flips = [sample.flip for sample in versions['data_samples']]
     assert sum(flips) == 6
@@ -268,7 +268,7 @@ def test_metafile(path):
 
 
 def published_metrics(name):
-    """The results that a config's first line gives, by their names in a metafile."""
+    """Return the results in a config's first line, by their names in a metafile."""
     first = (CONFIG_ROOT / name).read_text(encoding='utf-8').splitlines()[0]
     found = re.findall(r'(box AP|mask AP|mIoU) ([\d.]+\d)', first)
     return {metric: float(value) for metric, value in found}
@@ -291,7 +291,7 @@ def test_every_config_is_listed_and_only_published_results():
     assert weights == {name for name in published if '-dcls-' in name}
 
 
-# Weights that no converter of ours takes.
+# Weights that none of our converters supports.
 ELSEWHERE = "[ConvNeXt's](https://github.com/facebookresearch/ConvNeXt)"
 FOLDERS = sorted({Path(name).parent.name for name in CONFIGS})
 

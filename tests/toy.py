@@ -55,7 +55,7 @@ _number = itertools.count()
 
 
 def toy_config(**changes):
-    """A config for ToyModel, as a dict; ``changes`` are put in its place."""
+    """Return a config for ToyModel as a dict, with ``changes`` at the top level."""
     dataloader = {
         'batch_size': 4,
         'num_workers': 0,
@@ -83,14 +83,14 @@ def toy_config(**changes):
             'checkpoint': {'type': 'AtomicCheckpointHook', 'interval': 1},
         },
         'randomness': {'seed': 1},
-        # By default the second it starts in, and runners of one name share state.
+        # The default is the current second, but runners of the same name share state.
         'experiment_name': f'toy_{next(_number)}',
         **changes,
     }
 
 
 def write_config(path, **changes):
-    """Writes a config for ToyModel to a file, and returns the name."""
+    """Write a config for ToyModel to a file and return the name."""
     items = toy_config(**changes).items()
     path.write_text(''.join(f'{key} = {value!r}\n' for key, value in items))
     return str(path)

@@ -27,7 +27,7 @@ from dcls_mm.visualization import (  # noqa: E402
 SCENES = [
     dict(split='train', count=800, seed=0),
     dict(split='val', count=100, seed=2),
-    # The same kind of scenes as the first of 'val', with more pixels, to look at.
+    # To look at: scenes like the first of 'val', with more pixels.
     dict(split='shown', count=8, seed=2, size=640),
 ]
 LEAST_SCORE = 0.5  # of the detections that are drawn
@@ -36,8 +36,8 @@ LEAST_SCORE = 0.5  # of the detections that are drawn
 class Demo(NamedTuple):
     """What differs between the demos.
 
-    metrics: key in the log -> name; shown: key of the test set -> where the scenes to
-    look at are; prediction: the heading of a prediction.
+    metrics: key in the log -> name; shown: what to override in the config to draw the
+    scenes to look at; prediction: the heading of a prediction.
     """
 
     title: str
@@ -62,8 +62,9 @@ DEMOS = {
         },
         'average precision, 0 to 1',
         {
-            'ann_file': 'annotations/shown.json',
-            'data_prefix.img': 'images/shown/',
+            'test_dataloader.dataset.ann_file': 'annotations/shown.json',
+            'test_dataloader.dataset.data_prefix.img': 'images/shown/',
+            'visualizer.line_width': 2,
         },
         f'predicted, scores from {LEAST_SCORE:.0%}',
     ),
@@ -74,8 +75,8 @@ DEMOS = {
         {'mIoU': 'mIoU', 'mAcc': 'mAcc', 'aAcc': 'aAcc'},
         'percent',
         {
-            'data_prefix.img_path': 'images/shown',
-            'data_prefix.seg_map_path': 'labels/shown',
+            'test_dataloader.dataset.data_prefix.img_path': 'images/shown',
+            'test_dataloader.dataset.data_prefix.seg_map_path': 'labels/shown',
         },
         'predicted',
     ),
@@ -132,8 +133,7 @@ def draw_results(demo):
     model = (demo.config, last_checkpoint(demo), '--out')
     draw = functools.partial(run_tool, 'analysis_tools/visualize.py')
     draw('kernels', *model, demo.work_dir / 'kernels.png', '--columns', 16)
-    options = [f'test_dataloader.dataset.{key}={v}' for key, v in demo.shown.items()]
-    options += ['visualizer.line_width=2']
+    options = [f'{key}={value}' for key, value in demo.shown.items()]
     limits = ['--names', demo.prediction, '--score-threshold', LEAST_SCORE]
     predictions = [*model, demo.work_dir / 'predictions', *limits]
     draw('predictions', *predictions, '--cfg-options', *options)
@@ -155,7 +155,7 @@ def read(picture):
 STAGES = {
     'scenes': draw_scenes,
     'training': train,
-    'evaluation on scenes that were not trained on': evaluate,
+    'evaluation on unseen scenes': evaluate,
     'pictures': draw_results,
 }
 
@@ -163,7 +163,7 @@ STAGES = {
 def report(demo):
     (log,) = (ROOT / demo.work_dir / 'test').glob('*/*.json')
     values = json.loads(log.read_text())
-    print(f'\n{demo.title}, on {SCENES[1]["count"]} scenes that were not trained on:')
+    print(f'\n{demo.title}, on {SCENES[1]["count"]} unseen scenes:')
     for key, name in demo.metrics.items():
         print(f'  {name:<10} {values[key]:7.3f}')
     print(f'({demo.unit})\n')

@@ -97,7 +97,7 @@ def backbone_state_dict(
     Raises:
         ContentError: it holds no weights, or none with the prefix.
     """
-    weights = tensors_of(checkpoint, source)
+    weights: Any = tensors_of(checkpoint, source)  # torch's metadata has no type
     start = len(prefix or '')
     inside = OrderedDict(
         (key[start:], value)

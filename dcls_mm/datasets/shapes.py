@@ -88,7 +88,7 @@ def draw_scene(rng: np.random.Generator, size: int = SIZE) -> Scene:
     """Draw shapes of random class, size, turn and texture on a textured background.
 
     Later shapes partly cover earlier ones. The same state of ``rng`` gives the same
-    scene. A larger scene shows the same in more pixels.
+    scene, and at another size much the same scene with more or fewer pixels.
 
     Args:
         rng: Where all randomness comes from.

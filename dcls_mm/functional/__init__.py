@@ -1,7 +1,7 @@
 """The maths of DCLS on plain tensors: torch only, no state, no registry."""
 
-from .backends import autotune
-from .convolution import convolve, convolve_transposed
+from .backends import autotune, use_backend
+from .convolution import compatible_backends, convolve, convolve_transposed
 from .interpolation import INTERPOLATIONS, Interpolation
 from .kernel import construct_kernel
 from .sampling import sampled_convolution
@@ -10,8 +10,10 @@ __all__ = [
     'INTERPOLATIONS',
     'Interpolation',
     'autotune',
+    'compatible_backends',
     'construct_kernel',
     'convolve',
     'convolve_transposed',
     'sampled_convolution',
+    'use_backend',
 ]

@@ -27,8 +27,8 @@ def as_int(name: str, value: int, minimum: int) -> int:
 
 def as_tuple(name: str, value: IntOrTuple, ndim: int, minimum: int) -> tuple[int, ...]:
     """``value``, an int for all axes or one an axis, as a tuple of ``ndim`` ints."""
-    if type(value) is int:
-        return (as_int(name, value, minimum),) * ndim
+    if type(value) is int and value >= minimum:  # most often, and in every call
+        return (value,) * ndim
     if isinstance(value, (str, bytes, dict, set)):  # whose items are no axes in order
         raise TypeError(
             f'{name} must be an integer or a tuple of {ndim}, got {value!r}'
@@ -81,6 +81,46 @@ def check_floating(name: str, value: Tensor) -> None:
         raise TypeError(
             f'{name} must be of a floating dtype such as torch.float32, '
             f'got {value.dtype}'
+        )
+
+
+def check_elements(weight: Tensor, positions: Tensor) -> None:
+    """Raise an error if weight and positions don't fit, or are no floating tensors."""
+    check_floating('weight', weight)
+    check_floating('positions', positions)
+    if weight.ndim == 0 or weight.shape[-1] == 0:
+        raise ValueError(
+            'weight must have the shape (*kernels, count), for a convolution '
+            '(out, in // groups, count), with one element at least, got '
+            f'{tuple(weight.shape)}'
+        )
+    wanted, given = tuple(weight.shape), tuple(positions.shape)
+    if len(given) != len(wanted) + 1 or any(
+        size not in (1, full) for size, full in zip(given[1:], wanted)
+    ):
+        raise ValueError(
+            f'positions must have the shape (ndim, {", ".join(map(str, wanted))}) '
+            f"after weight's {wanted}, or 1 in an axis that shares them, got {given}"
+        )
+    if not 1 <= given[0] <= 3:
+        raise ValueError(f'positions must have 1, 2 or 3 axes in front, got {given[0]}')
+
+
+def check_sigma(
+    sigma: Tensor | None, positions: Tensor, name: str, wanted: bool
+) -> None:
+    """Raise an error unless sigma is there if the interpolation ``name`` wants it."""
+    if wanted and sigma is None:
+        raise ValueError(f'interpolation {name!r} needs sigma, shaped like positions')
+    if not wanted and sigma is not None:
+        raise ValueError(f'interpolation {name!r} has no sigma: leave it None')
+    if sigma is None:
+        return
+    check_floating('sigma', sigma)
+    if sigma.shape != positions.shape:
+        raise ValueError(
+            f'sigma must be shaped like positions, {tuple(positions.shape)}, '
+            f'got {tuple(sigma.shape)}'
         )
 
 

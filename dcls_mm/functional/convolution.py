@@ -1,12 +1,13 @@
 """Convolving with a constructed kernel on the backend that suits the call."""
 
-import torch
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from ._arguments import IntOrTuple, as_int, as_tuple, check_choice, check_floating
-from ._torch import autocast_dtype, in_format_of
-from .backends import ConvolutionCall, native, select_backend
+from ._torch import ConvolutionCall, ask, in_format
+from .backends import native, reasons_against, select_backend
 
 # The padding modes of torch.nn.ConvNd, and what torch.nn.functional.pad calls them.
 PADDING_MODES = {
@@ -48,8 +49,9 @@ def convolve(
             stride 1 only) or 'valid' (none).
         groups: divides the input and the output channels.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
-        backend: a key of ``functional.backends.BACKENDS``, which must support the call;
-            None chooses by device, dtype and shape.
+        backend: a key of ``functional.backends.BACKENDS``, which must support the call
+            (see :func:`compatible_backends`); None chooses by device, dtype and shape,
+            but for :func:`.use_backend`.
 
     Returns:
         (batch, out, *out_size), or without batch if ``x`` has none.
@@ -66,19 +68,38 @@ def convolve(
         >>> convolve(x, kernel, padding='same', groups=8).shape
         torch.Size([1, 8, 32, 32])
     """
-    ndim = _spatial_axes(kernel, '(out, in // groups, *extent)')
-    groups = as_int('groups', groups, minimum=1)
-    out, group_in = kernel.shape[:2]
-    if out % groups:
-        raise ValueError(f'groups must divide the {out} output channels, got {groups}')
-    check_input(x, ndim, group_in * groups)
-    check_bias(bias, out)
-    stride = as_tuple('stride', stride, ndim, minimum=1)
-    check_padding_mode(padding_mode)
-    sides = padding_sides(padding, tuple(kernel.shape[2:]), stride)
-
+    stride, sides, groups = _checked(
+        x, kernel, bias, stride, padding, groups, padding_mode
+    )
     return convolve_checked(
         x, kernel, bias, stride, sides, groups, padding_mode, backend
+    )
+
+
+def compatible_backends(
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: IntOrTuple = 1,
+    padding: IntOrTuple | str = 0,
+    groups: int = 1,
+    padding_mode: str = 'zeros',
+) -> dict[str, str | None]:
+    """Which backends can serve :func:`convolve` with these arguments, and why not.
+
+    Returns:
+        Backend -> None if it can, else what stands against it, in a sentence; in the
+        order in which they are asked.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: as :func:`convolve`: none can serve.
+    """
+    stride, sides, groups = _checked(
+        x, kernel, bias, stride, padding, groups, padding_mode
+    )
+    return reasons_against(
+        _described(x, kernel, bias, stride, sides, groups, padding_mode)
     )
 
 
@@ -98,24 +119,63 @@ def convolve_checked(
     is checked here.
     """
     ndim = len(stride)
-    check_alike(x, kernel, bias)
-    check_fits(x, kernel.shape[2:], sides)
-    unbatched = x.ndim == ndim + 1
-    given = x = x.unsqueeze(0) if unbatched else x
-    explicit = any(before != after or before < 0 for before, after in sides)
-    if padding_mode != 'zeros' or explicit:
-        x = pad(x, sides, padding_mode)
-        sides = [(0, 0)] * ndim
-    zeros = tuple(before for before, _ in sides)
-    call = ConvolutionCall(x, kernel, bias, stride, zeros, groups)
+    call = _described(x, kernel, bias, stride, sides, groups, padding_mode)
     chosen = select_backend(backend, call)
     y = chosen.convolve(call)
     if chosen is not native:
-        y = y.to(_result_dtype(x))
-    # torch's own is contiguous by itself, unless its input or kernel look otherwise.
-    if chosen is not native or 1 in (given.stride(1), kernel.stride(1)):
-        y = in_format_of(given, y)
-    return y.squeeze(0) if unbatched else y
+        state = call.state
+        y = in_format(state, y.to(state.result_dtype(x)))
+    # torch's own takes over the format of the input, unless the kernel looks otherwise.
+    elif kernel.stride(1) == 1 or (x.stride(-1 - ndim) == 1 and y.stride(1) != 1):
+        y = in_format(call.state, y)
+    return y.squeeze(0) if x.ndim == ndim + 1 else y
+
+
+def _checked(
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None,
+    stride: IntOrTuple,
+    padding: IntOrTuple | str,
+    groups: int,
+    padding_mode: str,
+) -> tuple[tuple[int, ...], list[tuple[int, int]], int]:
+    """stride, :func:`padding_sides` and groups of a convolution, all checked."""
+    ndim = _spatial_axes(kernel, '(out, in // groups, *extent)')
+    if type(groups) is not int or groups < 1:
+        groups = as_int('groups', groups, minimum=1)
+    out, group_in, *extent = kernel.shape
+    if out % groups:
+        raise ValueError(f'groups must divide the {out} output channels, got {groups}')
+    check_input(x, ndim, group_in * groups)
+    if bias is not None:
+        check_bias(bias, out)
+    stride = as_tuple('stride', stride, ndim, minimum=1)
+    if padding_mode != 'zeros':
+        check_padding_mode(padding_mode)
+    return stride, padding_sides(padding, extent, stride), groups
+
+
+def _described(
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    sides: list[tuple[int, int]],
+    groups: int,
+    padding_mode: str,
+) -> ConvolutionCall:
+    """The call that these arguments make, padded where zeros can't do it."""
+    if x.dtype != kernel.dtype or x.device != kernel.device or bias is not None:
+        check_alike(x, kernel, bias)
+    check_fits(x, kernel.shape[2:], sides)
+    if x.ndim == len(stride) + 1:
+        x = x.unsqueeze(0)
+    zeros, after = zip(*sides)
+    if zeros == after and min(zeros) >= 0 and padding_mode == 'zeros':
+        return ConvolutionCall(x, kernel, bias, stride, zeros, groups)
+    padded, zeros = pad(x, sides, padding_mode), (0,) * len(sides)
+    return ConvolutionCall(padded, kernel, bias, stride, zeros, groups, ask(x))
 
 
 def convolve_transposed(
@@ -160,20 +220,20 @@ def convolve_transposed(
     output_padding = as_tuple('output_padding', output_padding, ndim, minimum=0)
     check_output_padding(output_padding, stride)
     check_alike(x, kernel, bias)
-    _check_transposed_size(
-        x.shape[-ndim:], kernel.shape[2:], stride, padding, output_padding
-    )
     unbatched = x.ndim == ndim + 1
     x = x.unsqueeze(0) if unbatched else x
+    _check_transposed_size(
+        x.shape[2:], kernel.shape[2:], stride, padding, output_padding
+    )
     y = TRANSPOSED_CONVOLUTIONS[ndim](
         x, kernel, bias, stride, padding, output_padding, groups
     )
-    y = in_format_of(x, y)
+    y = in_format(ask(x), y)
     return y.squeeze(0) if unbatched else y
 
 
 def padding_sides(
-    padding: IntOrTuple | str, extent: tuple[int, ...], stride: tuple[int, ...]
+    padding: IntOrTuple | str, extent: Sequence[int], stride: tuple[int, ...]
 ) -> list[tuple[int, int]]:
     """(before, after) an axis for a padding of torch.nn.ConvNd.
 
@@ -190,7 +250,14 @@ def padding_sides(
         raise ValueError(
             f"padding must be integers, 'same' or 'valid', got {padding!r}"
         )
-    return [(p, p) for p in as_tuple('padding', padding, len(extent), minimum=0)]
+    if not (  # a layer's own fits
+        isinstance(padding, tuple)
+        and len(padding) == len(extent)
+        and {*map(type, padding)} == {int}
+        and min(padding) >= 0
+    ):
+        padding = as_tuple('padding', padding, len(extent), minimum=0)
+    return [*zip(padding, padding)]
 
 
 def pad(x: Tensor, sides: list[tuple[int, int]], padding_mode: str) -> Tensor:
@@ -218,7 +285,8 @@ def check_output_padding(output_padding: tuple, stride: tuple) -> None:
 
 def check_input(x: Tensor, ndim: int, channels: int) -> None:
     """Raise an error unless ``x`` is floating and ([batch,] channels, *size)."""
-    check_floating('the input', x)
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        check_floating('the input', x)
     if x.ndim not in (ndim + 1, ndim + 2):
         raise ValueError(
             f'the input must have {ndim + 2} axes (batch, channels, {ndim} of space), '
@@ -255,17 +323,12 @@ def check_alike(x: Tensor, kernel: Tensor, bias: Tensor | None) -> None:
             )
         if tensor.dtype == x.dtype:
             continue
-        if _result_dtype(tensor) != _result_dtype(x):
+        state = ask(x)
+        wanted, given = state.result_dtype(x), state.result_dtype(tensor)
+        if wanted != given:
             raise RuntimeError(
-                f'Input type ({_result_dtype(x)}) and {name} type '
-                f'({_result_dtype(tensor)}) should be the same'
+                f'Input type ({wanted}) and {name} type ({given}) should be the same'
             )
-
-
-def _result_dtype(x: Tensor) -> torch.dtype:
-    """Of torch's own convolution of ``x``, under autocast too."""
-    autocast = autocast_dtype(x.device.type)
-    return x.dtype if autocast is None or x.dtype == torch.float64 else autocast
 
 
 def check_fits(x: Tensor, extent: tuple, sides: list[tuple[int, int]]) -> None:
@@ -313,7 +376,8 @@ def _by(sizes) -> str:
 
 def _spatial_axes(kernel: Tensor, shape: str) -> int:
     """How many axes of space a kernel has, which is checked by itself."""
-    check_floating('kernel', kernel)
+    if not isinstance(kernel, Tensor) or not kernel.is_floating_point():
+        check_floating('kernel', kernel)
     if not 3 <= kernel.ndim <= 5 or 0 in kernel.shape:
         raise ValueError(
             f'kernel must have the shape {shape}, no size 0, with 1, 2 or 3 axes of '

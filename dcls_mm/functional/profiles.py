@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ._torch import column
 from .interpolation import NORMALIZATION_EPS, Interpolation, finite_or_nan
 
 
@@ -25,8 +26,8 @@ def product_kernel(
         (*kernels, *extent).
     """
     taps = torch.arange(max(extent), dtype=weight.dtype, device=weight.device)
-    centers = torch.tensor([size // 2 for size in extent]).to(positions)
-    centers = finite_or_nan(positions) + centers.view(-1, *[1] * weight.ndim)
+    middle = column([size // 2 for size in extent], like=positions)
+    centers = finite_or_nan(positions) + middle
     width = None if sigma is None else finite_or_nan(sigma).unsqueeze(-1)
     profiles = rule.profile(taps, centers.unsqueeze(-1), width)
     profiles = [of_axis[..., :size] for of_axis, size in zip(profiles, extent)]

@@ -10,8 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ._arguments import IntOrTuple, as_int, as_tuple, check_floating
-from ._torch import in_format_of, transforms_active, without_autocast
+from ._arguments import (
+    IntOrTuple,
+    as_int,
+    as_tuple,
+    check_elements,
+    check_floating,
+)
+from ._torch import ask, in_format
 from .convolution import (
     check_bias,
     check_fits,
@@ -21,7 +27,6 @@ from .convolution import (
     padding_sides,
 )
 from .interpolation import finite_or_nan
-from .kernel import check_elements
 
 # Pixels gathered in one step (at least those of one element of one output a group).
 # Each takes about 60 bytes in the backward pass, in float32.
@@ -100,17 +105,21 @@ def sampled_convolution(
     check_fits(x, extent, sides)
     unbatched = x.ndim == ndim + 1
     x = x.unsqueeze(0) if unbatched else x
-    given = x
+    state = ask(x)
     if padding_mode != 'zeros':
         x = pad(x, sides, padding_mode)
         sides = [(0, 0)] * ndim
-    axes = [_axis(*axis) for axis in zip(x.shape[2:], sides, extent, stride)]
-    with without_autocast(x.device.type):
-        y = _sample_and_multiply(x, weight, positions, extent, axes, groups)
+    axes = [_axis(*axis, x.device) for axis in zip(x.shape[2:], sides, extent, stride)]
+    # Transforms of torch.func support no hooks on saved tensors.
+    may_resample = torch.is_grad_enabled() and not state.transformed
+    with state.without_autocast():
+        y = _sample_and_multiply(
+            x, weight, positions, extent, axes, groups, may_resample
+        )
         if bias is not None:
             y = y + bias.view(-1, *[1] * ndim)
         y = y.to(x.dtype)
-    y = in_format_of(given, y)
+    y = in_format(state, y)
     return y.squeeze(0) if unbatched else y
 
 
@@ -126,10 +135,12 @@ class _Axis(NamedTuple):
     spacing: int
 
 
-def _axis(size: int, sides: tuple[int, int], taps: int, stride: int) -> _Axis:
+def _axis(
+    size: int, sides: tuple[int, int], taps: int, stride: int, device: torch.device
+) -> _Axis:
     last = size + sum(sides) - taps
     spacing = min(stride, 2)
-    number = torch.arange(last // stride * spacing + 2)
+    number = torch.arange(last // stride * spacing + 2, device=device)
     return _Axis(number // spacing * stride + number % spacing - sides[0], spacing)
 
 
@@ -140,6 +151,7 @@ def _sample_and_multiply(
     extent: tuple[int, ...],
     axes: list[_Axis],
     groups: int,
+    may_resample: bool,
 ) -> Tensor:
     """(batch, out, *out_size), in steps of some sets of positions and some elements.
 
@@ -163,9 +175,10 @@ def _sample_and_multiply(
     pixels = max(1, gathered, x.numel())
     elements_a_step = min(max(1, STEP_PIXELS // pixels), max(1, count))
     sets_a_step = max(1, STEP_PIXELS // (pixels * elements_a_step))
-    resamples = _may_resample(x, weight, fraction)
-    step: Callable[..., Tensor] = _resampling_step if resamples else _step
-    axes = [_Axis(axis.pixels.to(x.device), axis.spacing) for axis in axes]
+    learned = x.requires_grad or weight.requires_grad or fraction.requires_grad
+    step: Callable[..., Tensor] = (
+        _resampling_step if may_resample and learned else _step
+    )
     parts = []
     for of_sets in zip(
         weight.split(sets_a_step, 1),
@@ -244,15 +257,3 @@ def _step(
 def _resampling_step(*arguments) -> Tensor:
     """``_step`` that keeps no samples for the backward pass, but samples again."""
     return checkpoint(_step, *arguments, use_reentrant=False, preserve_rng_state=False)
-
-
-def _may_resample(*tensors: Tensor) -> bool:
-    """Whether there will be a backward pass, and one that can call for samples.
-
-    Inside torch.func's transforms it can't: they don't support saved-tensor hooks.
-    """
-    return (
-        torch.is_grad_enabled()
-        and any(tensor.requires_grad for tensor in tensors)
-        and not transforms_active()
-    )

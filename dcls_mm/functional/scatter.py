@@ -1,25 +1,43 @@
-"""Constructing kernels by scattering, where an element touches two taps an axis.
+"""Constructing kernels of checked elements: by scattering, or by products.
 
-Of a 17x17 kernel a bilinear element sets 4 taps of 289: writing these, and reading
-their gradients in the backward pass, is many times faster than any dense product.
+Where an element touches two taps an axis, it sets 4 taps of the 289 of a 17x17 kernel:
+writing these, and reading their gradients in the backward pass, is many times faster
+than any dense product.
 """
 
-import math
-from itertools import product
+from functools import reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ._arguments import check_elements
+from ._torch import ask, column
 from .interpolation import NORMALIZATION_EPS, Interpolation
 from .profiles import product_kernel
 
 
-def scatter_kernel(
-    weight: Tensor, positions: Tensor, extent: tuple[int, ...], rule: Interpolation
+def construct_checked(
+    weight: Tensor,
+    positions: Tensor,
+    sigma: Tensor | None,
+    extent: tuple[int, ...],
+    rule: Interpolation,
 ) -> Tensor:
-    """What :func:`product_kernel` makes of ``rule.two_taps``, with its gradients."""
-    return _Scatter.apply(weight, positions, extent, rule)
+    """:func:`.construct_kernel` of checked arguments, but for the shapes."""
+    if positions.shape != (len(extent), *weight.shape):  # unless some are shared
+        check_elements(weight, positions)
+    state = ask(weight)
+    dtype = reduce(torch.promote_types, (weight.dtype, positions.dtype, torch.float32))
+    with state.without_autocast():
+        scaled, placed = weight.to(dtype), positions.to(dtype)
+        # Transforms see through torch's operators only; records are to be plain.
+        if rule.two_taps and not (state.transformed or state.recorded):
+            kernel = _Scatter.apply(scaled, placed, extent, rule)
+        else:
+            width = None if sigma is None else sigma.to(dtype)
+            kernel = product_kernel(scaled, placed, width, extent, rule)
+        return kernel.to(weight.dtype)
 
 
 class _Canvas(NamedTuple):
@@ -31,29 +49,31 @@ class _Canvas(NamedTuple):
     Attributes:
         strides: places from one tap to the next, an axis.
         size: places in all.
-        corners: places of an element's taps, from tap -1 of each axis' first tap; the
-            last axis varies fastest.
+        first: place of the kernel's first tap.
     """
 
     strides: list[int]
     size: int
-    corners: list[int]
+    first: int
 
 
 def _canvas(extent: tuple[int, ...]) -> _Canvas:
-    shape = [size + 2 for size in extent]
-    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    strides: list[int] = []
+    size = 1
+    for taps in reversed(extent):
+        strides.insert(0, size)
+        size *= taps + 2
     first = sum(strides)
-    steps = product(*((0, stride) for stride in strides))
-    corners = [first + sum(step) for step in steps]
-    return _Canvas(strides, math.prod(shape) + first, corners)
+    return _Canvas(strides, size + first, first)
 
 
 class _Scatter(torch.autograd.Function):
+    """What :func:`product_kernel` makes of ``rule.two_taps``, with its gradients."""
+
     @staticmethod
     def forward(ctx, weight, positions, extent, rule):
-        ctx.extent, ctx.rule = extent, rule
         canvas, count = _canvas(extent), weight.shape[-1]
+        ctx.extent, ctx.rule, ctx.canvas = extent, rule, canvas
         places = positions.expand(-1, *weight.shape).reshape(len(extent), -1, count)
         center, moved, size = _on_canvas(places, extent)
         cells = moved.floor()
@@ -63,37 +83,40 @@ class _Scatter(torch.autograd.Function):
         if rule.normalized:
             total = _taps_inside(moved, size).prod(0) + NORMALIZATION_EPS
             elements = elements / total
-        values = [elements]
-        for fraction in fractions:
-            values = [part for v in values for part in _split(v, fraction)]
-
         # A NaN may lie anywhere, if only it lies on the canvas.
-        *others, first = cells.nan_to_num(0).long()
+        *others, first = cells.nan_to_num(0).long().unbind()
         for stride, cell in zip(canvas.strides, others):
             first = torch.add(first, cell, alpha=stride)
-        corners = torch.tensor(canvas.corners, device=weight.device).unsqueeze(1)
-        taps = (first.unsqueeze(1) + corners).flatten(1)
+        # (kernels, 2 ** axes, count): both taps of each axis, the last varies fastest.
+        taps, values = (first + canvas.first).unsqueeze(1), elements.unsqueeze(1)
+        for stride, fraction in zip(canvas.strides, fractions.unsqueeze(2).unbind()):
+            upper = values * fraction
+            values = torch.stack((values - upper, upper), 2).flatten(1, 2)
+            taps = torch.stack((taps, taps + stride), 2).flatten(1, 2)
+        taps = taps.flatten(1)
         # But a position that is NaN or infinite shows in every tap of its kernel.
         poison = (places * 0).sum((0, 2)).unsqueeze(1)
         kernels = poison.expand(-1, canvas.size).contiguous()
-        kernels.scatter_add_(1, taps, torch.cat(values, 1))
-        ctx.save_for_backward(
-            weight, positions, elements, total, taps, fractions, moved, center == moved
-        )
+        kernels.scatter_add_(1, taps, values.flatten(1))
+        # What only the gradient of the positions needs is not kept for one of weights.
+        for_positions = (None,) * 3
+        if ctx.needs_input_grad[1]:
+            for_positions = elements, moved, center == moved
+        ctx.save_for_backward(weight, positions, total, taps, fractions, *for_positions)
         return _inside(kernels, extent, canvas).reshape(*weight.shape[:-1], *extent)
 
     @staticmethod
     def backward(ctx, grad_kernel):
-        weight, positions, *saved = ctx.saved_tensors
+        weight, positions, total, taps, fractions, *for_positions = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
         if torch.is_grad_enabled():  # to be differentiated again
             kernel = product_kernel(weight, positions, None, ctx.extent, ctx.rule)
             grads = torch.autograd.grad(
                 kernel,
-                [t for t in (weight, positions) if t.requires_grad],
+                [t for t, w in zip((weight, positions), wanted) if w],
                 grad_kernel,
                 create_graph=True,
             )
-            wanted = weight.requires_grad, positions.requires_grad
             return (
                 grads[0] if wanted[0] else None,
                 grads[-1] if wanted[1] else None,
@@ -101,29 +124,40 @@ class _Scatter(torch.autograd.Function):
                 None,
             )
 
-        elements, total, taps, fractions, moved, on_canvas = saved
-        canvas = _canvas(ctx.extent)
-        kernels = grad_kernel.new_zeros(len(elements), canvas.size)
-        inside = _inside(kernels, ctx.extent, canvas)
+        count = weight.shape[-1]
+        kernels = grad_kernel.new_zeros(len(taps), ctx.canvas.size)
+        inside = _inside(kernels, ctx.extent, ctx.canvas)
         inside.copy_(grad_kernel.reshape(inside.shape))
-        corners = kernels.gather(1, taps).split(weight.shape[-1], 1)
-        value, slopes = _interpolate(corners, list(fractions))
-        slopes = torch.stack(slopes)
+        # The multilinear value between the taps, and its slope along each axis.
+        value = kernels.gather(1, taps).view(len(taps), -1, count)
+        slopes: list[Tensor] = []
+        for fraction in reversed(fractions.unsqueeze(2).unbind()):
+            lower, upper = value[:, ::2], value[:, 1::2]
+            step = upper - lower
+            value = torch.addcmul(lower, step, fraction)
+            if wanted[1]:
+                for axis, slope in enumerate(slopes):
+                    lower, upper = slope[:, ::2], slope[:, 1::2]
+                    slopes[axis] = torch.addcmul(lower, upper - lower, fraction)
+                slopes.insert(0, step)
+        value = value.squeeze(1)
         if total is not None:
             value = value / total
-            slopes = slopes - value * _slopes_of_total(moved, ctx.extent)
-            slopes = slopes * (fractions != 0)
-        grad_places = slopes * on_canvas * elements
-        grad_positions = grad_places.reshape(-1, *weight.shape)
-        return (
-            value.reshape(weight.shape),
-            grad_positions.sum_to_size(positions.shape),
-            None,
-            None,
-        )
+        grad_positions = None
+        if wanted[1]:
+            elements, moved, on_canvas = for_positions
+            grad_places = torch.cat(slopes, 1).transpose(0, 1)
+            if total is not None:
+                grad_places = grad_places - value * _slopes_of_total(moved, ctx.extent)
+                grad_places = grad_places * (fractions != 0)
+            grad_places = grad_places * on_canvas * elements
+            grad_positions = grad_places.reshape(-1, *weight.shape)
+            grad_positions = grad_positions.sum_to_size(positions.shape)
+        grad_weight = value.reshape(weight.shape) if wanted[0] else None
+        return grad_weight, grad_positions, None, None
 
 
-def _on_canvas(places: Tensor, extent: tuple):
+def _on_canvas(places: Tensor, extent: tuple[int, ...]):
     """Taps from the kernel's first, (ndim, kernels, count), and the size of each axis.
 
     Also the taps once more, those beyond the canvas moved to its border, where they
@@ -133,7 +167,7 @@ def _on_canvas(places: Tensor, extent: tuple):
         size, before = extent[0], -1
         center = places + size // 2
     else:
-        size = torch.tensor(extent).to(places).view(-1, 1, 1)
+        size = column(extent, like=places)
         before = torch.full_like(size, -1)
         center = places + (size / 2).floor()
     moved = center.clamp(before, size)  # type: ignore[arg-type]
@@ -145,7 +179,7 @@ def _taps_inside(moved: Tensor, size) -> Tensor:
     return torch.minimum(moved + 1, size - moved).clamp(max=1)
 
 
-def _slopes_of_total(moved: Tensor, extent: tuple) -> Tensor:
+def _slopes_of_total(moved: Tensor, extent: tuple[int, ...]) -> Tensor:
     """Of the product of :func:`_taps_inside` over the axes, along each."""
     size = _on_canvas(moved, extent)[2]
     sums = _taps_inside(moved, size)
@@ -154,27 +188,7 @@ def _slopes_of_total(moved: Tensor, extent: tuple) -> Tensor:
     return slopes * torch.stack(others)
 
 
-def _inside(kernels: Tensor, extent: tuple, canvas: _Canvas) -> Tensor:
+def _inside(kernels: Tensor, extent: tuple[int, ...], canvas: _Canvas) -> Tensor:
     """A view, (kernels, *extent), of the kernels in (kernels, canvas.size)."""
     shape, strides = (len(kernels), *extent), (canvas.size, *canvas.strides)
-    return kernels.as_strided(shape, strides, canvas.corners[0])
-
-
-def _split(value: Tensor, fraction: Tensor) -> tuple[Tensor, Tensor]:
-    upper = value * fraction
-    return value - upper, upper
-
-
-def _interpolate(corners, fractions: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """The multilinear value between corners, and its slope along each axis."""
-    if not fractions:
-        return corners[0], []
-    fraction, *rest = fractions
-    half = len(corners) // 2
-    lower, lower_slopes = _interpolate(corners[:half], rest)
-    upper, upper_slopes = _interpolate(corners[half:], rest)
-    slope = upper - lower
-    slopes = [
-        torch.addcmul(a, b - a, fraction) for a, b in zip(lower_slopes, upper_slopes)
-    ]
-    return torch.addcmul(lower, slope, fraction), [slope, *slopes]
+    return kernels.as_strided(shape, strides, canvas.first)

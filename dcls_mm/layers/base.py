@@ -42,7 +42,8 @@ class ConstructedConvNd(SharedParameters, NotedState):
             kept for code that asks a conv for them.
         stride, padding, groups, padding_mode: as in torch.nn.ConvNd, for the kernel of
             ``extent`` taps.
-        backend: a backend of ``functional.convolve`` to force, None to choose.
+        backend: a backend of ``functional.convolve`` to force, None to choose, but for
+            ``functional.use_backend``.
 
     Raises:
         ValueError, TypeError: an argument that doesn't fit, by its name.
@@ -147,6 +148,8 @@ class ConstructedConvNd(SharedParameters, NotedState):
     def padding_sides(self, kernel: Tensor) -> list[tuple[int, int]]:
         """(before, after) an axis, less what ``kernel`` leaves out; may be negative."""
         sides = padding_sides(self.padding, self.extent, self.stride)
+        if kernel.shape[2:] == self.extent:
+            return sides
         cropped = [(n - taps) // 2 for n, taps in zip(self.extent, kernel.shape[2:])]
         return [(before - c, after - c) for (before, after), c in zip(sides, cropped)]
 

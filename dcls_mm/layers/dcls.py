@@ -1,20 +1,21 @@
 """Dilated convolution with learnable spacings, as modules."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..functional import INTERPOLATIONS, construct_kernel, sampled_convolution
+from ..functional import INTERPOLATIONS, sampled_convolution
 from ..functional._arguments import (
     IntOrTuple,
     as_bool,
     as_float,
     as_int,
     check_choice,
+    check_sigma,
 )
 from ..functional.interpolation import NORMALIZATION_EPS, interpolation_name
+from ..functional.scatter import construct_checked
 from .base import ConstructedConvNd
 from .geometry import grown_padding, layer_geometry
 from .positions import INITIAL_POSITIONS, LearnedPositions, initialize_sigma
@@ -267,30 +268,32 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         Positions and sigma are (learned axes, *element_shape), the rows in the order of
         the spatial axes; ``out`` is 1 where the outputs share them.
         """
-        placed: list[Any] = []
-        for rows in (self.P, self.SIG):
-            if rows is not None:
-                rows = self._in_axis_order(rows)
-                rows = rows if self.per_output_positions else rows.unsqueeze(1)
-            placed.append(rows)
-        positions, sigma = placed
+        positions: Tensor = self.P
+        sigma: Tensor | None = self.SIG
+        if sorted(self.position_axes) != list(self.position_axes):
+            positions = self._in_axis_order(positions)
+            sigma = None if sigma is None else self._in_axis_order(sigma)
+        if not self.per_output_positions:
+            positions = positions.unsqueeze(1)
+            sigma = None if sigma is None else sigma.unsqueeze(1)
         if self.integer_positions and not self.training:
             positions = positions.round()
         return self.weight, positions, sigma
 
     def kernel(self) -> Tensor:
         """The constructed kernel, (*kernel_channels, *dilated_kernel_size)."""
-        kernel = construct_kernel(
-            *self.elements(),
-            kernel_size=tuple(self.extent[axis] for axis in self.learned_axes),
-            interpolation=self.interpolation,
-        )
+        weight, positions, sigma = self.elements()
+        name = self.interpolation  # which may have been assigned, as may the extent
+        rule = INTERPOLATIONS.get(name) or INTERPOLATIONS[interpolation_name(name)]
+        if (sigma is None) is not (rule.initial_sigma is None):
+            check_sigma(sigma, positions, name, rule.has_sigma)
+        axes = sorted(self.position_axes)
+        extent = tuple(map(self.extent.__getitem__, axes))
+        kernel = construct_checked(weight, positions, sigma, extent, rule)
         if not self.dense_axes:
             return kernel
-        made = range(2, 2 + self.ndim)
-        return kernel.movedim(
-            list(made), [2 + i for i in (*self.dense_axes, *self.learned_axes)]
-        )
+        made = [2 + i for i in (*self.dense_axes, *axes)]
+        return kernel.movedim(list(range(2, 2 + self.ndim)), made)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in, *size) -> (batch, out, *out_size), as torch.nn.ConvNd."""
@@ -315,7 +318,9 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         rows = dict(zip(self.learned_axes, positions))
         for i, axis in enumerate(self.dense_axes):
             first, last = self.position_limits(axis)
-            taps = torch.arange(first, last + 1).to(positions)
+            taps = torch.arange(
+                first, last + 1, dtype=positions.dtype, device=positions.device
+            )
             shape = [1] * (positions.ndim - 1)
             shape[2 + i] = len(taps)
             rows[axis] = taps.view(shape).expand_as(positions[0])

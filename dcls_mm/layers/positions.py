@@ -99,8 +99,9 @@ class LearnedPositions(NotedState):
 
     def _in_axis_order(self, rows: Tensor) -> Tensor:
         """Rows of P or SIG, put in the order of the spatial axes."""
-        order = sorted(range(len(rows)), key=self.position_axes.__getitem__)
-        return rows if order == list(range(len(rows))) else rows[order]
+        # Not by indices, which would have to be copied to the device.
+        by_axis = dict(zip(self.position_axes, rows))
+        return torch.stack([by_axis[axis] for axis in sorted(by_axis)])
 
     def notes(self) -> dict[str, Any]:
         """Without these P can't be read."""

@@ -13,8 +13,8 @@ def draw_contact_sheet(
 
     Args:
         rows: Pictures from left to right, (height, width, 3) uint8 RGB. Those of a row
-            are resized to one height, without a change of their proportions.
-        width: Of the sheet in pixels.
+            are resized to one height and keep their proportions.
+        width: Width of the sheet in pixels.
 
     Raises:
         ValueError: There is no row, or one has no picture.

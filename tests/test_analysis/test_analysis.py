@@ -1,4 +1,4 @@
-"""Figures on positions against hand-worked ones; advice on models made to need it."""
+"""Statistics of positions against hand-worked ones; advice on models that need it."""
 
 import json
 from dataclasses import replace
@@ -24,7 +24,7 @@ from dcls_mm.layers import DCLSConv1d, DCLSConv2d, DCLSConvTranspose2d
 
 
 def layer_at(*places, extent=17, **options):
-    """A layer of one kernel with elements at these (row, column)s."""
+    """Build a layer of one kernel with elements at these (row, column) places."""
     options = dict(kernel_count=len(places), dilated_kernel_size=extent, **options)
     layer = DCLSConv2d(1, 1, **options)
     layer.P.data = torch.tensor(places).T.reshape(layer.P.shape).float()
@@ -36,7 +36,7 @@ def statistics_of(layer):
 
 
 def test_figures_of_a_few_elements():
-    """8 is the limit; (0, 0.6) is 0.6 from the first, and nearest to another tap."""
+    """The limit is 8; (0, 0.6) is 0.6 from the first one but nearer to another tap."""
     found = statistics_of(
         layer_at((0.0, 0.0), (0.0, 0.6), (7.6, 3.0), (-9.0, -3.0), (4.0, -4.0))
     )
@@ -59,7 +59,7 @@ def test_figures_of_a_few_elements():
 
 
 def test_crowding_is_where_repulsion_acts():
-    """One element of a pair at a distance below 1, in another kernel than the rest."""
+    """Only elements of the same kernel that are less than 1 apart count."""
     layer = DCLSConv2d(1, 2, kernel_count=2, dilated_kernel_size=9)
     layer.P.data.zero_()
     layer.P.data[0, 0, 0, 1] = 1.0
@@ -138,10 +138,10 @@ def test_no_layers():
 
 
 def model_of(positions, shared=True, weight=None, **options):
-    """Two layers of 60 kernels of 10 elements in 17x17 pixels.
+    """Build two layers of 60 kernels of 10 elements in 17x17 pixels.
 
-    ``positions`` and ``weight`` make values from a shape, and for weight from the
-    positions and the number of the layer.
+    ``positions`` makes values from a shape; ``weight`` makes them from the positions
+    and the number of the layer.
     """
     options = {'kernel_count': 10, 'dilated_kernel_size': 17, **options}
     model = nn.ModuleList(DCLSConv2d(60, 60, groups=60, **options) for _ in range(2))
@@ -175,7 +175,7 @@ def pairs(shape):
 
 
 def centred(positions, number):
-    """The first layer weights what is near the centre, the second what is far."""
+    """Weight what is near the centre in the first layer, what is far in the second."""
     near = positions[0].abs() < 4
     return (near if number == 0 else ~near).float()
 
@@ -200,7 +200,7 @@ CASES = {
 def test_each_rule_is_shown_by_a_model_made_for_it(name):
     found = advise(compute_statistics(collect_elements(model_of(**CASES[name]))))
     names = [one.name for one in found]
-    # In a quarter of the area they are closer together.
+    # In a quarter of the area, the elements are closer together.
     beside = {'extent too large': ['count too high']}
     assert names[0] == name
     assert set(names[1:]) <= set(beside.get(name, []))
@@ -220,7 +220,7 @@ def test_every_rule_has_a_case():
     ],
 )
 def test_healthy_model_gets_no_advice(options):
-    """Even positions; where they are not shared, the layers' weight is elsewhere."""
+    """Positions are even; where not shared, the layers' weights lie elsewhere."""
     reach = (options.get('dilated_kernel_size', 17) - 1) / 2 * 0.99
     options = {'positions': lambda shape: even(shape, reach), **options}
     if not options.get('shared', True):
@@ -229,13 +229,13 @@ def test_healthy_model_gets_no_advice(options):
 
 
 def test_published_count_is_no_crowd_when_even():
-    """What the reason of the rule on the count says."""
+    """The rule's reason states this figure."""
     found = compute_statistics(collect_elements(model_of(even, kernel_count=34)))
     assert found['0'].crowded == pytest.approx(1 / 3, abs=0.04)
 
 
 def test_grid_is_judged_only_once_it_has_moved():
-    """A fresh grid fills its extent to the border."""
+    """A fresh grid fills its extent up to the border."""
     layer = DCLSConv2d(8, 8, 7, groups=8, initial_positions='grid')
     assert not statistics_of(layer).moved
     layer.P.data += 0.01
@@ -259,7 +259,7 @@ def test_block_difference_is_the_kolmogorov_smirnov_distance():
         for axis in range(2)
     )
     assert found['0'].block_difference == found['1'].block_difference
-    # Compared in bins of a quarter of a pixel.
+    # The code compares in bins of a quarter of a pixel.
     assert found['0'].block_difference == pytest.approx(expected, abs=0.03)
 
 

@@ -1,4 +1,4 @@
-"""The names of classes: a checkpoint's, or else those of the config's test data."""
+"""Class names come from the checkpoint, else from the config's test data."""
 
 import pytest
 from mmengine.config import Config
@@ -31,7 +31,7 @@ def test_of_the_test_data(dataset, expected):
 
 
 def test_of_a_subset_the_colours_are_its_own():
-    """As mmseg has them in training: road's is the first of Cityscapes', not sky's."""
+    """A subset keeps its own colours, as in mmseg's training: not the first colours."""
     found = names({'type': 'CityscapesDataset', 'metainfo': {'classes': ('sky',)}})
     sky = CityscapesDataset.METAINFO['classes'].index('sky')
     assert found['palette'] == [tuple(CityscapesDataset.METAINFO['palette'][sky])]
@@ -62,7 +62,7 @@ def test_a_text_is_one_class_and_not_its_letters():
 
 
 def test_colours_of_a_checkpoint_without_any():
-    """The config's for the same classes; else some, the same each time."""
+    """They are the config's for the same classes, else arbitrary but reproducible."""
     dataset = {'type': 'BaseSegDataset', 'metainfo': NAMED}
     assert names(dataset, {'CLASSES': ['a', 'b']})['palette'] == COLOURS
     found = names(dataset, {'CLASSES': ['x', 'y', 'z']})

@@ -1,4 +1,4 @@
-"""Options become a checked config, and mistakes a sentence."""
+"""Options become a checked config, and mistakes an error message."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from dcls_mm.checks.errors import ConfigError
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    """Writes a config that differs from toy_config by the changes given."""
+    """Return a function that writes toy_config with the given changes."""
     monkeypatch.chdir(tmp_path)
 
     def write(**changes):
@@ -63,7 +63,7 @@ def test_overrides_and_launcher(config):
 
 
 def test_stock_configs_of_both_scopes(tmp_path, monkeypatch):
-    """They know nothing of dcls_mm, and name data that are not here."""
+    """They know nothing of dcls_mm, and name data that do not exist here."""
     monkeypatch.chdir(tmp_path)
     for name, base, root in (
         ('det', 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', 'data/coco/'),
@@ -139,7 +139,7 @@ def checkpoint(path):
 
 
 def settled(path, resume):
-    """The config of a training that is resumed, and what is logged of that."""
+    """Return the config of a resumed training, and the notices about it."""
     cfg, notices = train.prepare_train(path)
     return cfg, notices + train.settle_resume(cfg, resume)
 
@@ -221,7 +221,7 @@ def test_processes_that_no_launcher_started(config, launcher, monkeypatch):
 
 
 def test_sync_bn_by_both_settings_is_replaced_by_both(config, monkeypatch):
-    """mmengine converts all batch norms where the config has a sync_bn."""
+    """mmengine converts all batch norms if the config has sync_bn."""
     monkeypatch.setattr(torch.distributed, 'init_process_group', lambda backend: None)
     for name in launchers.LAUNCHERS['pytorch'][0]:
         monkeypatch.setenv(name, '0')
@@ -280,7 +280,7 @@ def test_names_with_quotes_stay_names(config, tmp_path, name):
 
 @pytest.fixture
 def no_rank(monkeypatch):
-    """Lets ``run`` set the rank, and undoes it."""
+    """Undo at the end that ``run`` sets the rank."""
     monkeypatch.setenv('LOCAL_RANK', '')
     monkeypatch.delenv('LOCAL_RANK')
 

@@ -1,4 +1,4 @@
-"""Predicting for a folder of images: mmdet's and mmseg's own results, as files."""
+"""Prediction for a folder of images gives mmdet's and mmseg's own results, as files."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def names(folder):
 
 
 def expected(scope, config, checkpoint, image):
-    """By mmdet's and mmseg's functions for one image, not their inferencers."""
+    """Predict with mmdet's and mmseg's functions for one image, not an inferencer."""
     if scope == 'mmdet':
         from mmdet.apis import inference_detector, init_detector
 
@@ -88,7 +88,7 @@ def test_threshold_decides_what_is_drawn(demo, tmp_path):
         cv2.imread(str(path)).astype(int) for path in (image, *drawn)
     )
     assert np.abs(everything - nothing).mean() > 5
-    # matplotlib before 3.11 blurs every picture that mmengine draws on.
+    # Before 3.11, matplotlib blurs every picture that mmengine draws on.
     blurred = digit_version(matplotlib.__version__) < digit_version('3.11')
     assert np.abs(nothing - original).mean() < (10 if blurred else 5)
     assert blurred or np.abs(everything - original).mean() > 5
@@ -138,7 +138,7 @@ def test_images_of_one_stem_keep_their_own_predictions(demo, tmp_path):
     assert names(tmp_path / 'out' / 'vis') == ['a.jpg', 'a.png']
     kept = [f'a.jpg.{suffix}', f'a.png.{suffix}']
     assert names(tmp_path / 'out' / where) == kept
-    for name in ('a.jpg', 'a.png'):  # as predicted alone
+    for name in ('a.jpg', 'a.png'):  # as when predicted alone
         alone = tmp_path / f'{name} alone'
         predict(config, checkpoint, str(images / name), str(alone))
         (single,) = (alone / where).iterdir()
@@ -153,7 +153,7 @@ def test_images_of_one_stem_keep_their_own_predictions(demo, tmp_path):
     [
         (['d/a.jpg', 'd/b.png'], ['a', 'b']),
         (['d/a.jpg', 'd/a.png', 'd/b.png'], ['a.jpg', 'a.png', 'b.png']),
-        (['d/a.jpg', 'd/A.png'], ['a.jpg', 'A.png']),  # one, on some file systems
+        (['d/a.jpg', 'd/A.png'], ['a.jpg', 'A.png']),  # equal on some file systems
         (['d/a.jpg', 'd/a.jpg.png', 'd/a.png'], ['a.jpg', 'a.jpg.png', 'a.png']),
         (['d/a.jpg', 'd/a.jpg.png'], ['a', 'a.jpg']),
     ],
@@ -166,7 +166,7 @@ NAMES = {'mmdet': 'kidney', 'mmseg': 'road'}
 
 
 def other_names(scope, folder, checkpoint, meta):
-    """A config whose test set has classes of its own, and a file with this meta."""
+    """Write a config with other classes in its test set, and a file with ``meta``."""
     cfg = Config.fromfile(folder / f'{scope}.py')
     metainfo = cfg.test_dataloader.dataset.metainfo
     count = len(metainfo.classes)
@@ -206,7 +206,7 @@ def test_classes_are_named_by_the_file_where_it_does(demo, meta):
 
 
 def test_a_picture_shows_the_names(demo, tmp_path, monkeypatch):
-    """What is drawn, and not only what the model's meta information says."""
+    """The drawn picture has them, not just the model's meta information."""
     scope, folder, _, checkpoint = demo
     config, bare, ours = other_names(scope, folder, checkpoint, {})
     inferencer = build_inferencer(config, bare, 'cpu')
@@ -256,7 +256,7 @@ def test_an_image_too_small_for_the_model_is_named(demo, tmp_path):
 
 
 def test_labels_beyond_255_are_written_as_they_are(tmp_path):
-    """As 8 bits they came out as other labels."""
+    """In 8 bits they would become other labels."""
     labels = np.arange(300, dtype=np.int64).reshape(15, 20)
     predict_module._write_label_map(tmp_path, 'many', labels)
     written = cv2.imread(str(tmp_path / 'pred' / 'many.png'), -1)
@@ -272,7 +272,7 @@ def test_depths_are_written_as_they_are(tmp_path):
 def test_command(demo, tmp_path):
     scope, folder, config, checkpoint = demo
     if scope != 'mmseg':
-        pytest.skip('one of the two will do')
+        pytest.skip('one scope is enough')
     shutil.copytree(folder / 'images' / 'val', tmp_path / 'pictures')
     done = subprocess.run(
         [sys.executable, ROOT / 'tools/predict.py', config, checkpoint]

@@ -20,7 +20,7 @@ imagecorruptions = pytest.importorskip('imagecorruptions')
 
 @METRICS.register_module(force=True)
 class MeanPixel(BaseMetric):
-    """Of the images that the model gets: detectors with random weights find nothing."""
+    """The mean of the input images, as detectors with random weights find nothing."""
 
     def process(self, data_batch, data_samples):
         self.results += [image.float().mean().item() for image in data_batch['inputs']]
@@ -52,7 +52,7 @@ def test_equals_the_evaluation_of_corrupted_files(scope, tmp_path):
         image = imagecorruptions.corrupt(image, 5, 'brightness')
         cv2.imwrite(str(path), image[..., ::-1])
     again = evaluate(config, checkpoint, tmp_path)
-    assert again['clean']['mean'] == pytest.approx(severe, abs=0.5)  # JPEG files
+    assert again['clean']['mean'] == pytest.approx(severe, abs=0.5)  # JPEG is lossy
     assert abs(results['clean']['mean'] - severe) > 20
 
 
@@ -60,7 +60,7 @@ RESULTS = {
     'clean': {'mIoU': 40.0, 'zero': 0.0},
     'corrupted': {
         'fog': {'1': {'mIoU': 30.0, 'zero': 0.0}, '5': {'mIoU': 10.0, 'zero': 0.0}},
-        'snow': {'1': {'mIoU': 20.0, 'zero': 0.0}, '5': {}},  # detects nothing
+        'snow': {'1': {'mIoU': 20.0, 'zero': 0.0}, '5': {}},  # nothing detected
     },
 }
 
@@ -99,7 +99,7 @@ def image():
 
 @pytest.mark.parametrize('corruption', imagecorruptions.get_corruption_names('all'))
 def test_grey_images_are_those_in_colour(corruption, image):
-    """All shapes; not mirrored, not darkened, as noisy as a channel is."""
+    """Every shape works, not mirrored, not darkened, as noisy as one channel."""
     grey = image[..., 0]
     in_colour = corrupted(np.stack([grey] * 3, axis=-1), corruption)[..., 1]
     np.testing.assert_array_equal(corrupted(grey, corruption), in_colour)
@@ -137,7 +137,7 @@ def test_a_refused_image_is_a_sentence(tmp_path):
     try:
         torch.zeros(1, dtype=torch.uint16)[[0]]
     except RuntimeError:
-        pytest.skip('this torch indexes no uint16, which the evaluation before needs')
+        pytest.skip('the evaluation indexes uint16, which this torch does not support')
     config, checkpoint = write_demo(tmp_path, 'mmseg', count=1)
     cfg = Config.fromfile(config)
     cfg.test_dataloader.dataset.pipeline[0].color_type = 'unchanged'

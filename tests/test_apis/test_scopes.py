@@ -1,4 +1,4 @@
-"""Test options do to a config what mmdet and mmseg each need."""
+"""Test options change a config as mmdet and mmseg each need it."""
 
 import matplotlib
 import pytest
@@ -103,7 +103,7 @@ def test_label_maps_go_into_a_folder():
 
 
 def test_detections_of_several_metrics_data_are_not_dumped():
-    """mmdet's evaluator would leave out the last metric, and write no file."""
+    """mmdet's evaluator would omit the last metric and write no file."""
     kind = {'type': 'MultiDatasetsEvaluator', 'metrics': [{'type': 'CocoMetric'}]}
     with pytest.raises(ConfigError, match='--out: .*one data set'):
         SCOPES['mmdet'].save_predictions(detection(test_evaluator=kind), 'out.pkl')

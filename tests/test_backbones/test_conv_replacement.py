@@ -1,4 +1,4 @@
-"""Convolutions replaced in stock models: the function stays, or the error says why."""
+"""Replacing convolutions in stock models keeps the function, or the error says why."""
 
 import copy
 import warnings
@@ -23,7 +23,7 @@ from dcls_mm.layers import (
 
 DILATED = dict(strides=(1, 2, 2, 1, 1, 1, 1), dilations=(1, 1, 1, 2, 2, 4, 4))
 
-# config, choice of convolutions, how many are chosen, how many sets of positions
+# config, choice of convolutions, (how many are chosen, how many sets of positions)
 MODEL_CASES = {
     'mmdet mobilenet': (
         dict(type='mmdet.MobileNetV2', widen_factor=0.25),
@@ -92,7 +92,7 @@ def dcls_layers(model):
 
 
 def run(model, images):
-    """The outputs, and a scalar of all of them whose gradients tell them apart."""
+    """Return the outputs, after a backward pass that tells them apart."""
     outputs = model(images)
     generator = torch.Generator().manual_seed(1)
     weights = [torch.randn(y.shape, generator=generator).to(y) for y in outputs]
@@ -125,7 +125,7 @@ def test_function_is_preserved(case):
 
 
 def small_model():
-    """Two plain convolutions, one of mmcv's wrapper in two places, and a dense one."""
+    """Build two plain convolutions, one mmcv wrapper in two places, and a dense one."""
     torch.manual_seed(0)
     twice = WrappedConv2d(4, 4, 5, padding=2, groups=4)
     return nn.ModuleDict(
@@ -153,7 +153,7 @@ def test_what_is_chosen_and_said():
     for name in ('a.0', 'b.1'):
         assert_close(model.get_submodule(name)(x), before[name](x), factor=5)
 
-    # Its first name and any other choose a convolution, in all its places.
+    # Any of its names chooses a convolution, in all its places.
     model = small_model()
     replace_convs(model, DCLSConv2d, name=r'^b\.1$')
     assert isinstance(model.a[1], DCLSConv2d) and model.a[1] is model.b[0]
@@ -211,7 +211,7 @@ def test_fresh_start(layer):
     assert new(x).shape == plain(x).shape
     assert not torch.equal(new(x), plain(x))
     if layer is DCLSConv2d:
-        assert not torch.equal(new.P, new.P.round())  # not the grid of the conv
+        assert not torch.equal(new.P, new.P.round())  # not the convolution's grid
 
 
 def test_frozen_convolutions_become_frozen_layers():

@@ -20,7 +20,7 @@ def small(**arguments) -> ConvNeXtDCLS:
 
 @pytest.mark.parametrize('with_cp', [False, True])
 def test_golden_outputs_and_gradients(shared_file, with_cp):
-    """The published code's outputs and gradients, for its state_dict."""
+    """The published code has the same outputs and gradients for this state_dict."""
     golden = torch.load(
         shared_file('golden/convnext_dcls_small_sync.pt'), weights_only=True
     )
@@ -49,7 +49,7 @@ def test_every_arch_builds(arch):
 
 
 def test_dense_large_kernels_are_those_of_conv2d():
-    """The ablation's dense 17x17, on the fast backends: one state_dict, one result."""
+    """The ablation's dense 17x17 on the fast backends: same state_dict, same result."""
     conv, large = (
         small(depthwise_cfg=dict(type=name, kernel_size=17))
         for name in ('Conv2d', 'LargeKernelConv2d')
@@ -65,7 +65,7 @@ def test_dense_large_kernels_are_those_of_conv2d():
 
 @pytest.mark.parametrize('kernel_net', ['magnet', 'siren', 'mlp'])
 def test_continuous_kernels(kernel_net):
-    """They keep their own initial values; fold; and serve another resolution."""
+    """They keep their own initial values, fold, and support another resolution."""
     cfg = dict(type='FlexConv2d', dilated_kernel_size=9, kernel_net=kernel_net)
     backbone = small(depthwise_cfg=cfg).eval()
     for stage in backbone.stages:
@@ -85,7 +85,7 @@ def test_continuous_kernels(kernel_net):
 
 
 def test_published_parameter_counts():
-    """29M of dcls-T less its head (768 * 1000 + 1000) and norm, plus four norms."""
+    """dcls-T's 29M without its head (768 * 1000 + 1000) and norm, plus four norms."""
     with torch.device('meta'):
         dcls, plain, dense, dilated = (
             sum(p.numel() for p in ConvNeXtDCLS('tiny', depthwise_cfg=cfg).parameters())
@@ -166,7 +166,7 @@ def test_stages_that_give_nothing_are_not_built(out_indices, stages):
     assert [y.shape[1] for y in outputs] == [SMALL['dims'][stage] for stage in stages]
     torch.autograd.backward(outputs, [torch.randn_like(y) for y in outputs])
     assert all(p.grad is not None for p in backbone.parameters())
-    # What there is has the keys and values of the whole backbone.
+    # What is built has the keys and values of the whole backbone.
     whole = small(out_indices=stages if stages[-1] == 3 else (*stages, 3))
     whole.load_state_dict(backbone.state_dict(), strict=False)
     expected = whole(torch.ones(1, 3, 32, 32))
@@ -175,13 +175,13 @@ def test_stages_that_give_nothing_are_not_built(out_indices, stages):
 
 
 def test_ddp_trains_on_some_outputs():
-    """What gives no output has no parameters that DDP could wait for."""
+    """Stages without an output have no parameters that DDP would wait for."""
     distributed.init_process_group(
         'gloo', store=distributed.HashStore(), rank=0, world_size=1
     )
     try:
         backbone = nn.parallel.DistributedDataParallel(small(out_indices=(0, 1, 2)))
-        for _ in range(3):  # the second step would be an error
+        for _ in range(3):  # an error would come in the second step
             sum(y.sum() for y in backbone(torch.randn(1, 3, 32, 32))).backward()
     finally:
         distributed.destroy_process_group()
@@ -190,7 +190,7 @@ def test_ddp_trains_on_some_outputs():
 @pytest.mark.parametrize(
     ('depths', 'out_indices', 'layers'),
     [
-        # By threes: two layers of the third stage, the last one has layer 6.
+        # In groups of three: the third stage has two layer ids, the last stage has 6.
         ([1, 1, 6, 1], -1, {(0, 0): 1, (1, 0): 2, (2, 2): 3, (2, 3): 4, (3, 0): 6}),
         ([1, 1, 6, 1], (0, 1, 2), {(1, 0): 2, (2, 2): 3, (2, 5): 4}),
         ([1, 1, 6], -1, {(0, 0): 1, (1, 0): 2, (2, 0): 6, (2, 5): 6}),
@@ -214,7 +214,7 @@ def test_depth_of_parameters(depths, out_indices, layers):
 
 @pytest.mark.parametrize('out_indices', [0, 2, (1, 3)])
 def test_least_size(out_indices):
-    """A pixel of the last stage needs so many, no more and no less."""
+    """One pixel in the last stage takes exactly this many in the image."""
     backbone = small(out_indices=out_indices)
     least = backbone.least_size
     assert least == 4 * 2 ** backbone.out_indices[-1]
@@ -287,7 +287,7 @@ def test_outputs_are_what_roi_align_takes_them_for(memory_format):
 
 
 def test_flops_of_mmengine_are_those_of_the_dense_kernel():
-    """DCLS costs what its 17x17 kernel costs, and a product to construct it."""
+    """DCLS costs as much as its 17x17 kernel, plus a product to construct it."""
     pytest.importorskip('mmengine.analysis')
     from mmengine.analysis import get_model_complexity_info
 

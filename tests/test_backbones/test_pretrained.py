@@ -36,7 +36,7 @@ def source():
 
 
 def classifier(source: dict) -> dict:
-    """The form of the published classification files."""
+    """Return weights in the form of the published classification files."""
     weights = {k: v for k, v in source.items() if not k.startswith('norm')}
     head = {
         'norm.weight': torch.ones(12),
@@ -48,7 +48,7 @@ def classifier(source: dict) -> dict:
 
 
 def detector(source: dict) -> dict:
-    """The form of mmengine's checkpoints."""
+    """Return weights in the form of mmengine's checkpoints."""
     weights = {f'backbone.{k}': v for k, v in source.items()}
     return {
         'meta': {'epoch': 3},
@@ -127,7 +127,7 @@ def test_unshared_positions_load_where_they_are_not_shared(tmp_path):
 
 @pytest.mark.parametrize('as_list', [False, True])
 def test_a_second_call_keeps_what_was_trained(tmp_path, source, as_list, monkeypatch):
-    """mmengine's habit: it warns, and does nothing."""
+    """As usual in mmengine, it warns and does nothing."""
     torch.save(source, tmp_path / 'weights.pth')
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'))
     backbone = build(init_cfg=[init_cfg] if as_list else init_cfg)
@@ -164,7 +164,7 @@ def positions(state_dict):
 
 
 def test_init_cfg_of_several(tmp_path, source):
-    """The file comes last, whatever its place in the list."""
+    """The file is loaded last, wherever it is in the list."""
     torch.save(source, tmp_path / 'weights.pth')
     backbone = build(
         init_cfg=[
@@ -207,7 +207,7 @@ def published_gauss(source) -> OrderedDict:
 
 
 def backbone_of(state_dict) -> OrderedDict:
-    """A detector's state_dict, with the metadata that torch keeps for it."""
+    """Return a detector's state_dict, with the metadata that torch keeps for it."""
     prefixed = OrderedDict((f'backbone.{k}', v) for k, v in state_dict.items())
     prefixed._metadata = OrderedDict({'': {'version': 1}})
     for name, notes in state_dict._metadata.items():
@@ -215,7 +215,7 @@ def backbone_of(state_dict) -> OrderedDict:
     return prefixed
 
 
-# The forms of a file, with or without the metadata of its state_dict.
+# The forms of a file, with and without the metadata of its state_dict.
 FORMS = {
     'model': lambda weights: {'model': weights},
     'weights': lambda weights: weights,
@@ -227,7 +227,7 @@ FORMS = {
 
 @pytest.mark.parametrize('form', FORMS)
 def test_published_gauss_weights(tmp_path, form):
-    """Their positions have the columns first: read so, or refused, never otherwise."""
+    """Their positions have the columns first: either they are read so, or refused."""
     source = build(depthwise_cfg=GAUSS)
     torch.save(FORMS[form](published_gauss(source)), tmp_path / 'weights.pth')
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'))
@@ -245,7 +245,7 @@ def test_published_gauss_weights(tmp_path, form):
 
 @pytest.mark.parametrize('form', FORMS)
 def test_own_gauss_weights(tmp_path, form):
-    """They tell their order; where they can't any more, the config may."""
+    """They note their order; without the notes, the config can state it."""
     source = build(depthwise_cfg=GAUSS)
     torch.save(FORMS[form](source.state_dict()), tmp_path / 'weights.pth')
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'))
@@ -268,7 +268,7 @@ def test_own_gauss_weights(tmp_path, form):
 
 
 def replaced(depthwise_cfg=GAUSS, **init_cfg) -> ReplacedConvBackbone:
-    """A replaced backbone inside, as a config builds it."""
+    """Wrap such a backbone in another, as a config builds it."""
     inner = dict(
         type='ConvNeXtDCLS',
         arch=SMALL,
@@ -298,7 +298,7 @@ def load_by_tools(path):
     ],
 )
 def test_every_way_refuses_published_gauss_weights(tmp_path, load, error, form):
-    """mmengine loads and logs what a layer lists as errors: the layers raise theirs."""
+    """mmengine only logs errors that a layer lists, so the layers raise theirs."""
     source = build(depthwise_cfg=GAUSS)
     weights = FORMS[form](published_gauss(source))
     if form == 'no metadata':
@@ -309,7 +309,7 @@ def test_every_way_refuses_published_gauss_weights(tmp_path, load, error, form):
 
 
 def test_another_extent_only_on_purpose(tmp_path):
-    """Positions count from the centre: in a larger kernel they are the same ones."""
+    """Positions count from the centre, so they stay the same in a larger kernel."""
     cfg = dict(type='DCLSConv2d', kernel_count=5, dilated_kernel_size=7)
     source = build(depthwise_cfg=cfg)
     torch.save(source.state_dict(), tmp_path / 'weights.pth')

@@ -45,7 +45,7 @@ def images():
 
 @pytest.fixture(params=CASES)
 def case(request):
-    """Arguments of the wrapper."""
+    """Return the arguments of the wrapper."""
     return CASES[request.param]
 
 
@@ -67,7 +67,7 @@ def test_init_weights_takes_a_checkpoint_of_the_plain_backbone(case, tmp_path):
         assert_close(actual, wanted, factor=50)
         assert (earlier - wanted).abs().max() > 0.01 * wanted.abs().max()
     assert swapped.is_init
-    # What an optimizer knows stays in place, and shared positions stay shared.
+    # Parameters that an optimizer has stay in place, and shared positions stay shared.
     assert all(new is old for new, old in zip(swapped.parameters(), before[1]))
 
 
@@ -112,7 +112,7 @@ def test_frozen_stages_stay_frozen(backbone):
 
 
 def test_a_stage_frozen_while_training_shares_no_positions_with_others():
-    """mmseg's MobileNetV2 freezes in train() only, which comes before replacing."""
+    """mmseg's MobileNetV2 freezes only in train(), which is called before replacing."""
     backbone = dict(MOBILENET, frozen_stages=2)
     with pytest.raises(ValueError, match='of which one is frozen'):
         build(backbone=backbone, depthwise=True, share_positions='layer')
@@ -144,7 +144,7 @@ def test_deployed_it_is_plain():
 
 @MODELS.register_module()
 class BackboneOfOutputs(BaseModule):
-    """Gives channels_last maps, in any structure that a backbone of mmseg gives."""
+    """A source of channels_last maps, in every structure that mmseg's backbones use."""
 
     def __init__(self, nested=True):
         super().__init__()
@@ -157,7 +157,7 @@ class BackboneOfOutputs(BaseModule):
 
 
 def test_outputs_are_contiguous():
-    """mmcv's RoIAlign would read other memory wrongly."""
+    """mmcv's RoIAlign would misread any other memory format."""
     (first, second), third, text = build(backbone=dict(type='BackboneOfOutputs'))(
         images()
     )
@@ -183,7 +183,7 @@ def optimizer_groups(backbone, **paramwise_cfg):
 def test_optimizer_constructor():
     groups = optimizer_groups(build(**CASES['mobilenet']), position_lr_mult=5.0)
     positions = {name for name in groups if name.endswith('.P')}
-    assert len(positions) == 10  # sets that layers share, each once
+    assert len(positions) == 10  # each shared set counted once
     for name, group in groups.items():
         assert group['lr'] == (5.0 if name in positions else 1.0)
         assert (group['weight_decay'] == 0) or name not in positions
@@ -200,7 +200,7 @@ def test_layer_decay_asks_the_backbone_inside():
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
 def test_pretrained_reaches_the_backbone(scope):
-    """mmseg's segmentors give their ``pretrained`` to the backbone."""
+    """mmseg's segmentors pass their ``pretrained`` to the backbone."""
     init_default_scope(scope)
     swapped = build(
         backbone=ConfigDict(type='ResNet', depth=18, base_channels=8),

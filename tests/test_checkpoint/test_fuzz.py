@@ -17,15 +17,15 @@ def fuzz(*options):
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='limits memory by /proc')
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs /proc to limit memory')
 def test_no_file_does_more_than_to_be_read_or_refused():
     status, printed = fuzz('--examples', '5000')
     assert status == 0, printed
     for outcome in ('program read', 'program CheckpointError', 'changed read'):
-        assert outcome in printed  # of every kind there were some
+        assert outcome in printed  # each kind occurred
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='limits memory by /proc')
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs /proc to limit memory')
 @pytest.mark.parametrize(
     ('reader', 'count', 'fault'),
     [
@@ -35,7 +35,7 @@ def test_no_file_does_more_than_to_be_read_or_refused():
     ],
 )
 def test_the_fuzzer_finds(reader, count, fault, tmp_path):
-    """Else the test above would show nothing."""
+    """Otherwise the test above would prove nothing."""
     module = tmp_path / 'dcls_mm' / 'checkpoint.py'
     module.parent.mkdir()
     (module.parent / '__init__.py').write_text('')
@@ -45,7 +45,7 @@ def test_the_fuzzer_finds(reader, count, fault, tmp_path):
         'calls = []\n'
         'def read_checkpoint(path):\n'
         '    calls.append(path)\n'
-        '    if len(calls) < 4: return {}\n'  # what the fuzzer starts with
+        '    if len(calls) < 4: return {}\n'  # the fuzzer's warm-up
         f'    try: return {reader}\n'
         '    except MemoryError: raise\n'
         '    except Exception as error: raise CheckpointError(repr(error)[:99])\n'

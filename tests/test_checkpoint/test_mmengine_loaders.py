@@ -1,4 +1,4 @@
-"""Importing dcls_mm takes nothing from other programs; our tools read data alone."""
+"""Importing dcls_mm takes nothing from other programs; our tools only read data."""
 
 import os
 import pickle
@@ -20,7 +20,7 @@ load = CheckpointLoader.load_checkpoint
 
 
 class Custom:
-    """Of another library, with a state of its own."""
+    """A class of another library, with its own state."""
 
     def __init__(self, value=1):
         self.value = value
@@ -35,7 +35,7 @@ class Call:
 
 
 class Items:
-    """Pickles as an OrderedDict with attributes."""
+    """An object that pickles as an OrderedDict with attributes."""
 
     def __init__(self, items, attributes):
         self.parts = (OrderedDict, (), attributes, None, iter(items.items()))
@@ -65,7 +65,7 @@ def test_a_program_that_unpickles_everything_still_does(custom, monkeypatch):
     monkeypatch.delenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
     original = torch.load
 
-    def unpickle(*arguments, **options):  # as many projects patch it
+    def unpickle(*arguments, **options):  # as many projects patch torch.load
         return original(*arguments, **{'weights_only': False, **options})
 
     monkeypatch.setattr(torch, 'load', unpickle)
@@ -108,11 +108,11 @@ def test_what_is_handed_on_is_loaded_once(tmp_path):
     path = str(tmp_path / 'x.pth')
     first, second = ({'state_dict': {'a': torch.full((1,), value)}} for value in (1, 2))
     torch.save(second, path)
-    hand_on(path, first)  # to nobody
+    hand_on(path, first)  # nobody takes it
     with as_data():
         assert load(path)['state_dict']['a'] == 2
         hand_on(path, first)
-        with as_data():  # of its own
+        with as_data():  # its own block
             assert load(path)['state_dict']['a'] == 2
         assert load(path) is first
         assert load(path)['state_dict']['a'] == 2
@@ -139,12 +139,12 @@ def test_a_stock_training_with_the_plugin_goes_on_from_its_own_checkpoint(tmp_pa
 
     assert train(1) == [0, 1, 2, 3]
     assert train(2) == [4, 5, 6, 7]
-    with pytest.raises(pickle.UnpicklingError):  # so it was not torch that could
+    with pytest.raises(pickle.UnpicklingError):  # torch alone can't load it
         torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
 
 
 class Seen(Hook):
-    """Notes the iterations."""
+    """A record of the iterations."""
 
     def __init__(self, seen):
         self.seen = seen
@@ -155,7 +155,7 @@ class Seen(Hook):
 
 @pytest.fixture
 def attack(tmp_path):
-    """A training's checkpoint whose ``meta`` keeps a config, and what that writes."""
+    """Write a checkpoint with a config in ``meta``; also return what that creates."""
     config = toy_config(
         default_scope='mmengine',
         custom_imports=None,
@@ -167,7 +167,7 @@ def attack(tmp_path):
     canary = tmp_path / 'canary'
     meta = {**checkpoint['meta'], 'config': f'open({str(canary)!r}, "w")'}
     make_array = np.zeros(1).__reduce__()[0]
-    # In the place of the method by which the config would be taken out.
+    # It replaces the method that would remove the config.
     torch.save(
         {**checkpoint, 'meta': Items(meta, {'pop': make_array})}, tmp_path / 'x.pth'
     )
@@ -179,7 +179,7 @@ def test_nothing_runs_through_resume(attack, tmp_path):
     config = write_config(tmp_path / 'toy.py', work_dir=str(tmp_path / 'work'))
     with pytest.raises(SystemExit, match="an OrderedDict with the attribute 'pop'"):
         command.run(train.train, {'config': config, 'resume': path})
-    # Without the check before, too: mmengine's loader is the same.
+    # Even without the earlier check, mmengine's loader refuses it.
     runner = Runner.from_cfg(Config.fromfile(config))
     with as_data(), pytest.raises(CheckpointError, match="the attribute 'pop'"):
         runner.resume(path)
@@ -187,7 +187,7 @@ def test_nothing_runs_through_resume(attack, tmp_path):
 
 
 def test_the_attack_would_work(attack, tmp_path):
-    """Else the test above would show nothing: this is what Runner.resume does."""
+    """Otherwise the test above would prove nothing; Runner.resume does the same."""
     path, canary = attack
     meta = torch.load(path, weights_only=False)['meta']
     Config.fromstring(meta['config'], file_format='.py')

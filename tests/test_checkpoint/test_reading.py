@@ -1,4 +1,4 @@
-"""What mmengine writes loads; anything else is refused, and nothing of it run."""
+"""What mmengine writes loads; anything else is refused, and none of it runs."""
 
 import copy
 import hashlib
@@ -49,7 +49,7 @@ METAINFO = {
 
 
 class Keep(Hook):
-    """Keeps what is about to be written."""
+    """A copy of the checkpoint that is about to be written."""
 
     priority = 'LOWEST'
 
@@ -59,7 +59,7 @@ class Keep(Hook):
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """The file that a training wrote, and what it was to hold."""
+    """Return the file that a training wrote, and what it should contain."""
     folder = tmp_path_factory.mktemp('trained')
     config = toy_config(
         default_scope='mmengine',
@@ -80,7 +80,7 @@ def trained(tmp_path_factory):
 
 
 def same(a, b):
-    """Whether two checkpoints are equal, down to the types."""
+    """Return whether two checkpoints are equal, including the types."""
     if type(a) is not type(b):
         return False
     if isinstance(a, dict):
@@ -97,7 +97,7 @@ def same(a, b):
 
 
 def rename_globals(source, target, names):
-    """Copies a checkpoint file, with other names of globals in its pickle."""
+    """Copy a checkpoint file with the names of globals in its pickle replaced."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, 'w') as new:
         for entry in old.namelist():
             data = old.read(entry)
@@ -135,7 +135,7 @@ def test_mmengine_itself_loads_through_it(trained):
 
 
 class Call:
-    """Pickles as a call of a function."""
+    """An object that pickles as a function call."""
 
     def __init__(self, function, *arguments):
         self.call = (function, arguments)
@@ -145,7 +145,7 @@ class Call:
 
 
 class State:
-    """Pickles as an object that a function makes, with a state given to it."""
+    """An object that pickles as a function call followed by a state."""
 
     def __init__(self, function, arguments, state):
         self.parts = (function, arguments, state)
@@ -272,7 +272,7 @@ def test_a_file_that_is_not_there():
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """The URL of a folder, served over HTTP."""
+    """Serve a folder over HTTP and return its URL."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch_home'))
     folder = tmp_path / 'served'
     folder.mkdir()
@@ -311,14 +311,14 @@ def test_a_failed_download_is_told_in_a_sentence():
 
 
 def test_the_attacks_would_work(tmp_path):
-    """Else the tests above would show nothing."""
+    """Otherwise the tests above would prove nothing."""
     canary = tmp_path / 'canary'
     pickle.loads(pickle.dumps(attacks(canary)['os']))
     assert canary.exists()
 
 
 def turn_a_bit(path, name):
-    """Changes the last byte of a record of a zip archive."""
+    """Flip a bit in the last byte of a record of a zip archive."""
     with zipfile.ZipFile(path) as archive:
         entry = archive.getinfo(name)
     data = bytearray(path.read_bytes())
@@ -429,7 +429,7 @@ def test_names_of_model_zoos_lead_to_files(trained, server, monkeypatch):
 
 
 def test_many_threads_at_once(trained, tmp_path):
-    """Beside others that load with an allow-list of their own."""
+    """Other threads load with an allow-list of their own at the same time."""
     torch.save({'extra': Custom()}, tmp_path / 'custom.pth')
     array = np.arange(3)
     torch.save({'array': array}, tmp_path / 'array.pth')
@@ -467,7 +467,7 @@ def test_many_threads_at_once(trained, tmp_path):
 
 
 def test_no_bit_of_the_directory_is_turned_unnoticed(tmp_path):
-    """Its entries have no checksum; one made torch leave out what a record holds."""
+    """Its entries have no checksum; one flipped bit made torch skip a record."""
     path = tmp_path / 'x.pth'
     weights = {'a': torch.arange(1.0, 9.0)}
     torch.save(weights, path)

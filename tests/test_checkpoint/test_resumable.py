@@ -1,4 +1,4 @@
-"""The last checkpoint that is whole is found, whatever was left behind."""
+"""The last intact checkpoint is found, whatever was left behind."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from dcls_mm.checkpoint.resumable import check_resumable, find_resumable
 
 
 def write(path, age=0, **changes):
-    """Writes a small checkpoint, ``age`` seconds ago."""
+    """Write a small checkpoint, dated ``age`` seconds ago."""
     checkpoint = {
         'meta': {'epoch': 1, 'iter': 4},
         'message_hub': {'log_scalars': {}, 'runtime_info': {}, 'resumed_keys': {}},
@@ -110,7 +110,7 @@ def test_a_note_that_is_no_file(tmp_path, make):
 def test_reading_a_note_is_bounded(tmp_path):
     write(tmp_path / 'epoch_1.pth')
     with open(tmp_path / 'last_checkpoint', 'wb') as file:
-        file.truncate(1 << 40)  # more than memory holds
+        file.truncate(1 << 40)  # more than fits in memory
     assert found(tmp_path) == ('epoch_1.pth', [])
 
 
@@ -145,7 +145,7 @@ def test_a_link_to_a_checkpoint_is_one(tmp_path):
 
 
 def test_one_that_can_not_be_read_is_not_written_over(tmp_path, monkeypatch):
-    """It may be whole: going on from the earlier one would end in its place."""
+    """It may be intact; continuing from the earlier one would overwrite it."""
     write(tmp_path / 'epoch_1.pth')
     write(tmp_path / 'epoch_2.pth')
     load = resumable.CheckpointLoader.load_checkpoint
@@ -178,7 +178,7 @@ def test_an_out_dir_without_a_note(tmp_path):
 
 @pytest.mark.parametrize('out_dir', ['out', '/elsewhere/out'])
 def test_an_out_dir_of_before(tmp_path, monkeypatch, out_dir):
-    """Its files are gone on from, though the config does not name it any more."""
+    """Training continues from its files, even if the config no longer names it."""
     monkeypatch.chdir(tmp_path)
     folder = f'{out_dir.replace("/elsewhere", str(tmp_path))}/x'
     path = write(tmp_path / 'out' / 'x' / 'epoch_3.pth')
@@ -297,7 +297,7 @@ def test_a_checkpoint_that_is_named(tmp_path):
 
 
 def test_a_flipped_bit_is_damage(tmp_path):
-    """Of a weight, which torch reads without a look at the archive's checksum."""
+    """The bit is in a weight, for which torch doesn't check the archive's checksum."""
     write(tmp_path / 'epoch_1.pth')
     weight = torch.full((1000,), 0.5)
     path = write(tmp_path / 'epoch_2.pth', state_dict={'weight': weight})

@@ -1,4 +1,4 @@
-"""Classes that don't fit the data or the model are told before training."""
+"""Classes that don't fit the data or the model are reported before training."""
 
 import itertools
 import json
@@ -42,7 +42,7 @@ def candidates():
 
 
 def test_as_the_built_data_set_gives_out_labels():
-    """Refused are the lists, and only those, of which a label means another name."""
+    """Exactly those lists are refused for which a label would mean another name."""
     from mmdet.datasets import CocoDataset
 
     write_coco(images=1)
@@ -88,7 +88,7 @@ def test_voc_gives_out_labels_by_name():
 
 
 def test_of_a_rare_class_all_of_vocs_files_are_looked_at():
-    """In the second file of 250, also where another class has nearly its name."""
+    """It is in the second of 250 files; a class with a similar name changes nothing."""
     write_voc(('disc',), images=250)
     path = Path('data/Annotations/1.xml')
     path.write_text(path.read_text().replace('disc', 'discs'))
@@ -101,7 +101,7 @@ def test_of_a_rare_class_all_of_vocs_files_are_looked_at():
 
 
 def test_files_that_only_resemble_vocs_are_not_read():
-    """WIDER Face's stand in the folder of the images."""
+    """WIDER Face's are in the folder of the images."""
     from mmdet.datasets import WIDERFaceDataset
 
     write_voc(('face',), root='data/WIDER_train')
@@ -191,7 +191,7 @@ def test_the_metric_numbers_labels_as_the_data_do():
 
 
 def test_a_test_that_will_be_refused_is_foreseen():
-    """mmdet's base files give test_dataloader their own classes."""
+    """mmdet's base files give test_dataloader its own classes."""
     write_coco()
     cfg = Config(detector())
     assert foresee_test(cfg) == []
@@ -271,7 +271,7 @@ def test_outputs_that_a_head_has_by_default():
 
 
 def test_stock_configs_are_in_order():
-    """With the classes of their data sets' own, without the data."""
+    """They have the classes of their data sets, and no data here."""
     for name in (
         'mmdet::rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py',
         'mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',

@@ -1,4 +1,4 @@
-"""Overrides without effect, and data that are not there, are errors."""
+"""Overrides without effect and missing data are errors."""
 
 import pytest
 from mmengine.config import Config
@@ -72,7 +72,7 @@ def test_overrides_that_would_go_unnoticed(key, message):
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """A folder with data, to which relative paths refer."""
+    """Create a folder with data, which relative paths refer to."""
     (tmp_path / 'data/images').mkdir(parents=True)
     (tmp_path / 'data/train.json').write_text('{}')
     monkeypatch.chdir(tmp_path)

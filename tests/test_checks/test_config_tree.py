@@ -1,4 +1,4 @@
-"""Configs are read in either of mmengine's styles, and data sets inside others."""
+"""Configs are read in both of mmengine's styles, and data sets inside others."""
 
 import pytest
 import torch
@@ -95,7 +95,7 @@ def concatenate(dataset):
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """Writes a config in a style, with wrapped test data, and a checkpoint."""
+    """Return a function that writes a checkpoint and a config with wrapped data."""
     monkeypatch.chdir(tmp_path)
 
     def make(scope, writer, wrap):
@@ -125,7 +125,7 @@ def files(tmp_path, monkeypatch):
     'scope, wrap', [('mmdet', concatenate), ('mmseg', repeat)], ids=['mmdet', 'mmseg']
 )
 def test_a_config_of_pure_python_with_data_inside_others(files, scope, wrap):
-    """Our tools take both: test with augmentation, predict, and draw."""
+    """Our tools support both: test with augmentation, predict and draw."""
     config, checkpoint = files(scope, write_pure, wrap)
     cfg, _ = testing.prepare_test(config, checkpoint, tta=True)
     assert cfg.default_scope == scope
@@ -162,7 +162,7 @@ def test_a_config_of_pure_python_trains_and_is_overridden(files):
     assert cfg.model.bbox_head.stacked_convs == 2
     assert cfg.test_dataloader.dataset.dataset.pipeline[2].scale == (32, 32)
     train.train(config=config, work_dir='work', cfg_options=options)
-    # What mmengine writes beside the checkpoint: types as dotted paths.
+    # mmengine writes this beside the checkpoint, with types as dotted paths.
     written = configs.load_config('work/pure.py')
     assert written.default_scope == 'mmdet'
     assert type_name(written.model.bbox_head) == 'RetinaHead'

@@ -1,4 +1,4 @@
-"""Data sets that hold nothing to train on are told before the first iteration."""
+"""Data sets with nothing to train on are reported before the first iteration."""
 
 import logging
 from pathlib import Path
@@ -30,7 +30,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def build(cfg, stage='train'):
-    """Builds a dataloader of a config as a runner does; returns what it logs."""
+    """Build a dataloader as a runner does; return what was logged."""
     cfg = Config(cfg)
     init_default_scope(cfg.default_scope)
     runner = SimpleNamespace(build_dataloader=Runner.build_dataloader)
@@ -108,7 +108,7 @@ def test_annotations_that_hold_no_object():
     write_coco(boxes=False)
     said = 'train_dataloader.dataset: none of 3 images has an object of its classes; '
     assert refused(detector()).startswith(said)
-    write_coco(area=0)  # mmdet leaves these out
+    write_coco(area=0)  # mmdet omits these
     assert refused(detector()).startswith(said)
     assert not build(detector(), 'test')
     unlabelled = detector()
@@ -155,7 +155,7 @@ def test_labels_that_fit():
     assert not build(segmentor())
     write_labels((0, 1, 2, 3))
     assert not build(segmentor(dataset={'reduce_zero_label': True}))
-    write_labels((0, 13, 18))  # by name, of which the others are ignored
+    write_labels((0, 13, 18))  # chosen by name, the others ignored
     dataset = {'type': 'CityscapesDataset', 'seg_map_suffix': '.png'}
     assert not build(segmentor(('car', 'road'), 2, dataset))
 
@@ -166,7 +166,7 @@ def test_label_images_that_hold_no_labels():
     mmcv.imwrite(colours, 'data/labels/1.png')
     said = refused(segmentor())
     assert 'data/labels/1.png has 3 channels; it must have one' in said
-    write_labels((0, 1, 300), dtype='uint16')  # mmseg would make 44 of 300
+    write_labels((0, 1, 300), dtype='uint16')  # mmseg would read 300 as 44
     assert 'has the label 300; mmseg reads 8 bits' in refused(segmentor())
     Path('data/labels/0.png').write_text('no image')
     said = "train_dataloader.dataset: the label image data/labels/0.png can't be read: "

@@ -1,4 +1,4 @@
-"""Outputs of a backbone that nothing reads are said at the start of a training."""
+"""Backbone outputs that nothing reads are reported when a training starts."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Converted weights compute what those of the other packages did."""
+"""Converted weights compute what they did in the other packages."""
 
 import re
 from collections import OrderedDict
@@ -22,7 +22,7 @@ GRID = dict(type='DCLSConv2d', kernel_count=49, dilated_kernel_size=17)
 
 
 def build(depthwise_cfg, **arguments) -> ConvNeXtDCLS:
-    """A small backbone in which every parameter matters, in float64."""
+    """Build a small backbone in float64 in which every parameter matters."""
     backbone = ConvNeXtDCLS(
         arch=SMALL,
         depthwise_cfg=depthwise_cfg,
@@ -44,7 +44,7 @@ def assert_same_outputs(actual, expected):
 
 
 def classifier(backbone) -> OrderedDict:
-    """The original's classifier: one norm after pooling, and a head."""
+    """Return the original's classifier: a single norm after pooling, and a head."""
     state_dict = OrderedDict(
         (k, v) for k, v in backbone.state_dict().items() if not k.startswith('norm')
     )
@@ -54,7 +54,7 @@ def classifier(backbone) -> OrderedDict:
     return state_dict
 
 
-# The inverse of the packages' own converters from the original's keys, key by key.
+# The inverse of the packages' own conversion of the original's keys, key by key.
 def mmpretrain_key(key: str) -> str:
     if key.startswith('head'):
         return key.replace('head', 'head.fc')
@@ -88,7 +88,7 @@ def plain():
 @pytest.mark.parametrize('interpolation', ['bilinear', 'triangle', 'max'])
 @pytest.mark.parametrize('release', FORMS)
 def test_plain_weights_on_a_grid(plain, release, interpolation):
-    """The outputs' norms, which a classifier lacks, are copied apart."""
+    """The outputs' norms, which a classifier lacks, are copied separately."""
     source = classifier(plain)
     theirs = OrderedDict((FORMS[release](k), v) for k, v in source.items())
     converted = from_convnext(theirs, release=release, interpolation=interpolation)
@@ -99,7 +99,7 @@ def test_plain_weights_on_a_grid(plain, release, interpolation):
     converted.update(norms)
     ours.load_state_dict(converted)
     assert_same_outputs(ours, plain)
-    # The blocks of a stage, which share P here, must have the same.
+    # The blocks of a stage share P here, so theirs must be equal.
     first, second = (converted[f'stages.1.{i}.dwconv.P'] for i in range(2))
     assert torch.equal(first, second)
     assert first.shape == (2, 12, 1, 49) and first.abs().max() == 3
@@ -205,7 +205,7 @@ def test_extents_that_do_not_fit(plain, extent):
 
 
 def published_backbone(version, extent=5, count=4):
-    """The published layers in a backbone's place, their P one a stage, and weights."""
+    """Build a backbone of the published layers, with one P and SIG per stage."""
     layers = pytest.importorskip('DCLS.construct.modules')
     model = build(dict(type='Conv2d', kernel_size=extent))
     for stage in model.stages:

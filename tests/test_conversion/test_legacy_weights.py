@@ -14,7 +14,7 @@ GAIN = dict(gain=2.0, dilation=(3, 5))
 
 
 def legacy_layer(formulation='construct', std=None):
-    """With the first positions, or others so far away that some are clamped."""
+    """Build a layer with its initial positions, or some so far that they clamp."""
     layer = LegacyDcls2d(4, 6, **SHAPE, groups=2, gain=2.0, formulation=formulation)
     if std is not None:
         nn.init.normal_(layer.P, std=std)
@@ -49,10 +49,10 @@ def test_computes_what_the_legacy_layer_did(formulation, std):
 
 @pytest.mark.parametrize('formulation', ['construct', 'sample'])
 def test_round_trips(formulation):
-    """Equal up to rounding from positions inside, and in function from clamped ones."""
+    """Positions inside return up to rounding; clamped ones keep the function."""
     arguments = dict(**GAIN, formulation=formulation)
     layer = legacy_layer(formulation, 0.02).double()
-    with torch.no_grad():  # The first and the last tap on an axis move inwards.
+    with torch.no_grad():  # move the first and the last tap of an axis inwards
         layer.P.abs_()
         layer.P[0, ..., -1, :].neg_()
         layer.P[1, ..., -1].neg_()

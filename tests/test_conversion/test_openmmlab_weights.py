@@ -14,7 +14,7 @@ CONFIG_ROOT = Path(__file__).parents[2] / 'configs'
 
 
 def build_model(config):
-    """The model of a published recipe, narrow."""
+    """Build a narrow model of a published recipe."""
     cfg = Config.fromfile(CONFIG_ROOT / config)
     init_default_scope(cfg.default_scope)
     model = cfg.model
@@ -35,7 +35,7 @@ def build_model(config):
 
 
 def old_keys(detector: bool) -> set:
-    """What mmdet 2.28.2 and mmseg 0.30.0 call the weights beside the backbone's."""
+    """Return the weights' names, without backbone, in mmdet 2.28.2 or mmseg 0.30.0."""
 
     def conv(name, norm):
         keys = {f'{name}.conv.weight'}
@@ -86,7 +86,7 @@ def test_whole_models(source):
     own = model.state_dict()
     heads = {key for key in own if not key.startswith('backbone.')}
     assert heads == old_keys(detector=source == 'mmdet2')
-    # As an old file: other values, and no metadata of ours.
+    # As in an old file: other values, and no metadata of ours.
     theirs = {key: torch.rand_like(v.float()).to(v.dtype) for key, v in own.items()}
     theirs['backbone.stages.1.1.dwconv.P'] = theirs['backbone.stages.1.0.dwconv.P']
     converted = convert(theirs, version='v0')

@@ -1,6 +1,6 @@
 """The checkpoints that the published ConvNeXt-dcls training itself writes.
 
-Beside the weights they hold the optimizer's state and the arguments of the command, an
+Besides the weights, they hold the optimizer's state and the command's arguments, an
 argparse.Namespace. Nothing reads these, and nothing may run because of them.
 """
 
@@ -46,7 +46,7 @@ def build(interpolation='bilinear') -> ConvNeXtDCLS:
 
 
 def training_checkpoint(backbone: ConvNeXtDCLS, version: str, args=ARGUMENTS) -> dict:
-    """A file of the published code, after a step of training."""
+    """Return what the published code saves, after one training step."""
     optimizer = torch.optim.AdamW(backbone.parameters())
     for parameter in backbone.parameters():
         parameter.grad = torch.ones_like(parameter)
@@ -80,7 +80,7 @@ def test_the_converter_takes_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments)])
     runpy.run_path(str(TOOL), run_name='__main__')
     assert 'kernel_count=4' in capsys.readouterr().out
-    # Only tensors and plain data are left, which torch reads by itself.
+    # Only tensors and plain data are left, which torch itself can read.
     converted = torch.load(tmp_path / 'converted.pth', weights_only=True)
     assert sorted(converted) == ['meta', 'state_dict']
     fresh = build('gauss')
@@ -92,7 +92,7 @@ def test_the_converter_takes_it(tmp_path, monkeypatch, capsys):
 
 
 class Runs:
-    """Would write a file where it were unpickled."""
+    """An object that would create a file if unpickled."""
 
     def __init__(self, path):
         self.path = path

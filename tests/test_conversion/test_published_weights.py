@@ -1,4 +1,4 @@
-"""Converted layers compute what the published ones did, and go back unchanged."""
+"""Converted layers compute what the published ones did, and convert back unchanged."""
 
 import math
 
@@ -17,7 +17,7 @@ VERSIONS = ['v0', 'v1', 'max', 'gauss']
 
 
 def published_layer(extent, version):
-    """Positions in steps of 1/8, so that shifts by whole pixels are exact."""
+    """Build a layer with positions in steps of 1/8, so that whole shifts are exact."""
     name = f'Dcls{len(extent)}d'
     layer = getattr(published, name)(
         4, 6, 5, groups=2, padding=1, dilated_kernel_size=extent, version=version
@@ -34,7 +34,7 @@ def with_positions(layer):
 
 
 def assert_same_state(actual, expected):
-    """Values and metadata."""
+    """Check values and metadata."""
     assert set(actual) == set(expected)
     for key, value in expected.items():
         assert torch.equal(actual[key], value), key
@@ -102,7 +102,7 @@ def test_flat_kernels_stay_as_they_are(flat_dim):
 
 
 def test_gauss_width_of_the_published_2_1d():
-    """Its |SIG| + 1.0, by hand, from a layer that has |SIG| + 0.27."""
+    """It is |SIG| + 1.0, worked by hand; ours has |SIG| + 0.27."""
     layer = dropin.Dcls2_1d(1, 1, 1, dilated_kernel_size=5)
     state_dict = layer.state_dict()
     del state_dict._metadata['']['position_axes']
@@ -132,7 +132,7 @@ def published_model():
 
 
 def test_whole_models_and_prefixes():
-    """Every layer is converted, also with a shared P; the rest and the input stay."""
+    """Every layer is converted, even with a shared P; the rest and the input stay."""
     state_dict = published_model().state_dict()
     before = {key: value.clone() for key, value in state_dict.items()}
     converted = from_published(state_dict, version='v1', dilated_kernel_size=5)
@@ -167,7 +167,7 @@ def test_without_metadata_the_function_name_tells():
 
 @pytest.mark.parametrize('extent', [(5, 5), (4, 9)])
 def test_drop_in_layers_become_published_ones(extent):
-    """Their rows are in the published order already, as their metadata tell."""
+    """Their rows are in the published order already, as their metadata say."""
     arguments = dict(groups=2, dilated_kernel_size=extent, version='gauss')
     layer = with_positions(dropin.Dcls2d(4, 6, 5, **arguments))
     theirs = published.Dcls2d(4, 6, 5, **arguments)
@@ -179,7 +179,7 @@ def test_drop_in_layers_become_published_ones(extent):
 
 
 def changed(extent=(5, 5), version='gauss', **changes):
-    """A published layer's state_dict with other values, or without a key (None)."""
+    """Return a published layer's state_dict with changed or removed (None) values."""
     state_dict = published_layer(extent, version).state_dict()
     for key, value in changes.items():
         state_dict.pop(key, None)

@@ -1,4 +1,4 @@
-"""The drawn scenes: what COCO's own code and plain pixel counts say about the files."""
+"""The files of drawn scenes, checked by COCO's own code and by counting pixels."""
 
 import cv2
 import numpy as np
@@ -41,7 +41,8 @@ def test_every_class_is_drawn():
 
 
 def test_outlines_differ_by_how_much_of_their_circle_they_fill():
-    # Of the enclosing circle: a disc fills 1, a ring 1 - 0.55^2, a square 2 / pi, ...
+    # Shares of the enclosing circle: a disc has 1, a ring 1 - 0.55^2, a square 2 / pi,
+    # ...
     expected = {'disc': 1.0, 'ring': 0.6975, 'square': 0.637, 'triangle': 0.4135}
     filled = {name: [] for name in expected}
     for seed in range(40):

@@ -1,4 +1,4 @@
-"""The demos' models are written by the tests of the engine, small ones by these."""
+"""Path set-up for the modules that these tests share."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What mmdet's and mmseg's own entry points predict; imports nothing of dcls_mm."""
+"""Predictions by mmdet's and mmseg's own entry points, without importing dcls_mm."""
 
 import importlib
 
@@ -8,7 +8,7 @@ SIZE = 96, 128
 
 
 def predict(scope, config, checkpoint):
-    """The tensors of the predictions for an image of random pixels, by name."""
+    """Return the predicted tensors for an image of random pixels, by name."""
     apis = importlib.import_module(f'{scope}.apis')
     options = dict(device='cpu')
     if scope == 'mmdet':

@@ -14,7 +14,7 @@ import dcls_mm  # noqa: F401
 
 DIMS = [8, 16, 24, 32]
 NORM = dict(type='BN', requires_grad=True)
-# Kernels of 9 elements in 5x5 pixels, in the place of all 3x3 and the stem.
+# Kernels of 9 elements in 5x5 pixels, which replace all 3x3 ones and the stem.
 DCLS = dict(type='DCLSConv2d', dilated_kernel_size=5)
 
 
@@ -60,7 +60,7 @@ def _segmentor(backbone, channels=64):
 
 
 def _narrow(model):
-    """mmseg's, with the small backbone."""
+    """Give one of mmseg's models the small backbone."""
     model['pretrained'] = None
     model['backbone'] = convnext()
     model['data_preprocessor']['size_divisor'] = 32
@@ -153,7 +153,7 @@ def _four_channels(_):
     return model
 
 
-# Name -> scope, config of that package, what makes it small.
+# Name -> scope, config of that package, function that makes it small.
 BASE = '_base_/models'
 ALL = {
     'resnet with conv_cfg': (
@@ -176,7 +176,7 @@ ALL = {
 
 
 def model_config(name):
-    """(scope, config of the model, as plain dicts)."""
+    """Return the scope and the model's config, as plain dicts."""
     scope, base, change = ALL[name]
     cfg = Config.fromfile(_packaged(scope, base)).to_dict() if base else {'model': None}
     return scope, change(copy.deepcopy(cfg['model']))
@@ -188,7 +188,7 @@ def _packaged(scope, base):
 
 
 def write_model(folder, name):
-    """Writes a config and a checkpoint of random weights; returns both names."""
+    """Write a config and a checkpoint of random weights; return both names."""
     scope, model = model_config(name)
     imports = dict(imports=['dcls_mm'], allow_failed_imports=False)
     cfg = Config(dict(default_scope=scope, custom_imports=imports, model=model))

@@ -1,4 +1,4 @@
-"""mmcv's fuse_conv_bn on models with layers of dcls_mm: outputs stay as they are."""
+"""mmcv's fuse_conv_bn keeps the outputs of models with layers of dcls_mm."""
 
 import copy
 import functools
@@ -14,8 +14,8 @@ from dcls_mm.deploy import bn_fusion
 from dcls_mm.layers import DCLSConv2d, FlexConv2d, LargeKernelConv2d
 from dcls_mm.layers.folding import switch_to_deploy
 
-# Where mmcv has its function. It is taken from there in each test: an import by name
-# at the top would come before that of dcls_mm, and take the unguarded one.
+# Where mmcv has its function. Each test takes it from there: importing it by name would
+# happen before dcls_mm is imported, and get the unguarded one.
 PLACES = [
     importlib.import_module('mmcv.cnn.utils.fuse_conv_bn'),
     mmcv.cnn.utils,
@@ -41,7 +41,7 @@ LAYERS = {
     'large': lambda: LargeKernelConv2d(4, 4, 3, padding=1),
 }
 
-# How conv, layer and norm stand in a model, and how many norms can be fused.
+# Name -> how conv, layer and norm are arranged, and how many norms can be fused.
 MODELS = {
     'between': (lambda layer: [conv(), layer, norm()], 0),
     'before': (lambda layer: [layer, conv(), norm()], 1),
@@ -102,7 +102,7 @@ def restored(monkeypatch):
 
 @torch.no_grad()
 def test_another_packages_wrapper_is_heeded_too(restored):
-    """It calls what was there before, and is called by what is there then."""
+    """It calls what was there before, and is called by what is there afterwards."""
     original, calls = mmcv.cnn.fuse_conv_bn.args[0], []
 
     @functools.wraps(original)
@@ -112,7 +112,7 @@ def test_another_packages_wrapper_is_heeded_too(restored):
 
     for place in PLACES:
         place.fuse_conv_bn = wrapper
-    for _ in range(2):  # the second finds its own
+    for _ in range(2):  # the second call finds it installed
         bn_fusion.guard_mmcv()
     model = nn.Sequential(conv(), LAYERS['dcls'](), norm()).double().eval()
     x = torch.randn(2, 4, 9, 9, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""What a written config gives back is what went in, and reading it runs nothing."""
+"""A written config reads back as it was, and reading it runs nothing."""
 
 import os
 import tempfile
@@ -15,7 +15,7 @@ from dcls_mm.checks.errors import ConfigError
 from dcls_mm.deploy.config_file import Beside, write_config
 
 RUNS = "x'+str(open('ran','w'))+'"
-# Of what breaks a string, and of what mmengine replaces where it reads a file.
+# Pieces that break a string, and those that mmengine replaces when it reads a file.
 PIECES = [
     *("'", '"', "'''", '\\', '{', '}', '{{', '}}', '$', '#', ' ', '~'),
     *('\n', '\r\n', '\t', '\x85', '\u2028', 'é', '点', '\U0001f600'),

@@ -1,4 +1,4 @@
-"""Recorded models against the models, at sizes other than those of the record."""
+"""Recorded models against the originals, at sizes other than those recorded."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_segmentor(format, tmp_path):
     if format == 'onnx':
         pytest.importorskip('onnxscript')
         if torch.__version__ < (2, 7):
-            pytest.skip('torch 2.6 writes no ONNX that resizes to sizes of its input')
+            pytest.skip('ONNX of torch 2.6 cannot resize to the size of its input')
     config, checkpoint = write_demo(tmp_path, 'mmseg', count=1)
     out = str(tmp_path / 'model')
     assert f'model as {format}' in export_model(config, checkpoint, out, format)

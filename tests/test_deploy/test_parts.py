@@ -1,4 +1,4 @@
-"""Comparisons that pass nothing over, and the channels that a network takes."""
+"""Comparisons that skip nothing, and the number of channels that a network takes."""
 
 import math
 
@@ -50,7 +50,7 @@ def test_nested_outputs_have_names():
 
 
 class Strict(nn.Conv2d):
-    """Looks at the images before its convolution does."""
+    """A convolution that checks the images first."""
 
     def forward(self, x):
         if x.shape[1] != self.in_channels:
@@ -59,7 +59,7 @@ class Strict(nn.Conv2d):
 
 
 class LaterStem(nn.Module):
-    """Its stem was made after what follows it."""
+    """A network whose stem is registered after the layer that follows it."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Configs of mmengine's pure Python style, classes as types, become stock configs."""
+"""Configs in mmengine's pure Python style, classes as types, become stock configs."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ OF_THE_CONFIG = {'classes': ('a', 'b', 'c'), 'palette': [[n] * 3 for n in range(
 
 
 def in_tuples(names):
-    """mmdet draws no colours that are lists."""
+    """Convert the colours to tuples, as mmdet can't draw with lists."""
     return {**names, 'palette': [tuple(colour) for colour in names['palette']]}
 
 
@@ -75,7 +75,7 @@ def test_pure_python(scope, in_file, tmp_path):
     save_checkpoint({'state_dict': model.state_dict(), 'meta': meta}, checkpoint)
     out = tmp_path / 'out'
     fold_checkpoint(config, checkpoint, str(out))
-    # mmseg's init_model takes no config without a scope.
+    # mmseg's init_model needs a config with a scope.
     (tmp_path / 'model.py').write_text(CONFIG.replace('SCOPE', repr('mmseg')))
     expected = predict('mmseg', config, checkpoint)
     found = predict('mmseg', str(out / 'config.py'), str(out / 'checkpoint.pth'))

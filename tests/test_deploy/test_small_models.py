@@ -25,13 +25,13 @@ for folder in map(pathlib.Path, sys.argv[2:]):
     found = predict(scope, str(folder / 'config.py'), str(folder / 'checkpoint.pth'))
     torch.save(found, folder / 'predicted.pth')
 """
-# A folder's name that a config would run, were it pasted into it.
+# A folder name that a config would run if it were pasted into it.
 RUNS = "x'+str(open('ran','w'))+'"
 
 
 @pytest.fixture(scope='module', autouse=True)
 def small_images():
-    """The models are recorded and checked by images as small as they are."""
+    """Record and check the models with small images, to match their size."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (fold, export):
             patch.setattr(module, 'RECORDED_SHAPE', (2, 64, 96))
@@ -41,7 +41,7 @@ def small_images():
 
 @pytest.fixture(scope='module')
 def folded(tmp_path_factory):
-    """Name of the model -> its config, checkpoint and the folder of the folded one.
+    """Return {model name: its config, checkpoint and the folder of the folded model}.
 
     One process without dcls_mm has predicted with all of them.
     """

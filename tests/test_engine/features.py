@@ -1,4 +1,4 @@
-"""What a training may have, each feature once by config and once by hand."""
+"""Features of a training, each implemented once by config and once by hand."""
 
 import contextlib
 import copy
@@ -27,7 +27,7 @@ LIMIT = 2.0  # of positions in that extent
 
 
 class PlainStages(BaseModel):
-    """What ReplacedConvBackbone takes."""
+    """The backbone that ReplacedConvBackbone wraps."""
 
     def __init__(self):
         super().__init__()
@@ -42,7 +42,7 @@ MODELS.register_module(module=PlainStages, force=True)
 
 
 class Stages(nn.Module):
-    """The same stages, of layers that share their positions, built at once."""
+    """The same stages, built directly from layers that share their positions."""
 
     def __init__(self):
         super().__init__()
@@ -58,7 +58,7 @@ class Stages(nn.Module):
 
 @MODELS.register_module(force=True)
 class FeaturesToy(BaseModel):
-    """Layers with positions, in part shared, one with a MAGNet, and a norm."""
+    """Layers with positions (some shared), one with a MAGNet, and a norm."""
 
     def __init__(self, replaced=False, frozen=False, norm=True):
         super().__init__()
@@ -88,7 +88,7 @@ class FeaturesToy(BaseModel):
 
 @OPTIM_WRAPPERS.register_module(force=True)
 class CPUAmpWrapper(OptimWrapper):
-    """What AmpOptimWrapper does on a GPU, without a loss scale."""
+    """AmpOptimWrapper on a CPU, without loss scaling."""
 
     @contextlib.contextmanager
     def optim_context(self, model):
@@ -98,7 +98,7 @@ class CPUAmpWrapper(OptimWrapper):
 
 @MMENGINE_HOOKS.register_module(force=True)
 class KeepStart(Hook):
-    """Copies the model before it is trained."""
+    """A copy of the model before training."""
 
     priority = 'HIGHEST'
     model = None
@@ -122,11 +122,11 @@ HOOKS = {
     ),
     'swa': dict(type='EMAHook', ema_type='StochasticWeightAverage'),
 }
-SETTINGS = ('amp', 'accumulate', 'resume', 'replaced', 'frozen')  # and 'ddp'
+SETTINGS = ('amp', 'accumulate', 'resume', 'replaced', 'frozen')  # besides 'ddp'
 
 
 def config_of(features, work_dir, max_epochs=EPOCHS, resume=False, **changes):
-    """A training with features, hooks in the order in which they are named."""
+    """Return the config of a training with features; hooks keep their given order."""
     wrapper = dict(
         type='CPUAmpWrapper' if 'amp' in features else 'OptimWrapper',
         optimizer=dict(type='SGD', lr=LR, momentum=MOMENTUM, weight_decay=DECAY),
@@ -145,7 +145,7 @@ def config_of(features, work_dir, max_epochs=EPOCHS, resume=False, **changes):
             type='FeaturesToy',
             replaced='replaced' in features,
             frozen='frozen' in features,
-            norm='ddp' not in features,  # each process would take its own batch
+            norm='ddp' not in features,  # each process would normalise its own batch
         ),
         work_dir=str(work_dir),
         resume=resume,
@@ -167,7 +167,7 @@ def config_of(features, work_dir, max_epochs=EPOCHS, resume=False, **changes):
     )
     if 'resume' not in features:
         config['default_hooks'] = dict(checkpoint=None)
-    if 'ddp' in features:  # of processes that have been joined
+    if 'ddp' in features:  # the processes must have been joined
         config['launcher'] = 'pytorch'
         config['model_wrapper_cfg'] = dict(
             type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None
@@ -176,9 +176,9 @@ def config_of(features, work_dir, max_epochs=EPOCHS, resume=False, **changes):
 
 
 def train(features, work_dir):
-    """Trains as a config says; gives the Runner, and the model as it began.
+    """Train by config; return the Runner and a copy of the initial model.
 
-    Interrupted after the first epoch for 'resume'.
+    With 'resume', the training is interrupted after the first epoch.
     """
     KeepStart.model = None
     if 'resume' in features:
@@ -189,13 +189,12 @@ def train(features, work_dir):
 
 
 def train_by_hand(features, model, ranks=1):
-    """The same from the definitions; a model's start to its end, and its averages.
+    """Train ``model`` by hand, in place; return its averages.
 
     Args:
-        features: names, of which repeated ones count twice.
-        model: at its start.
-        ranks: how many processes share the data, of each of which the gradient counts
-            alike.
+        features: names; repeated ones count twice.
+        model: the initial model.
+        ranks: number of processes that share the data; their gradients are averaged.
     """
     positions, sigmas = {}, {}
     for name, value in model.named_parameters():
@@ -257,7 +256,7 @@ def _loss(features, model, data, positions, epoch, accumulated):
         if name == 'repulsion' and epoch > 0:
             loss = loss + torch.stack([*map(repulsion, positions.values())]).mean() ** 2
         if name == 'alias':
-            hook = AliasLossHook(weight=0.5)  # its formula has tests of its own
+            hook = AliasLossHook(weight=0.5)  # its formula is tested elsewhere
             hook.layers = [model.flex]
             loss = loss + hook.loss()
     return loss / accumulated
@@ -289,7 +288,7 @@ def _average(features, model, averages, step):
 
 
 def averaged_models(runner, features):
-    """By the feature's name, which hooks of one kind share: the last of them."""
+    """Return {feature: average}, the last one if several hooks have the same kind."""
     kinds = {'ExpMomentumEMA': 'ema', 'StochasticWeightAverage': 'swa'}
     found = {}
     for hook in runner.hooks:
@@ -299,6 +298,6 @@ def averaged_models(runner, features):
 
 
 def tensors(model):
-    """All values of a model by name."""
+    """Return all parameters and buffers of a model by name."""
     named = (*model.named_parameters(), *model.named_buffers())
     return {name: value.detach() for name, value in named}

@@ -1,9 +1,8 @@
-"""Trains ToyModel again and again, killed before one of its file operations.
+"""Train ToyModel repeatedly, killed before one of its file operations each time.
 
-Each training runs in a forked process, so that a kill is a real one and the
-libraries are imported once. Writes results.json into the folder given: for
-every kill, what it left, how resuming ended, and whether the weights are then
-those of the training that nobody killed.
+Each training runs in a forked process, so the kill is real but libraries are imported
+only once. Writes results.json to the given folder: what each kill left behind, how
+resuming ended, and whether the final weights equal those of an undisturbed training.
 """
 
 import json
@@ -27,13 +26,13 @@ from toy import write_config
 from dcls_mm.apis import train as training
 from dcls_mm.checkpoint import read_checkpoint
 
-EVERY = 4  # of the operations, to save time; 1 passes too
+EVERY = 4  # every so many operations, to save time; 1 passes too
 EPOCHS = 2
 NAMES = r'\.pth|last_checkpoint|\.unfinished'
 
 
 def in_child(function, *arguments):
-    """Calls a function in a process of its own; returns how that ended."""
+    """Call a function in a forked process; return its wait status."""
     child = os.fork()
     if child == 0:
         try:
@@ -53,7 +52,7 @@ def train(config, work_dir, kill_at=None, resume=None):
 
 
 def kill_before_operation(number):
-    """Kills this process before its number-th change to a checkpoint's file."""
+    """Kill this process before the number-th change to a checkpoint file."""
     seen = 0
 
     def watch(event, arguments):
@@ -112,7 +111,7 @@ def main(folder):
 
 
 def be_quick():
-    """Leaves out what takes the time here, and has nothing to do with it."""
+    """Skip slow steps that don't matter here."""
     Runner._log_env = lambda *_: None
     Runner.dump_config = lambda *_: None
     Config.pretty_text = ''

@@ -1,4 +1,4 @@
-"""A model of three layers with positions, and small trainings of it."""
+"""A model of three layers with positions, and short trainings of it."""
 
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ LIMIT = 2.0  # of positions in an extent of 5
 
 @MODELS.register_module(force=True)
 class PositionsToy(BaseModel):
-    """Three layers, of which the first two share their positions."""
+    """Three layers, the first two of which share their positions."""
 
     def __init__(self, interpolation='bilinear', count=3):
         super().__init__()
@@ -45,7 +45,7 @@ class PositionsToy(BaseModel):
 
 @HOOKS.register_module(force=True)
 class Recorder(Hook):
-    """Takes down, for each iteration, what it began with and what came out."""
+    """A record of each iteration's initial positions and results."""
 
     priority = 'LOWEST'
 
@@ -70,7 +70,7 @@ class Recorder(Hook):
 
 
 def train(tmp_path, *custom_hooks, lr=0.1, max_epochs=3, resume=False, **model):
-    """Trains for epochs of 4 iterations; gives the runner and the Recorder's rows."""
+    """Train with epochs of 4 iterations; return the runner and the Recorder's rows."""
     config = toy_config(
         model={'type': 'PositionsToy', **model},
         work_dir=str(tmp_path),

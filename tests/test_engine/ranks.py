@@ -1,4 +1,4 @@
-"""A hook that writes down what each process ends with."""
+"""A hook that writes what each process ends with."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from opened import CHECKPOINTS
 
 @HOOKS.register_module(force=True)
 class SaveRankHook(Hook):
-    """Saves the parameters of each process as ``rank_N.pth`` in the work directory.
+    """A copy of each process's parameters, ``rank_N.pth`` in the work directory.
 
-    Beside it, ``opened_N.txt`` names the checkpoints that the process read.
+    ``opened_N.txt`` beside it names the checkpoints that the process read.
     """
 
     def after_train(self, runner) -> None:

@@ -1,4 +1,4 @@
-"""Several losses of hooks at once, and what becomes of the model around a training."""
+"""Several losses added by hooks, and the state of the model around a training."""
 
 import copy
 import itertools
@@ -46,8 +46,8 @@ HOOK_KINDS = {
 
 
 def expected_losses(model, kinds, weights):
-    """By name, from the definitions."""
-    alias = HOOK_KINDS['loss_alias'](1.0)  # its formula has tests of its own
+    """Compute the losses by name, from their definitions."""
+    alias = HOOK_KINDS['loss_alias'](1.0)  # its formula is tested elsewhere
     alias.layers = [model.flex]
     values = {
         'loss_repulsion': repulsion(model.dcls.P) ** 2,
@@ -128,7 +128,7 @@ def test_a_model_that_never_asks_for_losses_is_refused():
 
 @HOOKS.register_module(force=True)
 class Copier(Hook):
-    """Copies and pickles the model amid a training."""
+    """A hook that copies and pickles the model during a training."""
 
     copies: list
 
@@ -173,7 +173,7 @@ def test_a_training_that_fails_leaves_the_model_without_it(failing):
         model.train_step(data, optimizer)
     assert list(model(**data, mode='loss')) == ['loss_fit']
 
-    # The next training of the model, by a hook of its own.
+    # The model can be trained again, with another hook.
     second = RepulsionLossHook(weight=2.0, begin=-1)
     runner.hooks = [second]
     second.before_train(runner)
@@ -198,7 +198,7 @@ def test_the_loss_is_computed_without_autocast():
 
 
 class OddLoss(AddedLoss, Hook):
-    """A loss in every second iteration."""
+    """A loss in every other iteration."""
 
     loss_name = 'loss_odd'
 
@@ -223,7 +223,7 @@ class OneLayer(BaseModel):
 
 
 def test_a_compiled_training_step_has_it_when_it_is_due():
-    """mmengine's cfg.compile does so; groups of our constructor are plain dicts."""
+    """mmengine's cfg.compile does this; our constructor's groups are plain dicts."""
     model, hook = OneLayer(), OddLoss()
     cfg = ConfigDict(optimizer=dict(type='SGD', lr=0.1), type='OptimWrapper')
     wrapper = DCLSOptimizerConstructor(cfg)(model)

@@ -42,7 +42,7 @@ def penalty(layer, with_mask, method, deviations=2.0):
 
 @HOOKS.register_module(force=True)
 class LossRecorder(Hook):
-    """What is logged, and the penalties before the step that it came from."""
+    """A record of what is logged, and of the penalties before that step."""
 
     rows: list
 
@@ -96,7 +96,7 @@ def test_lowers_the_frequencies(tmp_path):
 
 
 def test_the_defaults_are_the_published_settings():
-    """By hand, with a share of 1 of 2 periods: 0.1 * (0.2^2 + 0.7^2)."""
+    """Worked by hand, for a share of 1 of 2 periods: 0.1 * (0.2^2 + 0.7^2)."""
     net = dict(type='magnet', hidden_channels=1, num_layers=1)
     layer = FlexConv1d(1, 1, 9, padding=4, kernel_net=net, mask_width=1 / math.pi)
     with torch.no_grad():

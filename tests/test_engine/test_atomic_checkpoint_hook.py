@@ -1,4 +1,4 @@
-"""Checkpoints are written whole, kept until replaced, and fit the model."""
+"""Checkpoints are written whole, kept until replaced, and must fit the model."""
 
 import errno
 import itertools
@@ -93,7 +93,7 @@ def test_a_backend_by_its_former_name_is_refused(tmp_path):
 
 
 def run_script(name, *arguments):
-    """Runs a script of this folder, which may fork as pytest's process should not."""
+    """Run a script of this folder; unlike pytest's process, it may fork."""
     done = subprocess.run(
         [sys.executable, HERE / name, *arguments],
         env={
@@ -129,7 +129,7 @@ def test_whatever_happens_to_a_work_directory_no_whole_checkpoint_is_lost():
 
 
 def fail_from(monkeypatch, number):
-    """The disk is full from the number-th file on."""
+    """Simulate a disk that is full from the number-th file on."""
     synced = itertools.count(1)
     sync = os.fsync
 
@@ -186,7 +186,7 @@ def test_the_note_is_never_there_in_part(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('hook', [{}, {'backend_args': {'backend': 'local'}}])
 def test_the_hook_keeps_a_second_training_out(tmp_path, hook):
-    """Also under mmengine's own scripts."""
+    """This includes trainings by mmengine's own scripts."""
     with child(lambda: FolderLock(tmp_path).acquire()) as other:
         refused = pytest.raises(ConfigError, match=f'another training.*{other.pid}')
         with refused:
@@ -194,11 +194,11 @@ def test_the_hook_keeps_a_second_training_out(tmp_path, hook):
     assert names(tmp_path) == []
     train(tmp_path, hook)
     with child(lambda: FolderLock(tmp_path).acquire()):
-        pass  # given back at the end
+        pass  # released at the end
 
 
 def test_the_folder_that_checkpoints_go_to_is_locked(tmp_path):
-    """Two work directories of one name share what an out_dir makes of it."""
+    """With out_dir, two work directories of the same name share a folder."""
     refused = pytest.raises(ConfigError, match='out/x: another training')
     with child(lambda: FolderLock(tmp_path / 'out' / 'x').acquire()), refused:
         train(tmp_path / 'a' / 'x', {'out_dir': str(tmp_path / 'out')})
@@ -208,7 +208,7 @@ def test_the_folder_that_checkpoints_go_to_is_locked(tmp_path):
 
 @pytest.mark.parametrize('kind', ['AtomicCheckpointHook', 'CheckpointHook'])
 def test_no_files_of_others_are_removed(tmp_path, kind):
-    """A checkpoint names what is outdated; from a copied folder, or forged."""
+    """A copied or forged checkpoint may name other files as outdated."""
     plain = {'type': kind, 'interval': 1, 'filename_tmpl': '{}.pth'}
     hook = {**plain, **BEST, 'max_keep_ckpts': 2}
     train(tmp_path / 'a', plain)
@@ -223,7 +223,7 @@ def test_no_files_of_others_are_removed(tmp_path, kind):
         work_dir / 'file',
         work_dir / 'best' / 'file',
     ]
-    outdated = work_dir / 'best_score_0.pth'  # its own
+    outdated = work_dir / 'best_score_0.pth'  # the training's own file
     for best in (
         *(precious[0], precious[1].parent, f'{work_dir}/..', f'{work_dir}/best/'),
         *(work_dir, precious[3], precious[4].parent, None, [1], outdated),
@@ -242,7 +242,7 @@ def test_no_files_of_others_are_removed(tmp_path, kind):
 
 
 class Loaded:
-    """As much of a runner as the hook looks at."""
+    """The part of a runner that the hook uses."""
 
     def __init__(self, model):
         self.model = model

@@ -14,7 +14,7 @@ from torch import nn
 from dcls_mm.backbones import ReplacedConvBackbone
 from dcls_mm.layers import DCLSConv1d, DCLSConv2d, FlexConv1d
 
-# Type -> the share of the model's weights in the update after so many steps.
+# Type -> the model's share in the update after so many steps.
 SHARES = {
     'ExponentialMovingAverage': lambda step, interval: 0.1,
     'MomentumAnnealingEMA': lambda step, interval: max(0.1, 20 / (20 + step)),
@@ -40,7 +40,7 @@ def shared_positions():
 
 
 def assigned_positions():
-    """As the published code shares them."""
+    """Share positions by assignment, as the published code does."""
     model = shared_positions()
     copies = [DCLSConv1d(2, 2, kernel_count=3, dilated_kernel_size=5) for _ in range(3)]
     for layer in copies[1:]:
@@ -49,7 +49,7 @@ def assigned_positions():
 
 
 def shared_layers():
-    """One layer under several names, as RTMDet's heads have their convolutions."""
+    """Build a model with layers under several names, like convs of RTMDet's heads."""
     dcls = DCLSConv1d(2, 2, kernel_count=3, dilated_kernel_size=5)
     flex = FlexConv1d(2, 2, 5)
     return nn.ModuleDict({'a': dcls, 'b': flex, 'c': nn.Sequential(dcls, flex, dcls)})
@@ -89,7 +89,7 @@ def disturb(model):
     'build', [shared_positions, assigned_positions, shared_layers, replaced_backbone]
 )
 def test_an_update_moves_every_parameter_once(build, kind, update_buffers, interval):
-    init_default_scope('mmdet')  # has ExpMomentumEMA in a registry of its own
+    init_default_scope('mmdet')  # which has ExpMomentumEMA in its own registry
     torch.manual_seed(0)
     model = build()
     settings = dict(interval=interval, update_buffers=update_buffers)
@@ -157,7 +157,7 @@ def averaged_model(runner):
 @pytest.mark.parametrize('kind', SHARES)
 @pytest.mark.parametrize('update_buffers', [True, False])
 def test_a_hook_of_a_config_averages_and_resumes(tmp_path, kind, update_buffers):
-    """As every RTMDet config names it; the Recorder tells the weights."""
+    """Every RTMDet config has such a hook; the Recorder provides the weights."""
     hook = dict(type='EMAHook', ema_type=kind, update_buffers=update_buffers)
     hook.update(ARGUMENTS[kind])
     runner, rows = train(tmp_path / 'whole', hook, max_epochs=2)
@@ -171,7 +171,7 @@ def test_a_hook_of_a_config_averages_and_resumes(tmp_path, kind, update_buffers)
     resumed, _ = train(tmp_path / 'parts', hook, max_epochs=2, resume=True)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(averaged_model(resumed).state_dict()[name], value)
-    # The file has the average as the model, for those who go on from it.
+    # The file has the average as the model's weights, to start other trainings from.
     plain = copy.deepcopy(runner.model)
     load_checkpoint(plain, str(tmp_path / 'parts' / 'epoch_2.pth'), map_location='cpu')
     for name, value in whole.module.named_parameters():

@@ -27,7 +27,7 @@ class Detector(nn.Module):
 
 
 def table(model, paramwise_cfg=None, constructor=DCLSOptimizerConstructor):
-    """Parameter -> (learning rate, weight decay), of a list that holds each once."""
+    """Return {parameter: (learning rate, weight decay)}; each must be listed once."""
     MMLogger.get_instance('test_optim')
     optimizer = dict(type='AdamW', lr=LR, weight_decay=DECAY)
     wrapper = constructor(dict(optimizer=optimizer), paramwise_cfg)(model)
@@ -129,7 +129,7 @@ def test_custom_keys_stand_above_the_kind_of_parameter():
             'stages.3': dict(lr_mult=2.0),
             'stages.3.0.dwconv.P': dict(lr_mult=3.0, decay_mult=0.1),
             'head': dict(decay_mult=0.0),
-            'decay': dict(lr_mult=7.0),  # fits no name, and is no group's either
+            'decay': dict(lr_mult=7.0),  # matches no parameter's name
         },
     )
     rates = table(Detector(**LEARNED), cfg)
@@ -281,7 +281,7 @@ def test_the_schedule_of_training_from_scratch(tmp_path):
     ],
 )
 def test_what_is_compared_has_one_recipe(name):
-    """But for positions, sigma and masks, which not all have."""
+    """Positions, sigma and masks are excepted, as not all models have them."""
     kinds = {'-dcls': LEARNED, '-flex': dict(type='FlexConv2d', dilated_kernel_size=7)}
     kinds[''] = dict(type='Conv2d', kernel_size=7)
     init_default_scope('mmdet')

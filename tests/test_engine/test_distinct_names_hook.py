@@ -1,4 +1,4 @@
-"""Outputs of tools/test.py that are called as the images are."""
+"""Outputs of tools/test.py that are named after the images."""
 
 import shutil
 
@@ -27,13 +27,13 @@ def run(config, checkpoint, folder, option):
     ],
 )
 def test_two_data_sets_of_one_name(scope, option, form, tmp_path):
-    """Two folders, as two cities or two cameras have them; and one of them alone.
+    """Two folders, as of two cities or cameras, are refused; one alone works.
 
-    There are no data to train on, which mmseg's hook for pictures asked for.
+    There are no training data, which mmseg's visualization hook would need.
     """
     config, checkpoint = write_demo(tmp_path, scope, count=2)
     cfg = Config.fromfile(config)
-    cfg.visualizer.name = str(tmp_path)  # mmengine keeps one of a name a process
+    cfg.visualizer.name = str(tmp_path)  # mmengine keeps one per name and process
     cfg.dump(config)
     first = cfg.test_dataloader.dataset
     stems = sorted(path.stem for path in (tmp_path / 'images' / 'val').iterdir())

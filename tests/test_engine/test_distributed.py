@@ -45,7 +45,7 @@ def train_in_two(config, work_dir, *arguments):
 
 
 def segmentor(folder, norm, **changes):
-    """The demo's, on four scenes in their order, without anything random."""
+    """Write the demo's config for four scenes in order, without randomness."""
     config, _ = write_demo(folder, 'mmseg', count=4)
     cfg = Config.fromfile(config)
     cfg.custom_imports.imports.append('ranks')
@@ -70,7 +70,7 @@ def segmentor(folder, norm, **changes):
 
 
 def test_gradients_are_those_of_the_joint_batch(tmp_path):
-    """Of one process, also one that accumulates them; SGD's step tells."""
+    """The reference is one process, also with accumulation; SGD's step shows them."""
     config = segmentor(
         tmp_path,
         dict(type='GN', num_groups=4),
@@ -89,7 +89,7 @@ def test_gradients_are_those_of_the_joint_batch(tmp_path):
     sys.path.insert(0, str(HERE))
     for name, options in settings.items():
         work_dir = str(tmp_path / name)
-        options['experiment_name'] = name  # runners of one name share state
+        options['experiment_name'] = name  # runners of the same name share state
         train.train(config=config, work_dir=work_dir, cfg_options=options)
     options = ['--cfg-options', 'train_dataloader.batch_size=2']
     train_in_two(config, tmp_path / 'two', *options)
@@ -105,7 +105,7 @@ def test_gradients_are_those_of_the_joint_batch(tmp_path):
 
 
 def test_processes_stay_equal_and_resume(tmp_path):
-    """With SyncBN, which becomes BN; averaged weights; clamped, shared positions."""
+    """With SyncBN (replaced by BN), averaged weights and clamped, shared positions."""
     config = segmentor(
         tmp_path,
         dict(type='SyncBN'),
@@ -125,14 +125,14 @@ def test_processes_stay_equal_and_resume(tmp_path):
     )
 
     checkpoint = read_checkpoint(str(work_dir / 'epoch_2.pth'))
-    assert checkpoint['meta']['iter'] == 2  # of each process: its two scenes, twice
+    assert checkpoint['meta']['iter'] == 2  # one per epoch: each process has two scenes
     averaged = checkpoint['ema_state_dict']['module.backbone.stages.2.0.dwconv.P']
     position = checkpoint['state_dict']['backbone.stages.2.0.dwconv.P']
     assert not torch.equal(averaged, position)
     ranks = [torch.load(work_dir / f'rank_{rank}.pth') for rank in (0, 1)]
     for name, value in ranks[0].items():
         assert torch.equal(value, ranks[1][name]), name
-    for rank in (0, 1):  # one copy each, and no second reading of the file
+    for rank in (0, 1):  # one copy each, and the file is read only once
         assert (work_dir / f'opened_{rank}.txt').read_text() == 'epoch_1.pth'
 
 

@@ -1,4 +1,4 @@
-"""Epochs that draw the same numbers, wherever a training was interrupted."""
+"""Epochs draw the same random numbers, wherever a training was interrupted."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def config(tmp_path, epochs, **changes):
 
 
 def numbers(cfg):
-    """What is drawn in each epoch, of the numbers of that process."""
+    """Return the random numbers drawn in each epoch."""
     drawn = {}
     runner = build_runner(cfg, [], ['train'])
     step = runner.model.train_step
@@ -48,7 +48,7 @@ def test_resumed_epochs_draw_what_uninterrupted_ones_draw(tmp_path):
     assert numbers(cfg) == {2: whole[2]}
     other = config(tmp_path / 'parts', 3, resume=True)
     other.load_from = cfg.load_from
-    other.randomness.seed = 4  # mmengine goes on with that of the checkpoint
+    other.randomness.seed = 4  # mmengine continues with the checkpoint's seed
     assert numbers(other) == {2: whole[2]}
 
 

@@ -1,4 +1,4 @@
-"""Trainings whose loss becomes NaN or infinite, through the command."""
+"""Trainings whose loss becomes NaN or infinite, run as by the command."""
 
 import math
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from dcls_mm.engine.hooks.finite_loss_hook import NonFiniteLossError
 
 @MODELS.register_module(force=True)
 class BreakingToy(ToyModel):
-    """Its loss is ``value`` from a forward pass on, counted from 1 in this process."""
+    """ToyModel whose loss_b is times ``value`` from the ``at``-th forward pass on."""
 
     def __init__(self, at, value=math.nan):
         super().__init__()
@@ -43,7 +43,7 @@ NO_TEST = {
 
 
 def train(tmp_path, at, value=math.nan, checkpoint=(), options=None, **changes):
-    """Three epochs of four iterations; gives what the command says, None if it ends."""
+    """Train three epochs of four iterations; return the error's text, or None."""
     config = write_config(
         tmp_path / 'toy.py',
         model={'type': 'BreakingToy', 'at': at},

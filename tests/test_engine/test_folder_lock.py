@@ -1,4 +1,4 @@
-"""One training at a time writes into a folder; a killed one keeps nobody out."""
+"""One training at a time may write to a folder; a killed one blocks nobody."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ def hold(folder):
 
 
 def is_free(folder):
-    """Whether another process could take the lock."""
+    """Return whether another process could take the lock."""
 
     def take():
         with FolderLock(folder):
@@ -69,7 +69,7 @@ def test_a_worker_that_outlives_its_killed_training_keeps_nobody_out(tmp_path):
         training.kill()
     worker = int(number.read_text())
     try:
-        os.kill(worker, 0)  # still there
+        os.kill(worker, 0)  # still running
         with FolderLock(tmp_path):
             pass
     finally:

@@ -1,4 +1,4 @@
-"""Every pair of what a training may have, against a loop written by hand."""
+"""Every pair of training features, against a loop written by hand."""
 
 import itertools
 
@@ -15,7 +15,7 @@ from features import (
     train_by_hand,
 )
 
-# Two of a kind too, but two that anneal, which is refused; of hooks either order.
+# Hooks come in both orders and twice, except two that anneal, which are refused.
 PAIRS = [
     *itertools.permutations(HOOKS, 2),
     *((name, name) for name in HOOKS if name != 'annealing'),
@@ -26,7 +26,7 @@ PAIRS = [
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Leaves out what takes long and is tested elsewhere."""
+    """Skip what takes long and is tested elsewhere."""
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
     for name in ('draw_positions', 'draw_movement', 'draw_kernels'):
         monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Pairs of hooks in two processes, against a loop in one written by hand."""
+"""Pairs of hooks in two processes, against a hand-written loop in one."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ PAIRS = [
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """What two processes left there."""
+    """Return the folder with the results of two processes."""
     folder = tmp_path_factory.mktemp('two')
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))

@@ -1,4 +1,4 @@
-"""What ``import dcls_mm`` brings: nothing that only commands and pictures need."""
+"""``import dcls_mm`` imports nothing that only commands and pictures need."""
 
 import json
 import subprocess

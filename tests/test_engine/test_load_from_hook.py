@@ -1,4 +1,4 @@
-"""A training does not start from a checkpoint of which it takes next to nothing."""
+"""A training does not start from a checkpoint that hardly fits the model."""
 
 import pytest
 import torch
@@ -67,7 +67,7 @@ def test_a_model_without_a_backbone():
 
 
 def test_what_a_layer_says_against_a_file_stops():
-    """mmengine logs it, and trains on."""
+    """mmengine would log it and train on."""
     state_dict = model().state_dict()
     metadata = state_dict._metadata['backbone.1']
     assert metadata['position_axes'] == (0, 1)

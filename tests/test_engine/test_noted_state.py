@@ -1,4 +1,4 @@
-"""What a layer notes of its parameters, through mmengine's own saving and loading."""
+"""What a layer notes about its parameters, through mmengine's saving and loading."""
 
 import copy
 from collections import OrderedDict
@@ -26,7 +26,7 @@ from dcls_mm.layers import DCLSConv2d, FlexConv2d
 
 @MODELS.register_module(force=True)
 class NotedToy(BaseModel):
-    """A layer whose published order is another, and a continuous kernel."""
+    """A layer that has another order when published, and a continuous kernel."""
 
     def __init__(self, extent=5, init_cfg=None):
         super().__init__(init_cfg=init_cfg)
@@ -61,7 +61,7 @@ def runner(work_dir, epochs, **changes):
 
 
 def test_own_checkpoints_go_on(tmp_path):
-    """Saved with averages, resumed, loaded by the tools: the notes stay with them."""
+    """The notes survive saving with averages, resuming, and loading by the tools."""
     runner(tmp_path, 1).train()
     file = str(tmp_path / 'epoch_1.pth')
     checkpoint = read_trained(file)
@@ -77,7 +77,7 @@ def test_own_checkpoints_go_on(tmp_path):
 
 
 def parallel(weights):
-    """As a plain DistributedDataParallel has them; of a gauss layer, notes included."""
+    """Return the state_dict of a DistributedDataParallel, notes included."""
     wrapped = nn.ModuleDict({'module': NotedToy()})
     wrapped['module'].load_state_dict(weights)
     state_dict = wrapped.state_dict()
@@ -89,7 +89,7 @@ def parallel(weights):
 @pytest.mark.parametrize('around', [lambda w: w, lambda w: {'state_dict': w}])
 @pytest.mark.parametrize('hook', [LoadFromHook, CheckpointMatchHook])
 def test_weights_of_a_parallel_model(tmp_path, monkeypatch, hook, around):
-    """mmengine strips their keys, and not the names of the notes beside them."""
+    """mmengine strips the prefix from their keys, but not from the notes' names."""
     weights = NotedToy().state_dict()
     file = str(tmp_path / 'parallel.pth')
     torch.save(around(parallel(weights)), file)
@@ -114,7 +114,7 @@ def test_weights_of_a_parallel_model(tmp_path, monkeypatch, hook, around):
 
 @pytest.mark.parametrize('around', [lambda w: w, lambda w: {'state_dict': w}])
 def test_weights_of_a_parallel_model_by_init_cfg(tmp_path, around):
-    """As mmengine reads them, under our tools; of a part, by its whole prefix."""
+    """mmengine reads them under our tools; a part is read by its whole prefix."""
     weights = NotedToy().state_dict()
     file = str(tmp_path / 'parallel.pth')
     torch.save(around(parallel(weights)), file)
@@ -155,7 +155,7 @@ def test_a_command_ends_with_what_a_layer_says(tmp_path):
 
 @pytest.mark.parametrize('resume', [True, False])
 def test_another_extent_stops_every_training(tmp_path, resume):
-    """Also mmengine's own, which would log an error among others, and train on."""
+    """This includes mmengine's own, which would log the error and train on."""
     runner(tmp_path, 1).train()
     other = runner(
         tmp_path, 2, extent=7, resume=resume, load_from=str(tmp_path / 'epoch_1.pth')

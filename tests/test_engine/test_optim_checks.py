@@ -1,4 +1,4 @@
-"""Optimizers of configs that can't be meant, under any constructor."""
+"""Settings of optimizers that can't be intended, under any constructor."""
 
 import pytest
 from mmengine.config import Config
@@ -94,7 +94,7 @@ def test_custom_keys_that_fit_no_parameter():
 
 
 def test_settings_that_an_optimizer_passes_over():
-    """As in mmseg's own config of DNLNet: mmseg 0 called it so."""
+    """mmseg's own config of DNLNet has such a key, from mmseg 0."""
     notices = check(dict(custom_keys={'head': dict(wd_mult=0.0, betas=(0.5, 0.9))}))
     assert len(notices) == 1
     assert "custom_keys['head'].wd_mult is unknown" in notices[0]
@@ -111,7 +111,7 @@ def test_shared_positions_under_a_constructor_that_lists_them_twice(constructor)
         with pytest.raises(ConfigError, match=message):
             check(cfg, constructor, model)
     check(dict(cfg, bypass_duplicate=True), constructor, model, scope='mmseg')
-    check({}, constructor, model, scope='mmseg')  # lists all parameters, each once
+    check({}, constructor, model, scope='mmseg')  # lists all parameters once
     check(cfg, 'DCLSOptimizerConstructor', model)
     model.requires_grad_(False)
     check(cfg, constructor, model, scope='mmseg')
@@ -132,14 +132,14 @@ def test_a_key_that_cannot_reach_our_depthwise_layers(constructor):
 
 
 def test_a_layer_under_two_names_in_one_parent_is_listed_once():
-    """As mmengine's constructor takes it."""
+    """mmengine's constructor treats it so."""
     model = nn.ModuleDict({'a': nn.Linear(2, 2)})
     model.b = model.a
     check(dict(norm_decay_mult=0.0), model=model)
 
 
 def command(tmp_path, **changes):
-    """What the command logs, or what it ends with."""
+    """Return what the command logs, or the error it ends with."""
     no_test = {
         f'{stage}_{part}': None
         for stage in ('val', 'test')

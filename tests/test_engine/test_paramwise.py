@@ -34,7 +34,7 @@ CUSTOM = {
 
 
 class Plain(nn.Module):
-    """Every kind of parameter that mmengine tells apart."""
+    """Every kind of parameter that mmengine distinguishes."""
 
     def __init__(self):
         super().__init__()
@@ -59,7 +59,7 @@ class Plain(nn.Module):
 
 
 def groups_of(constructor, model, paramwise_cfg):
-    """Parameter -> its group, of a list that holds each once; of those learned.
+    """Return {parameter: its group} for the learned ones; each must be listed once.
 
     mmengine 0.10.3 lists the frozen ones as well.
     """
@@ -78,7 +78,7 @@ def names_of_learned(model):
 
 
 def stock_groups(model, paramwise_cfg):
-    """Those of mmengine, and the keys that it set in a group by itself."""
+    """Return mmengine's groups, with the keys that it set in each of them."""
     cfg = dict(paramwise_cfg, bypass_duplicate=True)
     constructor = DefaultOptimWrapperConstructor(dict(optimizer=OPTIMIZER), cfg)
     params = []
@@ -90,7 +90,7 @@ def stock_groups(model, paramwise_cfg):
 
 @pytest.mark.parametrize('custom_keys', [{}, CUSTOM], ids=['plain', 'custom'])
 def test_every_combination_gives_what_mmengine_gives(custom_keys):
-    """A parameter to which no given key applies keeps the published weight decay."""
+    """Parameters to which no given key applies keep the published weight decay."""
     model, differing = Plain(), set()
     for count in range(len(MULTIPLIERS) + 1):
         for keys in itertools.combinations(MULTIPLIERS, count):
@@ -120,7 +120,7 @@ def test_every_combination_gives_what_mmengine_gives(custom_keys):
 
 
 def test_with_both_keys_for_flat_parameters_nothing_is_left_to_our_default():
-    """But the offsets' biases of deformable convolutions, which mmengine decays."""
+    """Except the bias of a deformable convolution's offsets, which mmengine decays."""
     model = Plain()
     cfg = dict(bias_decay_mult=1.0, flat_decay_mult=1.0, bypass_duplicate=True)
     found = groups_of(DCLSOptimizerConstructor, model, cfg)

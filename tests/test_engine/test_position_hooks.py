@@ -1,4 +1,4 @@
-"""Positions and sigma in small trainings, as the hooks hold them."""
+"""What the hooks do to positions and sigma in short trainings."""
 
 from types import SimpleNamespace
 
@@ -98,7 +98,7 @@ def test_repulsion_under_ddp_and_gradient_accumulation(one_process):
 
 
 def moved(rows, name):
-    """The epochs in which a value changed, of the Recorder's rows."""
+    """Return the epochs in which a value changed, from the Recorder's rows."""
     values = [getattr(row, name) for row in rows]
     pairs = zip(rows[1:], values, values[1:])
     return {row.epoch for row, a, b in pairs if not torch.equal(a, b)}
@@ -167,7 +167,7 @@ def test_a_model_without_positions_is_refused(hook):
 
 @pytest.mark.filterwarnings('ignore::FutureWarning', 'ignore::UserWarning')
 def test_shards_of_positions_are_refused(one_process):
-    """Clamping them would move the first two numbers, and leave the others."""
+    """Clamping a shard would move the first two numbers only."""
     device = torch.device('cpu')
     model = FullyShardedDataParallel(
         PositionsToy(), device_id=device, use_orig_params=True

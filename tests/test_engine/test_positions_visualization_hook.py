@@ -1,4 +1,4 @@
-"""What the hook on pictures of positions logs, by mmengine's backends."""
+"""What the visualization hook for positions logs, by mmengine's backends."""
 
 import json
 
@@ -23,7 +23,7 @@ PICTURES = {'dcls_positions', 'dcls_movement', 'dcls_kernels'}
 
 @MODELS.register_module(force=True)
 class PlanarToy(BaseModel):
-    """Two depthwise layers that share positions, or layers of one axis."""
+    """Two depthwise layers of one or two axes that share their positions."""
 
     def __init__(self, axes=2):
         super().__init__()
@@ -63,13 +63,13 @@ def make_runner(folder, hook=None, backend='LocalVisBackend', max_epochs=2, **ch
         },
         **{'model': {'type': 'PlanarToy'}, **changes},
     )
-    # A visualizer is one for all runners of its name.
+    # Runners share the visualizer of a name.
     config['visualizer']['name'] = config['experiment_name']
     return Runner.from_cfg(Config(config))
 
 
 def logged(folder):
-    """The pictures by name and step, and the numbers by step."""
+    """Return the pictures by name and step, and the numbers by step."""
     images = {
         tuple(path.stem.rsplit('_', 1)): cv2.imread(str(path))[..., ::-1]
         for path in folder.glob('*/vis_data/vis_image/*.png')
@@ -84,7 +84,7 @@ def logged(folder):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Small pictures in the place of all, to save time."""
+    """Draw tiny placeholders, to save time."""
     for name in ('positions', 'movement', 'kernels'):
         monkeypatch.setattr(
             f'dcls_mm.visualization.draw_{name}',
@@ -132,7 +132,7 @@ def test_resumed_training_goes_on_from_its_start(tmp_path, undrawn):
 
 
 def test_a_resumed_training_by_iterations_goes_on_from_its_start(tmp_path, undrawn):
-    """It has one epoch, the first."""
+    """Such a training has only one epoch, the first."""
     loop = {'by_epoch': False, 'max_iters': 2}
     hooks = {'checkpoint': {'type': 'CheckpointHook', 'by_epoch': False}}
     runner = make_runner(tmp_path, train_cfg=loop, default_hooks=hooks)

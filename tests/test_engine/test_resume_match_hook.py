@@ -1,4 +1,4 @@
-"""Resuming with another config than before is told in a sentence, before any harm."""
+"""Resuming with a different config is reported in one sentence, before any harm."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""One of two processes: trains with the features that it is given, by DDP.
+"""One of two processes that train with the given features, by DDP.
 
 python two_processes.py RANK PORT FOLDER FEATURE+FEATURE...
 """
@@ -21,7 +21,7 @@ from dcls_mm.engine.hooks.finite_loss_hook import NonFiniteLossError
 
 @MODELS.register_module(force=True)
 class BreakingFeaturesToy(FeaturesToy):
-    """Its loss is NaN in the second process from the second iteration on."""
+    """FeaturesToy whose loss is NaN in the second process after one iteration."""
 
     count = 0
 
@@ -34,7 +34,7 @@ class BreakingFeaturesToy(FeaturesToy):
 
 
 def break_off(folder):
-    """What the first loss that isn't finite, in one process alone, says in each."""
+    """Let the loss become NaN in one process; return the error of the current one."""
     config = config_of(['ddp', 'finite'], folder, max_epochs=4)
     config.model.type = 'BreakingFeaturesToy'
     try:

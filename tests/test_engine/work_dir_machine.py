@@ -2,13 +2,14 @@
 
     python tests/test_engine/work_dir_machine.py --examples 200
 
-A state machine of hypothesis trains ToyModel with ``--resume`` in one folder: killed
-before a file operation, on a full disk, with another config; and between trainings it
-damages checkpoints and the note of the last one. After every training, whole
-checkpoints are still there, and it went on from the newest of them (and ended with the
-weights of a training that nobody disturbed), or it said in a sentence why not.
+A hypothesis state machine trains ToyModel with ``--resume`` in one folder: killed
+before a file operation, on a full disk, or with another config. Between trainings it
+damages checkpoints and the note of the last one. After every training, all intact
+checkpoints must still exist. The training must either have continued from the newest of
+them (ending, if at all, with the weights of an undisturbed training) or have said in
+one sentence why not.
 
-The order of what happens is drawn, but not at random: the same at every call.
+The sequence of events is drawn, but the same in every run.
 """
 
 import argparse
@@ -55,13 +56,13 @@ OPTIMIZERS = {
     'AdamW': {'type': 'AdamW', 'lr': 0.01},
     'SGD': {'type': 'SGD', 'lr': 0.01, 'momentum': 0.9},
 }
-# By default they end with max_epochs, and for good where that is raised later.
+# By default they end with max_epochs, and stay ended if that is raised later.
 SCHEDULERS = [
     {'type': 'LinearLR', 'start_factor': 0.1, 'by_epoch': False, 'end': 6},
     {'type': 'MultiStepLR', 'milestones': [2, 3], 'end': LONGEST},
 ]
 KINDS = [(width, name) for width in (8, 9) for name in OPTIMIZERS]
-FOLDER = Path()  # of all examples; set by `main`
+FOLDER = Path()  # for all examples; set by `main`
 EXPECTED = {}  # kind of training -> epoch -> weights
 HAPPENED = Counter()
 
@@ -90,7 +91,7 @@ def config_of(kind, epochs, keep=-1):
 
 
 def expected(kind, epoch):
-    """The weights of a training that nobody disturbs."""
+    """Return the weights of an undisturbed training."""
     if kind not in EXPECTED:
         work_dir = FOLDER / f'undisturbed_{"_".join(map(str, kind))}'
         assert in_child(train, config_of(kind, LONGEST), work_dir) == 0
@@ -135,7 +136,7 @@ DAMAGES = {
     'a pipe': replace_by(lambda path: os.mkfifo(path)),
     'a folder': replace_by(lambda path: path.mkdir()),
 }
-# Perhaps whole, by its looks: it is not for us to write another in its place.
+# It may be intact, so no checkpoint may be written in its place.
 BLOCKS = {'a folder'}
 
 NOTES = {
@@ -151,7 +152,7 @@ LINKS = {'a looping link': 'last_checkpoint', 'a dangling link': 'nowhere'}
 
 
 class WorkDir(RuleBasedStateMachine):
-    """One folder, and what is known about the files in it."""
+    """One folder, and what is known about its files."""
 
     def __init__(self):
         super().__init__()
@@ -160,13 +161,13 @@ class WorkDir(RuleBasedStateMachine):
         self.result = self.work_dir.with_name('result.json')
         self.kind = self.trained = KINDS[0]
         self.epochs, self.keep = 1, -1
-        self.damaged = {}  # name -> how
+        self.damaged = {}  # name -> damage
 
     def teardown(self):
         shutil.rmtree(self.work_dir.parent)
 
     def files(self):
-        """Name -> digest of the content, or what the file is."""
+        """Return {name: (whether it is a file, digest of its content)}."""
         found = {}
         for path in sorted(self.work_dir.glob('*.pth')):
             is_file = path.is_file()
@@ -175,7 +176,7 @@ class WorkDir(RuleBasedStateMachine):
         return found
 
     def whole(self):
-        """The epochs of which there are whole checkpoints."""
+        """Return the epochs with an intact checkpoint."""
         return [
             int(name[len('epoch_') : -len('.pth')])
             for name in self.files()
@@ -183,9 +184,9 @@ class WorkDir(RuleBasedStateMachine):
         ]
 
     def run(self, prepare):
-        """Trains in a process of its own, and checks what it left and told.
+        """Train in a child process; check what it left and reported.
 
-        Returns its status, and the error that ended it if that was one.
+        Return its status and the error that ended it, if any.
         """
         before, whole = self.files(), self.whole()
         newest = max(whole, default=0)
@@ -200,7 +201,7 @@ class WorkDir(RuleBasedStateMachine):
         told = json.loads(self.result.read_text()) if self.result.exists() else {}
         after = self.files()
 
-        if 'resumed' in told:  # it began
+        if 'resumed' in told:  # the training began
             name = f'epoch_{newest}.pth' if newest else None
             assert told['resumed'] == name, (told, name)
             assert newest or not before, f'started anew over {list(before)}'
@@ -312,13 +313,13 @@ class WorkDir(RuleBasedStateMachine):
 
 
 def _end_of(status, error):
-    """A training's, in a few words."""
+    """Describe the end of a training in a few words."""
     words = ('No space', 'another model', 'not describe')
     return 'trained' if not status else next(filter(error.__contains__, words), 'none')
 
 
 class TellHook(Hook):
-    """Writes down from which checkpoint a training goes on, as it begins."""
+    """A record of the checkpoint from which a training continues."""
 
     priority = 'VERY_HIGH'
 
@@ -331,7 +332,7 @@ class TellHook(Hook):
 
 
 def train_and_tell(config, work_dir, result, prepare):
-    """Trains, and writes down what TellHook does and which error ended it."""
+    """Train, recording what TellHook reports and the error that ended it."""
     build = training.build_runner
 
     def build_and_tell(*arguments):
@@ -353,7 +354,7 @@ def train_and_tell(config, work_dir, result, prepare):
 
 
 def fill_disk(number):
-    """Lets the number-th file, and those after it, find no room."""
+    """Make the disk full from the number-th file on."""
     synced = 0
 
     def sync(handle):

@@ -1,7 +1,7 @@
-"""The set-up is a tool, no part of the package: it is found here by its path."""
+"""Path of the set-up, which is a tool outside the package."""
 
 import sys
 from pathlib import Path
 
-# At the end, since tools/test.py is not to hide a module `test`.
+# At the end, so that tools/test.py doesn't hide the module `test`.
 sys.path.append(str(Path(__file__).resolve().parents[2] / 'tools'))

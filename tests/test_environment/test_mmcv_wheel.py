@@ -1,4 +1,4 @@
-"""The wheel of mmcv, without compiling mmcv."""
+"""Building the wheel of mmcv, without compiling mmcv."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from environment import SetupError, mmcv_wheel, running
 
 @pytest.fixture(autouse=True)
 def stock(monkeypatch):
-    """Whichever environment the tests run in."""
+    """Make the tests independent of the environment they run in."""
     monkeypatch.setattr(mmcv_wheel, 'MMCV', 'mmcv')
 
 
@@ -117,7 +117,7 @@ setup(name='mmcv', version='2.1.0', py_modules=['mmcv'])
 
 @pytest.fixture
 def fake_build(monkeypatch, tmp_path):
-    """Builds a release of one module, with pip and setuptools as they are."""
+    """Build a release of a single module, with the installed pip and setuptools."""
     archive = tmp_path / 'mmcv-2.1.0.tar.gz'
     make_archive(archive, 'mmcv-2.1.0/setup.py', FAKE_SETUP.encode())
     monkeypatch.setattr(running, 'PIP_LOG', tmp_path / 'pip.log')

@@ -1,4 +1,4 @@
-"""Whether an unfit machine is told what is missing and how to get it."""
+"""On an unfit machine, the check says what is missing and how to get it."""
 
 import re
 from types import SimpleNamespace
@@ -45,7 +45,7 @@ UNFIT = {
 
 @pytest.fixture
 def fit_machine(monkeypatch, tmp_path):
-    """A machine that passes every check, whatever the tests run on."""
+    """Simulate a machine that passes every check."""
     (tmp_path / 'fit').mkdir()
     (tmp_path / 'fit' / 'Python.h').touch()
     needs = (tmp_path / 'one', 2 * preflight.GIB), (tmp_path / 'two', preflight.GIB)

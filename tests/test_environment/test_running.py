@@ -49,7 +49,7 @@ def test_an_interruption_ends_the_command_and_its_children(tmp_path):
 
 
 def is_alive(pid):
-    """Whether a process runs; one that only waits to be collected does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         state = Path('/proc', pid, 'stat').read_text().rpartition(')')[2].split()[0]
     except FileNotFoundError:

@@ -32,7 +32,7 @@ def test_the_lock_holds_every_dependency_of_every_pin():
             pytest.skip(f'{name} is not installed: not the verified environment')
         if found.version.partition('+')[0] != version:
             pytest.skip(f'{name} {found.version}: not the verified environment')
-        # torch is installed with its dependencies, so its CUDA ones are not pinned.
+        # torch brings its own dependencies, so the CUDA ones are not pinned.
         requirements = [] if name == 'torch' else map(Requirement, found.requires or [])
         for requirement in requirements:
             if requirement.marker and not requirement.marker.evaluate({'extra': ''}):
@@ -40,7 +40,7 @@ def test_the_lock_holds_every_dependency_of_every_pin():
             needed = canonicalize_name(requirement.name)
             if needed == 'opencv-python':
                 needed = 'opencv-python-headless'
-            if needed in ('opendatalab', 'pip'):  # as the file says; in every venv
+            if needed in ('opendatalab', 'pip'):  # explained in the file; in every venv
                 continue
             assert needed in pins, f'{name} needs {requirement}'
             assert requirement.specifier.contains(pins[needed]), f'{name}: {needed}'
@@ -89,7 +89,7 @@ def test_the_oldest_stack_has_the_oldest_versions_that_are_accepted():
     for ranges in SUPPORTED.values():
         (name,) = ranges.keys() & pins.keys()
         assert Version(pins[name]) == Version(ranges[name][0]), name
-    # Of the distribution, unless this is a checkout that is not installed.
+    # The distribution is missing in a checkout that is not installed.
     with contextlib.suppress(metadata.PackageNotFoundError):
         python = '.'.join(map(str, STACKS['oldest'].python))
         assert metadata.metadata('dcls_mm')['Requires-Python'] == f'>={python}'
@@ -105,7 +105,7 @@ def test_make_takes_the_python_of_the_stack(name):
 
 @pytest.fixture
 def clone(monkeypatch, tmp_path):
-    """A clone whose steps only note that they ran."""
+    """Make a clone whose steps only record that they ran."""
     venv = tmp_path / '.venv'
     paths = {
         'ROOT': tmp_path,

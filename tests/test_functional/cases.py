@@ -41,7 +41,7 @@ SIGMAS = {
 
 
 def one_of(kinds, table, shape, *limits):
-    """For each place a value of one of the kinds."""
+    """Choose one of the kinds at random for each entry, and return the values."""
     choices = torch.stack([table[kind](shape, *limits) for kind in kinds])
     return choices.gather(0, torch.randint(len(kinds), (1, *shape)))[0]
 
@@ -78,7 +78,7 @@ class Case(NamedTuple):
         return {name: getattr(self, name) for name in names}
 
     def elements(self, *kernels):
-        """weight (*kernels, count), positions and sigma, of mixed kinds."""
+        """Return weight (*kernels, count), positions and sigma, of mixed kinds."""
         placed = (1 if self.shared else kernels[0], *kernels[1:], self.count)
         rows = []
         for size in self.extent:
@@ -93,7 +93,7 @@ class Case(NamedTuple):
         return random(self.channels[1]) if self.has_bias else None
 
     def padded(self, x):
-        """``x`` with its padding around, pixel by pixel."""
+        """Pad ``x``, pixel by pixel."""
         for axis, (size, (before, after)) in enumerate(zip(self.size, self.sides)):
             pixels = [
                 PIXELS[self.padding_mode](i, size) for i in range(-before, size + after)
@@ -113,7 +113,7 @@ class Case(NamedTuple):
         return [(p, p) for p in self.padding]
 
     def least_size(self):
-        """Room for one output pixel, and for the pixels that padding reads."""
+        """Return the least size with an output pixel and what padding reads."""
         read = {'reflect': 1, 'circular': 0}.get(self.padding_mode)
         return tuple(
             max(k - sum(sides), 1 if read is None else max(sides) + read, 1)
@@ -121,7 +121,7 @@ class Case(NamedTuple):
         )
 
     def products(self):
-        """Of pixels and taps, which the loops go through one by one."""
+        """Count the pairs of pixel and tap, which the loops visit one by one."""
         pixels = [
             (n + sum(sides) - k) // step + 1
             for n, sides, k, step in zip(
@@ -134,7 +134,7 @@ class Case(NamedTuple):
 # More would take the loops seconds.
 MOST_PRODUCTS = 400
 
-# The pixel in an image of n that stands at i, which may be outside.
+# Padding mode -> which of n pixels is read at index i, possibly outside.
 PIXELS = {
     'zeros': lambda i, n: i if 0 <= i < n else None,
     'replicate': lambda i, n: min(max(i, 0), n - 1),

@@ -1,4 +1,4 @@
-"""Every kind of layer, so every formulation and backend, for the tests of all."""
+"""Layers of every kind, hence of every formulation and backend."""
 
 import copy
 
@@ -14,7 +14,7 @@ KINDS = {
     'gauss 3d': ('DCLSConv3d', dict(interpolation='gauss', groups=4), (4, 4, 3)),
     'shared 2d': ('DCLSConv2d', dict(per_output_positions=False), (6, 5)),
     'dense rows 2d': ('DCLSConv2d', dict(position_axes=(1,), groups=4), (6, 5)),
-    'large 2d': ('DCLSConv2d', dict(dilated_kernel_size=11, groups=4), (6, 5)),
+    'large 2d': ('DCLSConv2d', dict(dilated_kernel_size=(11, 15), groups=4), (6, 5)),
     'reflected 2d': ('DCLSConv2d', dict(padding_mode='reflect'), (6, 5)),
     'sample 1d': ('DCLSConv1d', dict(formulation='sample'), (7,)),
     'sample 2d': ('DCLSConv2d', dict(formulation='sample', groups=2), (6, 5)),
@@ -35,7 +35,7 @@ KINDS = {
 
 
 def make(kind, dtype=torch.float32):
-    """A layer with its positions spread inside the extent, away from whole pixels."""
+    """Build a layer with positions inside the extent, away from whole pixels."""
     name, arguments, _ = KINDS[kind]
     arguments = {'kernel_size': 3, 'padding': 1, 'kernel_count': 3, **arguments}
     layer = getattr(layers, name)(4, 4, **arguments, dtype=dtype)
@@ -52,7 +52,7 @@ def image(kind, dtype=torch.float32, batch=2):
 
 
 def output_and_gradients(layer, x):
-    """The output, and the gradients of a weighted sum by the input and parameters."""
+    """Return the output, and gradients of a weighted sum for input and parameters."""
     y = layer(x)
     cotangent = torch.linspace(-1, 2, y.numel()).sin().view(y.shape).to(y)
     inputs = [x, *layer.parameters()]

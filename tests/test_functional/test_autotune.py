@@ -1,4 +1,4 @@
-"""autotune: which backend is chosen, and that it is timed once a shape."""
+"""autotune chooses the fastest backend, and times each shape once."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from dcls_mm.functional.backends import (
 
 @pytest.fixture
 def trials(monkeypatch):
-    """The seconds that the backends are said to take, and what was timed."""
+    """Return the backends' alleged seconds, and a list of what was timed."""
     seconds, timed = dict(fft=3.0, cpu_depthwise=1.0, native=2.0), []
     names = {backend: name for name, backend in BACKENDS.items()}
 
@@ -54,7 +54,7 @@ def test_the_fastest_is_chosen_and_remembered(trials):
 
 
 def test_really_timed(monkeypatch):
-    """The result is the same whichever backend wins, gradients included."""
+    """The result, gradients included, is the same whichever backend wins."""
     monkeypatch.setattr(timing, '_fastest', {})
     x = torch.randn(2, 4, 20, 20, requires_grad=True)
     kernel = torch.randn(4, 1, 11, 11, requires_grad=True)
@@ -71,7 +71,7 @@ def test_really_timed(monkeypatch):
 def test_as_a_function():
     autotune()
     try:
-        assert timing.is_tuning()
+        assert autotune.is_on
     finally:
         autotune(False)
-    assert not timing.is_tuning()
+    assert not autotune.is_on

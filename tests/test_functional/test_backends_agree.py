@@ -1,4 +1,4 @@
-"""Every backend gives a call the same result: values, dtype, memory format, errors."""
+"""All backends give a call the same result: values, dtype, memory format, errors."""
 
 import math
 from contextlib import nullcontext
@@ -18,10 +18,10 @@ from dcls_mm.functional.convolution import PADDING_MODES
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 LARGEST = {1: 40, 2: 16, 3: 4}
 
-# Of pixels and taps: more takes torch seconds in float16.
+# Pixels times taps; more takes torch seconds in float16.
 MOST_PRODUCTS = 50_000
 
-# Name -> a tensor of a shape with that memory.
+# Name -> a function from a shape to a tensor with that memory layout.
 LAYOUTS = {
     'contiguous': lambda shape: torch.randn(shape),
     'channels last': lambda shape: channels_last(shape),
@@ -44,9 +44,9 @@ def channels_last(shape):
 
 
 class Call(NamedTuple):
-    """What :func:`convolve` is given; see :func:`calls`."""
+    """The arguments of a call of :func:`convolve`; see :func:`calls`."""
 
-    batch: int | None  # None: without
+    batch: int | None  # None: no batch axis
     size: tuple[int, ...]
     kernel: tuple[int, ...]
     groups: int
@@ -66,7 +66,7 @@ class Call(NamedTuple):
         return dict(stride=stride, **{name: getattr(self, name) for name in names})
 
     def tensors(self):
-        """x, kernel and bias, the same in every call."""
+        """Return x, kernel and bias, the same for every call."""
         torch.manual_seed(0)
         shape = (
             1 if self.batch is None else self.batch,
@@ -130,14 +130,14 @@ def calls(draw):
 
 
 class Result(NamedTuple):
-    """Of a call; gradients are those of the tensors that are learned."""
+    """The result of a call; gradients are those of the learned tensors."""
 
     y: torch.Tensor
     gradients: list
 
 
 def outcome(tensors, function):
-    """A :class:`Result`, or the error; None where a backend says it can't serve."""
+    """Return a :class:`Result` or the error; None if a backend doesn't support it."""
     try:
         y = function(*tensors)
     except (RuntimeError, TypeError, ValueError) as error:
@@ -151,7 +151,7 @@ def outcome(tensors, function):
 
 
 def by_torch(call):
-    """torch's own convolution, of the same values in float64."""
+    """Return torch's own result for the same values in float64."""
     options = call.options
     padding, mode = options.pop('padding'), options.pop('padding_mode')
     if padding == 'valid':
@@ -176,7 +176,7 @@ def by_torch(call):
 
 
 def check(call):
-    """All backends that support a call, and the one that is chosen."""
+    """Check all backends that support a call, and the one that is chosen."""
 
     def by(name):
         def function(*tensors):
@@ -205,12 +205,12 @@ def check(call):
 
 
 def strides(y):
-    """Of the axes along which there is something to stride over."""
+    """Return the strides along axes with more than one entry."""
     return [step for step, size in zip(y.stride(), y.shape) if size > 1 and y.numel()]
 
 
 def assert_near(value, exact, dtype):
-    """Within the tolerance of the dtype in which a convolution may be computed."""
+    """Compare with the tolerance of the dtype that a convolution may compute in."""
     assert value.shape == exact.shape
     if value.numel():
         allowed = 5 * TOLERANCE[dtype] * max(1.0, exact.abs().max().item())
@@ -239,6 +239,14 @@ DOUBLE, HALF = torch.float64, torch.float16
 @example(LARGE._replace(layouts=('some channels', 'contiguous')))
 @example(LARGE._replace(layouts=('channels last', 'reversed'), batch=None))
 @example(LARGE._replace(batch=0))
+@example(
+    Call(
+        *(2, (1, 3), (3, 1, 1, 2), 3),
+        padding=(0, 0),
+        padding_mode='circular',
+        layouts=('channels last', 'contiguous'),
+    )
+)
 @example(LARGE._replace(size=(0, 16)))
 def test_one_call_has_one_result(call):
     check(call)
@@ -247,7 +255,7 @@ def test_one_call_has_one_result(call):
 @pytest.mark.parametrize('padding_mode', PADDING_MODES)
 @pytest.mark.parametrize('backend', [None, *BACKENDS])
 def test_memory_format_is_that_of_the_input(backend, padding_mode):
-    """Whatever the padding makes of it, and a part of a channels_last batch too."""
+    """It doesn't depend on the padding, and holds for part of a channels_last batch."""
     kernel = LAYOUTS['channels last']((4, 1, 15, 15))
     options = dict(padding=7, padding_mode=padding_mode, groups=4, backend=backend)
     for layout in ('channels last', 'some channels'):
@@ -259,7 +267,7 @@ def test_memory_format_is_that_of_the_input(backend, padding_mode):
 
 
 def test_on_another_device():
-    """Named before any backend computes with it, each in its way."""
+    """The error comes before any backend computes, as each would fail differently."""
     x, kernel = torch.randn(1, 4, 16, 16), torch.randn(4, 1, 15, 15)
     for name in (None, *BACKENDS):
         with pytest.raises(RuntimeError, match='kernel should be on the same device'):

@@ -1,4 +1,4 @@
-"""Values that should not be there: what comes of them is defined, and contained."""
+"""Values that should not occur have defined effects, which don't spread."""
 
 import math
 
@@ -21,7 +21,7 @@ WITH_SIGMA = [name for name, row in INTERPOLATIONS.items() if row.has_sigma]
 
 
 def elements(interpolation, kernels=(3, 2), count=4):
-    """weight, positions and sigma (or None), to differentiate by."""
+    """Return weight, positions and sigma (or None), all requiring gradients."""
     positions = torch.rand(2, *kernels, count) * 4 - 2
     sigma = torch.rand_like(positions) if interpolation in WITH_SIGMA else None
     tensors = torch.randn(*kernels, count), positions, sigma
@@ -34,7 +34,7 @@ def spoil(tensor, bad, index):
 
 
 def assert_nan_only_at(values, index):
-    """NaN throughout ``values[index]``, finite elsewhere."""
+    """Check that ``values[index]`` is NaN and everything else finite."""
     expected = torch.zeros_like(values, dtype=torch.bool)
     expected[index] = True
     assert torch.equal(values.isnan(), expected)
@@ -45,7 +45,7 @@ def assert_nan_only_at(values, index):
 @pytest.mark.parametrize('axis', [0, 1])
 @pytest.mark.parametrize('interpolation', INTERPOLATIONS)
 def test_a_kernel_is_nan_where_a_position_is_not_finite(interpolation, axis, bad):
-    """No other kernel is, nor the gradient of another kernel's elements."""
+    """All other kernels, and the gradients of their elements, stay finite."""
     inputs = elements(interpolation)
     spoil(inputs[1], bad, (axis, 1, 0, 2))
     check_one_nan_kernel(inputs, interpolation)
@@ -94,7 +94,7 @@ def test_convolutions_keep_channels_apart(extent, backend, bad):
 @pytest.mark.parametrize('bad', NOT_FINITE)
 @pytest.mark.parametrize('groups', [1, 2])
 def test_sampled_convolution_is_nan_where_a_position_is_not_finite(groups, bad):
-    """In the outputs that use it: one, or all that share it."""
+    """Only the outputs that use it are NaN: one of them, or all that share it."""
     x = torch.randn(2, 4, 9, 9, requires_grad=True)
     kernels = (4, 4 // groups)
     weight, positions, _ = elements('bilinear', kernels)
@@ -142,14 +142,14 @@ def test_a_layer_is_nan_in_the_outputs_that_use_a_bad_value(layer, bad, training
         spoil(parameter, bad, (0, 1, 0))
         with torch.set_grad_enabled(training):
             y = layer.train(training)(x)
-        # A transposed kernel reaches from input 1, here to its own output.
+        # A transposed kernel goes from input 1 to its own output only, here.
         assert y[:, [0, 2, 3]].isfinite().all()
         assert y[:, 1].isnan().all()
         spoil(parameter, good, (0, 1))
 
 
 def test_an_input_of_integers_is_refused(layer):
-    """As torch's own convolution does: its outputs would have to be rounded."""
+    """torch's own convolution refuses it too, as outputs would need rounding."""
     with pytest.raises((RuntimeError, TypeError, ValueError), match='(?i)dtype|type'):
         layer(torch.ones(1, 4, 8, 8, dtype=torch.long))
 
@@ -196,7 +196,7 @@ def test_max_with_sigma_zero_is_triangle():
 @pytest.mark.parametrize('interpolation', INTERPOLATIONS)
 @pytest.mark.parametrize(
     ('beyond', 'bilinear', 'normalised'),
-    # Pixels beyond the last tap, what bilinear leaves of the weight and the others do.
+    # Pixels beyond the last tap, weight that remains in bilinear, and in the others.
     [(0.0, 1, 1), (0.25, 0.75, 1), (0.75, 0.25, 1), (40.0, 0, 0)],
 )
 def test_weight_beyond_the_border(interpolation, beyond, bilinear, normalised):
@@ -253,7 +253,7 @@ def test_far_outside_a_layer_does_nothing_and_learns_nothing(layer):
     ],
 )
 def test_clamped_positions(layer, limits):
-    """Infinity goes to the border as any number does, NaN stays to be seen."""
+    """Infinity moves to the border like any number; NaN stays visible."""
     for values in ([-60.0, 0.0, 60.0], [-math.inf, math.nan, math.inf]):
         with torch.no_grad():
             layer.P.copy_(torch.tensor(values))
@@ -315,7 +315,7 @@ def test_a_state_dict_that_does_not_fit(saved, loading, message, strict):
 
 
 def test_a_state_dict_without_sigma():
-    """Told by its notes; without notes sigma is a missing key."""
+    """Its notes tell; without notes, sigma is a missing key."""
     state = source().state_dict()
     layer = source(interpolation='gauss', position_axes=(0, 1))
     for strict in (True, False):
@@ -329,7 +329,7 @@ def test_a_state_dict_without_sigma():
 
 
 def test_positions_load_into_another_extent_on_purpose():
-    """They are in pixels from the centre: the kernel gains a margin."""
+    """They are in pixels from the centre, so the kernel gains a margin."""
     small, large = source(), source(dilated_kernel_size=9)
     with pytest.raises(RuntimeError, match='extent.*without_extent'):
         large.load_state_dict(small.state_dict())
@@ -352,7 +352,7 @@ def test_positions_load_into_another_extent_on_purpose():
     ],
 )
 def test_a_state_dict_of_the_published_package(ndim, interpolation, axes, strict):
-    """Loads where its rows of P mean the same, and into a layer of its axes."""
+    """It loads if its rows of P mean the same, or if the layer has the same axes."""
     modules = pytest.importorskip('DCLS.construct.modules')
     version = {'bilinear': 'v0', 'triangle': 'v1'}.get(interpolation, interpolation)
     published = getattr(modules, f'Dcls{ndim}d')(

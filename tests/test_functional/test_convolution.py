@@ -1,4 +1,4 @@
-"""convolve and its backends against the loops and torch's own convolution."""
+"""convolve and its backends, against the loops and torch's own convolution."""
 
 import itertools
 
@@ -7,14 +7,13 @@ import torch
 import torch.nn.functional as F
 from conftest import assert_close
 
-from dcls_mm.functional import convolve
+from dcls_mm.functional import _torch, convolve
 from dcls_mm.functional.backends import (
     BACKENDS,
     ConvolutionCall,
     cpu_depthwise,
     fft,
     fft_correlation,
-    memory_format,
     native,
     select_backend,
 )
@@ -105,7 +104,7 @@ def test_cpu_depthwise_equals_torch(shape, layout):
 
 
 def test_kernel_gradient_in_chunks(monkeypatch):
-    """It doesn't depend on how many channels an FFT takes in."""
+    """The gradient doesn't depend on the number of channels per FFT."""
     x, grad_y = torch.randn(2, 39, 20, 20), torch.randn(2, 39, 20, 20)
     arguments = (x, grad_y, (11, 11), (5, 5))
     whole = fft_correlation.kernel_gradient(*arguments)
@@ -115,15 +114,15 @@ def test_kernel_gradient_in_chunks(monkeypatch):
 
 @pytest.mark.parametrize('shape', [(2, 3, 7, 5), (1, 40, 33, 70)])
 def test_copies_between_memory_formats(shape, monkeypatch):
-    monkeypatch.setattr(memory_format, 'BLOCK_BYTES', 50_000)
+    monkeypatch.setattr(_torch, 'BLOCK_BYTES', 50_000)
     x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
     y = torch.full(shape, float('nan'))
-    memory_format.copy_by_rows(y, x)
+    _torch.copy_by_rows(y, x)
     assert torch.equal(y, x)
 
 
 def test_contiguous_images_in_chunks(monkeypatch):
-    """What is converted at a time changes nothing, the bias included."""
+    """The size of what is converted at a time doesn't matter, with a bias either."""
     x, bias = torch.randn(2, 39, 9, 8), torch.ones(39)
     kernel = torch.randn(39, 1, 15, 15)
     options = dict(padding=(7, 6), groups=39, backend='cpu_depthwise')
@@ -133,7 +132,7 @@ def test_contiguous_images_in_chunks(monkeypatch):
     assert_close(whole, convolve(x, kernel, bias, **{**options, 'backend': 'native'}))
 
 
-# A pass may take its fast way or torch's own: by extent and memory format.
+# Each pass may take the fast way or torch's own, by extent and memory format.
 @pytest.mark.parametrize(
     'extent', [(3, 3), (5, 5), (7, 7), (5, 9), (1, 17), (17, 1), (13, 15), (21, 21)]
 )
@@ -183,7 +182,7 @@ def test_only_the_gradients_asked_for():
 
 
 def test_autocast_stays_in_float32():
-    """But for the result, whose dtype is that of torch's own."""
+    """Only the result has another dtype, that of torch's own."""
     x = torch.randn(1, 3, 16, 16).bfloat16()
     kernel = torch.randn(3, 1, 15, 15, requires_grad=True)
     with torch.autocast('cpu', dtype=torch.bfloat16):
@@ -236,12 +235,12 @@ def test_forced_backend_says_why_it_cannot_serve(arguments, reason):
     ],
 )
 def test_selection(extent, channels_last, learned, expected):
-    """Where it was measured to be faster, for the gradients that are needed."""
+    """It is chosen where it was measured to be faster, given the gradients needed."""
     assert list(BACKENDS.values()) == [fft, cpu_depthwise, native]
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    kernel = torch.randn(4, 1, *extent, requires_grad=learned)
+    kernel = torch.randn(64, 1, *extent, requires_grad=learned)
     padding = tuple(size // 2 for size in extent)
-    image = IMAGE.contiguous(memory_format=layout)
+    image = torch.randn(2, 64, 32, 32).contiguous(memory_format=layout)
     chosen = call(image, kernel, padding=padding)
     assert select_backend(None, chosen) is expected
     assert select_backend('cpu_depthwise', chosen) is cpu_depthwise
@@ -249,6 +248,14 @@ def test_selection(extent, channels_last, learned, expected):
         wide = extent[1] >= 15 and not channels_last
         chosen_again = select_backend(None, chosen)
         assert chosen_again is (cpu_depthwise if wide else native)
+
+
+def test_small_images_are_left_to_torch():
+    """Whose gradient of the kernel is faster there, unless it has many columns."""
+    for extent, expected in (((7, 7), native), ((7, 15), cpu_depthwise)):
+        kernel = torch.randn(4, 1, *extent, requires_grad=True)
+        padding = tuple(size // 2 for size in extent)
+        assert select_backend(None, call(IMAGE, kernel, padding=padding)) is expected
 
 
 @pytest.mark.parametrize(

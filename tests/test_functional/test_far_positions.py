@@ -1,6 +1,7 @@
-"""Positions so far outside that numbers overflow: no taps, and no gradient.
+"""Positions so far outside that numbers overflow give no taps and no gradient.
 
-Up to the largest that a dtype holds, on every path, alone and beside an element inside.
+They go up to the dtype's largest value, on every path, alone and beside an element
+inside.
 """
 
 import warnings
@@ -28,10 +29,10 @@ def far_away(value, dtype):
 
 
 def elements(interpolation, value, dtype, inside):
-    """weight, positions and sigma; element 0 of each kernel stays inside, if any.
+    """Return weight, positions and sigma; with ``inside``, element 0 is inside.
 
-    Of the others one is far along the rows, one along the columns, some along both, two
-    of them at the same place, two at opposite ones.
+    The others are far along the rows, the columns or both; of the last, two share a
+    place and two are at opposite ones.
     """
     far = far_away(value, dtype)
     rows = [far, -far, 0.25, far, far, -far]
@@ -57,16 +58,16 @@ def by_autograd(function, tensors):
 
 
 def by_transform(function, tensors):
-    """On the path of products, that of torch.func."""
+    """Evaluate by torch.func, which uses the path of products."""
     y, pull_back = torch.func.vjp(function, *[t.detach() for t in tensors])
     return [y, *pull_back(seed_like(y))]
 
 
 def by_trace(function, tensors):
-    """The path of products, recorded."""
+    """Evaluate a recording of the path of products."""
     examples = tuple(t.detach() for t in tensors)
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # that it is deprecated
+        warnings.simplefilter('ignore')  # torch.jit.trace is deprecated
         traced = torch.jit.trace(function, examples, check_trace=False)
     return by_autograd(traced, tensors)
 
@@ -125,7 +126,7 @@ def test_the_input_is_not_sampled_there(value, dtype):
 @pytest.mark.parametrize('value', FAR)
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 def test_no_repulsion_from_there(value, dtype):
-    """Whose differences, or squares, are infinite; two at one place are at the top."""
+    """Differences or squares are infinite; two at the same place repel fully."""
     far = far_away(value, dtype)
     positions = torch.tensor([[far, -far, 0.25, 0.5, far]], dtype=dtype)
     positions = positions.repeat(2, 1).requires_grad_()

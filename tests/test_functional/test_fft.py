@@ -1,4 +1,4 @@
-"""The backend by FFT, against torch's own convolution."""
+"""The FFT backend, against torch's own convolution."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ CASES = [
     ((6, 20), (6, 3), (0, 3), (1, 2), 4, 2, 2),
     ((6, 5, 8), (5, 5, 7), (2, 4, 3), (1, 1, 1), 3, 3, 3),
     ((6, 5, 8), (3, 5, 4), (1, 0, 2), (2, 1, 3), 2, 4, 1),
-    # Padding from the extent on.
+    # Padding of at least the extent.
     ((50,), (40,), (100,), (1,), 4, 4, 4),
     ((9,), (4,), (12,), (3,), 2, 4, 2),
     ((1,), (1,), (4,), (2,), 2, 2, 1),
@@ -35,7 +35,7 @@ CASES = [
 @pytest.mark.parametrize('case', CASES)
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 def test_equals_torch(case, dtype):
-    """Output and all gradients."""
+    """Output and all gradients are equal."""
     size, extent, padding, stride, channels, out, groups = case
     shapes = (2, channels, *size), (out, channels // groups, *extent), (out,)
     inputs = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
@@ -53,7 +53,7 @@ def test_equals_torch(case, dtype):
 
 
 def test_padding_over_the_extent_where_fft_is_chosen():
-    """The output has its full size, and a causal crop of it the right values."""
+    """The output has its full size, and its causal crop the right values."""
     x, kernel = torch.randn(2, 4, 500), torch.randn(4, 1, 40)
     y = convolve(x, kernel, padding=100, groups=4)
     expected = F.conv1d(x, kernel, padding=100, groups=4)
@@ -62,7 +62,7 @@ def test_padding_over_the_extent_where_fft_is_chosen():
     assert_close(y[..., -100:], expected[..., -100:], factor=5)
 
 
-# Layers whose padding is larger than the extent, for which FFT is chosen.
+# Layers whose padding exceeds the extent and for which FFT is chosen.
 PADDED = {
     '1d': (layers.DCLSConv1d, dict(dilated_kernel_size=41, padding=100), (500,)),
     '2d': (layers.DCLSConv2d, dict(dilated_kernel_size=33, padding=(70, 40)), (20, 30)),
@@ -81,7 +81,7 @@ PADDED = {
 
 @pytest.mark.parametrize('kind', PADDED)
 def test_layers_with_padding_over_the_extent(kind):
-    """Output and the gradients of all parameters."""
+    """Output and the gradients of all parameters are equal."""
     cls, options, size = PADDED[kind]
     layer = cls(4, 4, kernel_count=5, groups=4, **options)
     x = torch.randn(2, 4, *size, requires_grad=True)
@@ -148,22 +148,21 @@ def call(size, extent, groups=4, device='cpu', learned=False):
     ],
 )
 def test_selection(arguments, expected):
-    """Where it was measured to be faster; with caution where it was not measured."""
+    """It is chosen where it was measured to be faster; elsewhere, cautiously."""
     assert (select_backend(None, call(**arguments)) is fft) == expected
 
 
 def test_says_why_it_cannot_serve():
     with pytest.raises(ValueError, match="'fft' cannot serve this call: .*empty"):
         select_backend('fft', call((0,), (5,)))
-    half = ConvolutionCall(
-        *(t.half() for t in call((9,), (5,))[:2]), None, (1,), (2,), 4
-    )
+    whole = call((9,), (5,))
+    half = ConvolutionCall(whole.x.half(), whole.kernel.half(), None, (1,), (2,), 4)
     with pytest.raises(ValueError, match='float32 or float64, got torch.float16'):
         select_backend('fft', half)
 
 
 def test_records_a_plain_convolution():
-    """For other programs, and to count FLOPs."""
+    """Other programs and FLOP counters need one."""
 
     def function(x, kernel):
         return convolve(x, kernel, padding=50, groups=4, backend='fft')

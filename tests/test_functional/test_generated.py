@@ -1,7 +1,8 @@
 """Every path of DCLS against the loops, on generated cases.
 
-Outputs and the gradients of all inputs, also where the profiles have kinks: positions
-at whole and half pixels, at and beyond the border, sigma zero and negative.
+Outputs and the gradients of all inputs are compared, even where the profiles have
+kinks: positions at whole and half pixels, at and beyond the border, sigma zero and
+negative.
 """
 
 from unittest import mock
@@ -30,12 +31,12 @@ from dcls_mm.functional.reference import (
 )
 from dcls_mm.layers.published import published_axes
 
-# Derandomised: the same cases in every run.
+# Derandomised: every run has the same cases.
 generated = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
 
 def assert_same(actual, inputs, expected, expected_inputs):
-    """Equal outputs, and equal gradients of all inputs."""
+    """Check that outputs and the gradients of all inputs are equal."""
     seed = torch.randn(expected.shape, dtype=torch.float64)
     assert_all_close(
         [actual, *gradients(actual, inputs, seed)],
@@ -44,17 +45,17 @@ def assert_same(actual, inputs, expected, expected_inputs):
 
 
 def assert_all_close(actual, expected):
-    """Outputs and gradients, to be equal but for rounding.
+    """Check that outputs and gradients are equal up to rounding.
 
-    Errors are measured against 1 at least: a gradient may be a difference of larger
-    terms that cancel, where a normalised element has a single tap.
+    Errors are relative to at least 1: a gradient may be a difference of larger terms
+    that cancel, where a normalised element has a single tap.
     """
     assert actual[0].shape == expected[0].shape
     assert len(actual) == len(expected)
     for index, (one, other) in enumerate(zip(actual, expected)):
         what = 'the output' if index == 0 else f'the gradient of input {index - 1}'
         allowed = TOLERANCE[one.dtype] * max(1.0, other.abs().max().item())
-        # Shared positions have an axis more as a tensor than as a parameter.
+        # As a tensor, shared positions have one more axis than as a parameter.
         error = (one.double().view_as(other) - other).abs()
         assert error.le(allowed).all(), f'{what}: {error} exceeds {allowed:.2g}'
 
@@ -69,7 +70,7 @@ def gradients(y, inputs, seed):
 
 
 def loops_kernel(weight, positions, sigma, extent, interpolation):
-    """The reference kernel, of shared positions too."""
+    """Return the reference kernel, for shared positions too."""
     positions, sigma = (
         None if t is None else t.expand(-1, *weight.shape) for t in (positions, sigma)
     )
@@ -90,7 +91,7 @@ def loops_convolution(case, x, elements, bias):
 
 
 def arguments_of(case):
-    """x, (weight, positions, sigma) and bias of a convolution."""
+    """Return x, (weight, positions, sigma) and bias of a convolution."""
     channels, out = case.channels
     x = random(2, channels, *case.size)
     return x, case.elements(out, case.group_in), case.bias()
@@ -110,7 +111,7 @@ def test_construct_kernel(case):
 @generated
 @given(cases(interpolations=['bilinear', 'triangle']))
 def test_construct_kernel_in_torch_func(case):
-    """Whose transforms see through torch's operators only, not through a scatter."""
+    """torch.func's transforms only understand torch's operators, not our scatter."""
     elements = case.elements(case.group_out, case.group_in)
     expected = loops_kernel(*elements, case.extent, case.interpolation)
     kernel, pull_back = torch.func.vjp(
@@ -152,7 +153,7 @@ def layer_of(case, kind='DCLSConv', **options):
 
 
 def load(layer, weight, positions, sigma, bias):
-    """Give ``layer`` these values; its parameters, to differentiate by."""
+    """Give ``layer`` these values; return its parameters, to differentiate by."""
     parameters = [layer.weight, layer.P, layer.SIG, layer.bias]
     values = (weight, positions, sigma, bias)
     with torch.no_grad():
@@ -184,7 +185,7 @@ def test_layer(case, formulation):
 @generated
 @given(cases(interpolations=['bilinear']), st.sampled_from([1, 50, 2**20]))
 def test_sampled_convolution(case, step_pixels):
-    """In steps of one element or of several, or in one."""
+    """It works in steps of one element, of several, or in a single step."""
     x, (weight, positions, _), bias = arguments_of(case)
     shared = positions.squeeze(1) if case.shared else positions
     options = dict(kernel_size=case.extent)
@@ -208,7 +209,7 @@ def test_sampled_convolution(case, step_pixels):
 @given(cases(), st.data())
 def test_transposed_layer(case, data):
     padding = case.padding if isinstance(case.padding, tuple) else (1,) * case.ndim
-    # An output of at least one pixel.
+    # The output must have at least one pixel.
     size = tuple(
         max(n - k + 1, -((k - 2 * p - 1) // s) + 1, 1)
         for n, k, p, s in zip(case.size, case.extent, padding, case.stride)
@@ -235,7 +236,7 @@ def test_transposed_layer(case, data):
     st.data(),
 )
 def test_dense_axes(case, formulation, data):
-    """As elements with positions along all axes, which stay on a tap in dense ones."""
+    """They equal elements with positions on all axes, fixed on taps in dense ones."""
     some = data.draw(st.integers(1, case.ndim - 1))
     learned = tuple(data.draw(st.permutations(range(case.ndim)))[:some])
     if formulation == 'sample':
@@ -276,7 +277,7 @@ def test_dense_axes(case, formulation, data):
 @settings(generated, max_examples=15)
 @given(data=st.data())
 def test_published_package(ndim, interpolation, data):
-    """On cubes of odd extent, where its axes are only in another order."""
+    """On cubes of odd extent, its axes only have a different order."""
     modules = pytest.importorskip('DCLS.construct.modules')
     case = data.draw(cases([interpolation], [ndim]))
     size = data.draw(st.sampled_from([1, 3, 5]))
@@ -298,11 +299,11 @@ def test_published_package(ndim, interpolation, data):
 @generated
 @given(st.data())
 def test_cpu_depthwise(data):
-    """Against torch's own convolution in float64."""
+    """The reference is torch's own convolution in float64."""
     draw = data.draw
     batch, channels = draw(st.integers(1, 2)), draw(st.integers(1, 4))
     extent = tuple(draw(st.integers(11, 17)) for _ in range(2))
-    # From the kernel size on it is not for this backend.
+    # The backend requires padding below the kernel size.
     padding = tuple(draw(st.integers(0, k - 1)) for k in extent)
     size = [
         max(1, k - 2 * p) + draw(st.integers(0, 9)) for k, p in zip(extent, padding)

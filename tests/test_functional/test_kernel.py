@@ -12,7 +12,7 @@ EXTENTS = [(5,), (6,), (7, 7), (3, 6), (5, 17), (3, 4, 5)]
 
 
 def random_elements(extent, interpolation, shape=(3, 2, 4), dtype=torch.float64):
-    """Weights, positions inside and beyond the border, and sigma where there is one."""
+    """Return weights, positions inside and outside, and sigma (or None)."""
     weight = torch.randn(shape, dtype=dtype)
     positions = torch.stack(
         [(torch.rand(shape, dtype=dtype) - 0.5) * (size + 2) for size in extent]
@@ -91,7 +91,7 @@ def test_equals_the_loops(extent, interpolation):
 @pytest.mark.parametrize('extent', EXTENTS)
 @pytest.mark.parametrize('interpolation', INTERPOLATIONS)
 def test_gradients(extent, interpolation):
-    """Away from the kinks, where the profiles' slopes jump."""
+    """They are checked away from the kinks, where the profiles' slopes jump."""
     weight, positions, sigma = random_elements(extent, interpolation, (1, 2, 2))
     positions = positions.floor() + 0.2 + 0.6 * torch.rand_like(positions)
     inputs = [t.requires_grad_() for t in (weight, positions, sigma) if t is not None]
@@ -108,7 +108,7 @@ def test_gradients(extent, interpolation):
 
 
 def test_bilinear_gradient_at_integer_positions():
-    """The slope towards the next tap, also where the position is clamped to it."""
+    """It is the slope towards the next tap, even if the position is clamped to it."""
     for position in (-1.0, 0.0, 1.0):
         place = torch.full((1, 1, 1, 1), position, requires_grad=True)
         kernel = construct_kernel(torch.ones(1, 1, 1), place, kernel_size=3)
@@ -122,7 +122,7 @@ def test_bilinear_gradient_at_integer_positions():
 @pytest.mark.parametrize('ndim', [1, 2, 3])
 @pytest.mark.parametrize('version', ['v0', 'v1', 'max', 'gauss'])
 def test_equals_the_published_package(ndim, version):
-    """On cubes, where its confusion of axes is a mere order of the rows of P."""
+    """On cubes, its confusion of axes only changes the order of the rows of P."""
     modules = pytest.importorskip('DCLS.construct.modules')
     extent, count = (5,) * ndim, 4
     name = f'ConstructKernel{ndim}d'

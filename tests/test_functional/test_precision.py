@@ -1,8 +1,8 @@
 """Dtypes, autocast, memory formats, empty batches, torch.func and second derivatives.
 
-On every kind of layer, so through every formulation and backend; the expected values
-are those of the same layer in float64, which ``test_generated.py`` compares with the
-loops.
+The tests run on every kind of layer, hence through every formulation and backend.
+Expected values are those of the same layer in float64, which ``test_generated.py``
+compares with the loops.
 """
 
 import pytest
@@ -40,7 +40,7 @@ def test_layer_in_a_dtype(kind, dtype):
 
 @pytest.mark.parametrize('dtype', HALVES)
 def test_autocast_on_cpu(kind, dtype):
-    """The kernel and the gradients of the parameters in float32."""
+    """The kernel and the gradients of the parameters are in float32."""
     layer, x = make(kind), image(kind)
     expected, kernel = in_float64(layer, x), layer.kernel()
     with torch.autocast('cpu', dtype=dtype):
@@ -123,7 +123,7 @@ def test_empty_batch(kind):
 
 
 def strided(tensor):
-    """The same values with the axes reversed in memory, NaN between any two."""
+    """Return the same values with axes reversed in memory and NaN between entries."""
     memory = torch.full((*reversed(tensor.shape), 2), torch.nan)
     return memory[..., 0].permute(*reversed(range(tensor.ndim))).copy_(tensor)
 
@@ -167,7 +167,7 @@ def test_gradgradcheck(kind):
 
 
 def as_function(kind):
-    """A layer in float64 as a function of its input and parameters, and those."""
+    """Return a float64 layer as a function of input and parameters, and these."""
     layer, x = make(kind, torch.float64), image(kind, torch.float64)
     names = list(dict(layer.named_parameters()))
 
@@ -184,7 +184,7 @@ def test_large_kernels_are_served_by_cpu_depthwise():
 
 
 def penalty(backend, *inputs):
-    """A loss of gradients, as a gradient penalty is."""
+    """Compute a loss from gradients, like a gradient penalty."""
     y = convolve(*inputs, padding=5, groups=3, backend=backend)
     gradients = torch.autograd.grad(y.square().sum(), inputs, create_graph=True)
     return sum(gradient.square().mean() for gradient in gradients)

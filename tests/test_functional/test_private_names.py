@@ -1,4 +1,4 @@
-"""What the package asks of torch by private names has a default, should they change."""
+"""Private names of torch that the package uses have a default, in case they change."""
 
 import ast
 from pathlib import Path
@@ -24,9 +24,9 @@ PRIVATE = [
 
 
 class Without:
-    """A module without one of its names, which has dots for those of its attributes.
+    """A module without one name, which may be dotted for an attribute's attribute.
 
-    torch itself goes on using them, so that they can't be deleted.
+    The names can't be deleted, as torch itself uses them.
     """
 
     def __init__(self, module, name):
@@ -63,7 +63,7 @@ def test_every_layer_works_without(name, monkeypatch):
 
 
 def private_names(path):
-    """Names of torch that begin with an underscore and are not asked for by getattr."""
+    """Yield torch's private names that a file uses without getattr."""
     tree = ast.parse(path.read_text(encoding='utf-8'))
     of_torch = {'torch', 'nn', 'F'}
     for node in ast.walk(tree):

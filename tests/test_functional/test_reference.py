@@ -1,4 +1,4 @@
-"""The loops, to which all else is compared, against cases worked by hand."""
+"""The loops, which everything else is compared with, against hand-worked cases."""
 
 import math
 
@@ -16,7 +16,7 @@ EPS = 1e-7
 
 
 def kernel_of(interpolation, extent, position, sigma=None, weight=1.0):
-    """The kernel of one element, and what it is made of."""
+    """Return the kernel of one element, and the tensors that it depends on."""
     elements = [
         None if values is None else torch.tensor(values).double().requires_grad_()
         for values in (weight, position, sigma)
@@ -63,7 +63,7 @@ def approx(values):
     ],
 )
 def test_linear_kernels(extent, position, expected):
-    """Bilinear, and triangle: the same, divided by what remains inside."""
+    """Triangle is bilinear divided by the share that remains inside."""
     kernel, _ = kernel_of('bilinear', (extent,), [position], weight=3.0)
     assert kernel.tolist() == approx([3 * share for share in expected])
     kernel, _ = kernel_of('triangle', (extent,), [position], weight=3.0)
@@ -101,7 +101,7 @@ def test_kernels_with_sigma(interpolation, extent, position, sigma, shares):
         ('bilinear', [-0.5, 0.25], None, [[0, 0.375, 0.125], [0, 0.375, 0.125]]),
         # The column at -1.5 keeps half of itself in the first tap ...
         ('bilinear', [0.0, -1.5], None, [[0, 0, 0], [0.5, 0, 0]]),
-        # ... which normalisation makes whole.
+        # ... which normalisation scales back to 1.
         ('triangle', [0.0, -1.5], None, [[0, 0, 0], [1, 0, 0]]),
         # Rows 0.5, 0.5 times columns 1, 2, 1, all over 4.
         (
@@ -154,14 +154,16 @@ def test_bilinear_slopes_are_those_towards_the_next_tap(position, slopes):
         # relu and |.| have no slope at 0.
         ('triangle', 0.0, None, [0, 0, 0], None),
         ('triangle', 0.25, None, [0, -1, 1], None),
-        # One tap only, 0.5 / (0.5 + 1e-7): nearly no slope.
+        # Only one tap, 0.5 / (0.5 + 1e-7): almost no slope.
         ('triangle', 1.5, None, [0, 0, -4e-7], None),
         ('max', 0.0, 0.0, [0, 0, 0], [0, 0, 0]),
-        # Shares t = 0.5, 1.5, 0.5 of S = 2.5, each grows with |sigma|: by sigma
-        # -(S - 3 t) / S^2, by position the outer ones +-1 / S.
+        # Shares are t / S, with t = 0.5, 1.5, 0.5 and S = 2.5. Each t grows with
+        # |sigma|: the slope by sigma is -(S - 3 t) / S^2, by position +-1 / S for the
+        # outer ones.
         ('max', 0.0, -0.5, [-0.4, 0, 0.4], [-0.16, 0.32, -0.16]),
-        # Shares g = exp(-1/2), 1, exp(-1/2) of S = 2.213061; by position +-g / S, by
-        # sigma +g / S - g * 2 g / S^2 outside, -2 g / S^2 in the middle.
+        # Shares are g / S, with g = exp(-1/2), 1, exp(-1/2) and S = 2.213061. By
+        # position the slope is +-g / S; by sigma it is g / S - g * 2 g / S^2 outside,
+        # -2 g / S^2 in the middle.
         ('gauss', 0.0, 0.73, [-0.274069, 0, 0.274069], [0.123841, -0.247683, 0.123841]),
         (
             'gauss',
@@ -182,7 +184,7 @@ def test_slopes(interpolation, position, sigma, by_position, by_sigma):
 
 
 def slopes_of(interpolation, position, sigma=None, by='position'):
-    """The derivative of each tap of a kernel of three."""
+    """Return the derivative of each tap of a kernel of three."""
     sigma = None if sigma is None else [sigma]
     kernel, elements = kernel_of(interpolation, (3,), [position], sigma)
     variable = elements[('weight', 'position', 'sigma').index(by)]
@@ -289,11 +291,11 @@ def test_transposed_convolution_in_groups():
 @pytest.mark.parametrize(
     ('position', 'expected', 'slope'),
     [
-        # The slope is that of the sum: x[i + 1] - x[i] on whole pixels.
+        # The slope is that of the sum: x[i + 1] - x[i] at whole pixels.
         (0.0, [1, 2, 4], 1 + 2 - 4),
         (0.5, [1.5, 3, 2], 1 + 2 - 4),
         (-1.0, [0, 1, 2], 1 + 1 + 2),
-        # Beyond the last tap of three: half a tap, the other is dropped.
+        # Beyond the last tap of three: half a tap remains, the rest is dropped.
         (1.5, [1, 2, 0], -2 - 4),
         (2.0, [0, 0, 0], 0),
         (math.nan, [math.nan] * 3, None),

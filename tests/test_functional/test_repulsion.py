@@ -1,4 +1,4 @@
-"""The repulsion of elements against loops over pairs."""
+"""The repulsion of elements, against loops over pairs."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""sampled_convolution against constructing the kernel, the loops, and by hand."""
+"""sampled_convolution against kernel construction, the loops, and hand-worked cases."""
 
 import itertools
 
@@ -27,14 +27,14 @@ CASES = [
     ((5, 4, 6), (3, 3, 5), dict(padding=(1, 0, 2), stride=(1, 2, 3), groups=4)),
     ((5, 4, 6), (3, 3, 3), dict(padding=1, padding_mode='circular', groups=2)),
 ]
-# The axes of positions after the first: () of a group's inputs, 'out' of each output.
+# One set of positions per input, per output and input, or per output.
 SHARING = ['shared', 'per output', 'shared by inputs']
 
 
 def make_inputs(size, extent, groups=1, sharing='shared', count=7, dtype=torch.float64):
-    """x, weight, positions inside and beyond the extent, bias, all with gradients.
+    """Return x, weight, positions inside and outside, and bias, requiring gradients.
 
-    The first positions of the last axis are integers and halves around the borders.
+    The first positions along the last axis are integers and halves around the borders.
     """
     out, group_in = 8, 4 // groups
     kernels = {
@@ -93,7 +93,7 @@ def test_one_element_and_more_than_taps(count, ndim):
 @pytest.mark.parametrize('step_pixels', [1, 2000, 13000])
 @pytest.mark.parametrize('sharing', SHARING)
 def test_many_steps(sharing, step_pixels, monkeypatch):
-    """Steps of an element of an output, of some of its elements, of some outputs."""
+    """Steps cover one element of an output, some of its elements, or some outputs."""
     monkeypatch.setattr(sampling, 'STEP_PIXELS', step_pixels)
     inputs = make_inputs((9, 8), (5, 4), 2, sharing)
     assert_equal_with_gradients(inputs, kernel_size=(5, 4), padding=2, groups=2)
@@ -147,7 +147,7 @@ def test_equals_the_loops(ndim, groups, stride, padding):
     ],
 )
 def test_by_hand(position, expected, slope):
-    """The slope at an integer is that towards the next tap, dropped ones being 0."""
+    """At an integer, the slope is that towards the next tap; dropped taps are 0."""
     x = torch.tensor([[1.0, 10.0, 100.0]])
     place = torch.full((1, 1, 1), position, requires_grad=True)
     y = sampled_convolution(x, torch.ones(1, 1, 1), place, kernel_size=3)
@@ -159,7 +159,7 @@ def test_by_hand(position, expected, slope):
 @pytest.mark.parametrize('sharing', ['shared', 'per output'])
 @pytest.mark.parametrize(('size', 'stride'), [((5,), 1), ((4, 3), 2), ((2, 2, 3), 1)])
 def test_gradients_of_first_and_second_order(size, stride, sharing, monkeypatch):
-    """Away from integer positions, where the slopes jump; in steps of one element."""
+    """Positions avoid integers, where slopes jump; steps cover one element."""
     monkeypatch.setattr(sampling, 'STEP_PIXELS', 1)
     extent = (3,) * len(size)
     x, weight, positions, bias = make_inputs(size, extent, 4, sharing, count=2)
@@ -212,7 +212,7 @@ def test_autocast_changes_nothing():
 
 
 def test_half_input_with_float32_parameters():
-    """As under autocast, after a layer in bfloat16."""
+    """This happens under autocast, after a layer in bfloat16."""
     x, *parameters = make_inputs((9, 8), (5, 5), dtype=torch.float32)
     y = sampled_convolution(x.bfloat16(), *parameters, kernel_size=5)
     expected = sampled_convolution(x.bfloat16().float(), *parameters, kernel_size=5)
@@ -235,7 +235,7 @@ def test_memory_layout_of_the_inputs():
 
 @pytest.mark.parametrize('batch', [None, 2])
 def test_channels_last_images_of_three_axes(batch):
-    """Without batch they have as many axes as a batch in 2-d."""
+    """Without a batch, they have as many axes as a batch in 2-d."""
     x, *parameters = make_inputs((5, 4, 6), (3, 3, 3))
     images = x.detach().to(memory_format=torch.channels_last_3d)
     options = dict(kernel_size=3, padding=1)
@@ -266,7 +266,7 @@ def test_without_batch_and_with_empty_batch():
 @pytest.mark.parametrize('bad', [float('nan'), float('inf'), -float('inf')])
 @pytest.mark.parametrize('axis', [0, 1])
 def test_bad_positions_show(bad, axis):
-    """In every output pixel that uses them, and nowhere else."""
+    """Exactly the output pixels that use them are NaN."""
     x, weight, positions, bias = make_inputs((9, 8), (5, 5), 2, 'per output')
     with torch.no_grad():
         positions[1 - axis] += 20  # all taps beyond the extent
@@ -286,7 +286,7 @@ def test_huge_positions_are_beyond_the_extent():
 
 
 class LargestTensor(TorchDispatchMode):
-    """Notes the number of elements of the largest tensor that an operator returns."""
+    """The size of the largest tensor that an operator returns."""
 
     def __init__(self):
         super().__init__()
@@ -324,7 +324,7 @@ def test_memory_follows_neither_extent_nor_count(sharing, monkeypatch):
         largest.add(mode.numel)
     assert kept[3, 2] == kept[65, 2]
     assert kept[3, 20] == kept[65, 20]
-    # What grows with count are weights and positions, not images.
+    # Weights and positions grow with count, images don't.
     assert kept[3, 20] - kept[3, 2] < y.nbytes
     assert len(largest) == 1
     assert largest.pop() <= 2 * 8 * 18**2

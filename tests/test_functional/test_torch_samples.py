@@ -1,6 +1,6 @@
-"""PyTorch's own inputs for its convolutions, given to ours on every backend.
+"""PyTorch's own test inputs for its convolutions, given to ours on every backend.
 
-They stand in torch.testing._internal, which also needs the package ``expecttest``.
+They are in torch.testing._internal, which also needs the package ``expecttest``.
 """
 
 import os
@@ -20,9 +20,9 @@ ERRORS = (RuntimeError, TypeError, ValueError)
 
 @pytest.fixture(scope='module')
 def samples():
-    """Name of a function in torch.nn.functional -> what torch tests it with."""
-    # The import would leave its marks on all tests to come: an environment
-    # variable, and flags of torch.backends (such as cudnn.benchmark) frozen.
+    """Return {name of a function in torch.nn.functional: how torch tests it}."""
+    # The import would affect all later tests: it sets an environment variable and
+    # freezes flags of torch.backends (such as cudnn.benchmark).
     unfrozen = mock.patch.object(torch.backends, 'disable_global_flags')
     with warnings.catch_warnings(), mock.patch.dict(os.environ), unfrozen:
         warnings.simplefilter('ignore')
@@ -33,7 +33,7 @@ def samples():
 
 
 def stretched(kernel, dilation):
-    """The kernel with zeros between its taps, as we have no dilation."""
+    """Insert zeros between the kernel's taps, as we have no dilation."""
     ndim = kernel.ndim - 2
     steps = dilation if isinstance(dilation, tuple) else (dilation,) * ndim
     steps = steps * (ndim // len(steps))
@@ -44,7 +44,7 @@ def stretched(kernel, dilation):
 
 
 def ours(function, sample, **options):
-    """What ``function`` of ours gives for a sample, with its dilation in the kernel."""
+    """Call our ``function`` on a sample, with its dilation put into the kernel."""
     kernel, *bias = sample.args
     given = dict(sample.kwargs)
     if 'dilation' in given:
@@ -53,7 +53,7 @@ def ours(function, sample, **options):
 
 
 def outcome(function, *arguments, **options):
-    """A value, or the error; None where a backend says that it can't serve."""
+    """Return a value or the error; None if a backend doesn't support the call."""
     try:
         return function(*arguments, **options)
     except ERRORS as error:
@@ -68,7 +68,7 @@ def assert_same(y, expected, tensors):
         torch.autograd.grad(y, tensors, seed),
         torch.autograd.grad(expected, tensors, seed),
     ):
-        scale = max(1.0, wanted.abs().max().item())  # one may be zero throughout
+        scale = max(1.0, wanted.abs().max().item())  # a gradient may be all zeros
         assert_close(gradient / scale + 1, wanted / scale + 1, factor=5)
 
 
@@ -84,7 +84,7 @@ def test_the_import_leaves_no_marks(samples):
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 @pytest.mark.parametrize('name', ['conv1d', 'conv2d', 'conv3d'])
 def test_convolutions(samples, name, dtype):
-    """Output and all gradients."""
+    """Output and all gradients are equal."""
     served = dict.fromkeys(BACKENDS, 0)
     for sample in samples[name].sample_inputs('cpu', dtype, requires_grad=True):
         expected = getattr(F, name)(sample.input, *sample.args, **sample.kwargs)
@@ -103,7 +103,7 @@ def test_convolutions(samples, name, dtype):
 
 @pytest.mark.parametrize('name', ['conv1d', 'conv2d', 'conv3d'])
 def test_what_is_wrong_for_torch_is_wrong_here(samples, name):
-    """With one error, whatever backend would serve."""
+    """The error is the same for every backend."""
     tried = 0
     for wrong in samples[name].error_inputs('cpu'):
         sample = wrong.sample_input
@@ -124,7 +124,7 @@ def test_transposed_convolutions(samples, ndim, dtype):
     name, tried = f'conv_transpose{ndim}d', 0
     for sample in samples[name].sample_inputs('cpu', dtype, requires_grad=True):
         if sample.kwargs.get('dilation', 1) != 1 and 'output_padding' in sample.kwargs:
-            continue  # which torch bounds by the dilation too
+            continue  # torch also bounds it by the dilation
         expected = getattr(F, name)(sample.input, *sample.args, **sample.kwargs)
         assert_same(ours(convolve_transposed, sample), expected, learned(sample))
         tried += 1

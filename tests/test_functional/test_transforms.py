@@ -24,7 +24,7 @@ def kind(request):
 
 
 def functional(kind, dtype=torch.float32):
-    """A loss and an output as functions of parameters and input, and these."""
+    """Return an output and a loss as functions, and their parameters and input."""
     torch.manual_seed(0)
     layer = make(kind).to(dtype)
     x = image(kind).detach().to(dtype)
@@ -45,7 +45,7 @@ def assert_all_close(actual, expected, factor=10):
 
 
 def leaves_of(kind):
-    """The loss in float64, and its arguments to differentiate by autograd."""
+    """Return the loss in float64, and its arguments to differentiate by autograd."""
     _, loss, parameters, x = functional(kind, torch.float64)
     return loss, {k: v.requires_grad_() for k, v in parameters.items()}, x
 
@@ -67,7 +67,7 @@ def test_func_vmap_over_inputs(kind):
 
 
 def test_func_jvp(kind):
-    """Against float64, where gradcheck has checked it."""
+    """The reference is in float64, where gradcheck has checked it."""
     call, _, parameters, x = functional(kind)
     doubles, _, as_doubles, _ = functional(kind, torch.float64)
     tangents = {k: torch.randn_like(v) for k, v in parameters.items()}
@@ -93,7 +93,7 @@ def test_forward_mode_without_torch_func(kind):
 
 @pytest.mark.parametrize('vmap_of', ['torch.autograd', 'torch.func'])
 def test_batched_backward(kind, vmap_of):
-    """Several backward passes through one graph at once."""
+    """Several backward passes go through one graph at once."""
     layer, x = make(kind), image(kind)
     y, inputs = layer(x), [x, *layer.parameters()]
     cotangents = torch.randn(3, *y.shape)
@@ -134,7 +134,7 @@ def test_func_grad_of_grad(kind):
 
 @torch.no_grad()
 def test_kept_kernel_is_none_of_a_transform(kind):
-    """What evaluation keeps inside a transform serves outside of it too."""
+    """What evaluation keeps inside a transform works outside of it too."""
     x = image(kind).detach()
     transforms = {
         'vmap': lambda layer: vmap(layer)(x),
@@ -151,7 +151,7 @@ def test_kept_kernel_is_none_of_a_transform(kind):
 
 @pytest.mark.parametrize('training', [True, False])
 def test_func_ensemble(kind, training):
-    """A batch of layers, with and without gradients."""
+    """vmap runs over a batch of layers, with and without gradients."""
     models = [make(kind).train(training) for _ in range(3)]
     x = image(kind).detach()
     parameters, buffers = stack_module_state(models)

@@ -7,7 +7,7 @@ import torch
 
 
 def paper_kernel(layer):
-    """Of a layer in float64, over the whole extent and with nothing cropped."""
+    """Return the kernel of a float64 layer over its whole extent, without cropping."""
     steps = [max(size - 1, 1) for size in layer.extent]
     taps = []
     for tap in itertools.product(*map(range, layer.extent)):
@@ -24,7 +24,7 @@ def paper_kernel(layer):
 
 
 def network(net, x):
-    """The values at the coordinates x."""
+    """Return the network's values at the coordinates x."""
     kind = type(net).__name__
     if kind == 'MAGNet':
         h = gabor(net.filters[0], x)

@@ -1,4 +1,4 @@
-"""DCLSConv1d/2d/3d: in the place of torch.nn.ConvNd, and as parameters in training."""
+"""DCLSConv1d/2d/3d in place of torch.nn.ConvNd, and their parameters in training."""
 
 import copy
 import pickle
@@ -43,7 +43,7 @@ def place_on_the_grid(layer: nn.Module, conv: nn.Module) -> None:
 )
 @pytest.mark.parametrize('larger', [0, 4])
 def test_is_the_replaced_conv_with_elements_on_its_grid(ndim, arguments, larger):
-    """Same number of weights, same output size whatever the extent, same output."""
+    """Weights are as many, and the output is the same, whatever the extent."""
     conv = CONVS[ndim](4, 8, **arguments)
     span = [d * (k - 1) + 1 for k, d in zip(conv.kernel_size, conv.dilation)]
     extent = tuple(size + larger for size in span) if larger else None
@@ -113,7 +113,7 @@ def test_shared_positions_are_one_parameter():
 @pytest.mark.parametrize('shared', [True, False])
 @pytest.mark.parametrize('device', ['cpu', 'meta'])
 def test_assigning_a_state_dict_keeps_what_is_shared(shared, device):
-    """And no more: in a state_dict of shared positions all lie in one memory."""
+    """Nothing else becomes shared, although state_dicts alias shared positions."""
     layers = []
     for place in ('cpu', device):
         pair = nn.ModuleList(
@@ -135,7 +135,7 @@ def test_assigning_a_state_dict_keeps_what_is_shared(shared, device):
 
 
 class CountingConv2d(DCLSConv2d):
-    """Counts how often its kernel is made."""
+    """A layer that counts how often its kernel is constructed."""
 
     constructions = 0
 
@@ -175,7 +175,7 @@ def test_kernel_is_kept_in_evaluation_until_a_parameter_changes():
 
 
 def fresh(layer):
-    """A layer with the same parameters that has kept nothing."""
+    """Return a layer with the same parameters that has not kept anything yet."""
     other = DCLSConv2d(3, 3, 3, groups=3, dilated_kernel_size=5)
     other.load_state_dict(layer.state_dict())
     return other

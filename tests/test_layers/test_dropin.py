@@ -1,4 +1,4 @@
-"""The drop-in layers against the published ones: the same, or rightly different."""
+"""The drop-in layers against the published ones: equal, or different for a reason."""
 
 import inspect
 import math
@@ -15,7 +15,7 @@ published = pytest.importorskip('DCLS.construct.modules')
 
 VERSIONS = ['v0', 'v1', 'max', 'gauss']
 
-# Class, the version if not all, its arguments, the size of an input.
+# Class, version (all if omitted), arguments, size of the input.
 CASES = [
     ('Dcls1d', None, dict(dilated_kernel_size=7, padding=3, groups=2), (12,)),
     ('Dcls1d', None, dict(dilated_kernel_size=(6,), stride=2, bias=False), (13,)),
@@ -50,7 +50,7 @@ CASES = [
 
 
 def spread(layer: nn.Module) -> nn.Module:
-    """Positions inside and beyond the border, and sigmas of either sign."""
+    """Set positions inside and beyond the border, and sigmas of either sign."""
     nn.init.uniform_(layer.P, -4, 4)
     if layer.SIG is not None:
         nn.init.normal_(layer.SIG)
@@ -59,7 +59,7 @@ def spread(layer: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize(('name', 'version', 'arguments', 'size'), CASES)
 def test_equals_the_published_layer(name, version, arguments, size):
-    """One state_dict, in either direction; output and all gradients."""
+    """state_dicts load in either direction; output and all gradients are equal."""
     theirs = getattr(published, name)(4, 6, 3, version=version, **arguments)
     ours = getattr(dropin, name)(4, 6, 3, version=version, **arguments)
     spread(theirs)
@@ -97,7 +97,7 @@ def test_on_the_fast_backend():
     [name for name in dropin.__all__ if name[0] != '_' and hasattr(published, name)],
 )
 def test_published_signature(name):
-    """Names, order and defaults; what is added is for keywords only."""
+    """Names, order and defaults are equal; added arguments are keyword-only."""
     theirs, ours = (
         [
             (argument.name, argument.default)
@@ -110,7 +110,7 @@ def test_published_signature(name):
 
 
 def test_arguments_by_position():
-    """The last ones, which the layers have beside the common signature."""
+    """The last ones are those outside the common signature."""
     common = 4, 4, 3, 1, 0
     rest = 1, True, 'zeros', 'v1'
     assert dropin.Dcls2d(*common, 5, *rest, False).backend == 'native'
@@ -123,7 +123,7 @@ def test_arguments_by_position():
 @pytest.mark.parametrize('version', VERSIONS)
 @pytest.mark.parametrize(('name', 'dense'), [('Dcls2_1d', (3,)), ('Dcls3_1d', (2, 3))])
 def test_dense_taps_have_elements_of_their_own(name, dense, version):
-    """Also for what the published package lacks: Dcls2_1d, and v0 in either."""
+    """This includes what the published package lacks: Dcls2_1d, and 'v0' of both."""
     layer = getattr(dropin, name)(
         4, 2, 3, 1, 0, dense, 6, 2, True, 'zeros', version
     ).double()
@@ -146,7 +146,7 @@ def test_dense_taps_have_elements_of_their_own(name, dense, version):
 
 
 def test_gauss_width_of_one_learned_axis():
-    """0.27 + |SIG| by hand; the published Dcls2_1d has 1.0 + |SIG|."""
+    """0.27 + |SIG|, worked by hand; the published Dcls2_1d has 1.0 + |SIG|."""
     layer = dropin.Dcls2_1d(1, 1, 1, dilated_kernel_size=5)
     nn.init.ones_(layer.weight)
     nn.init.zeros_(layer.P)
@@ -180,7 +180,7 @@ def test_published_initial_values():
 
 @pytest.mark.parametrize('version', ['v1', 'max', 'gauss'])
 def test_rectangles_have_their_own_centre(version):
-    """The published kernel's columns are centred by the extent of its rows."""
+    """The published kernel centres its columns by the extent of its rows."""
     arguments = dict(dilated_kernel_size=(5, 17), version=version, bias=False)
     theirs = published.Dcls2d(1, 1, 1, **arguments)
     ours = dropin.Dcls2d(1, 1, 1, **arguments)
@@ -199,7 +199,7 @@ def test_rectangles_have_their_own_centre(version):
 
 
 def test_moved_layers_work():
-    """The published layer keeps the index tensors of its first call's device."""
+    """The published layer keeps index tensors on the device of its first call."""
     x = torch.randn(1, 2, 8, 8)
     layers = [m.Dcls2d(2, 2, 3, dilated_kernel_size=5) for m in (dropin, published)]
     for layer in layers:

@@ -1,4 +1,4 @@
-"""What people's code does to the published layers, done to ours beside them."""
+"""What people's code does to the published layers, done to ours as well."""
 
 import copy
 import inspect
@@ -23,7 +23,7 @@ SIZES = {
     'Dcls3_1d': (3, 4, 9),
     'Dcls2dK1d': (8, 7),
 }
-# The published Dcls3_1d knows no 'v0'.
+# The published Dcls3_1d has no 'v0'.
 CHANGES = [
     (name, *change)
     for name in SIZES
@@ -34,7 +34,7 @@ ALLOWED = [c for c in CHANGES if c[1] in ('max', 'gauss') or c[2] in ('v0', 'v1'
 
 
 def pair(name, version='gauss', **arguments):
-    """Our layer and the published one, in float64, of equal parameters."""
+    """Return our layer and the published one, in float64, with equal parameters."""
     arguments = {'dilated_kernel_size': 5, 'groups': 2, **arguments}
     theirs = getattr(published, name)(4, 6, 3, version=version, **arguments)
     ours = getattr(dropin, name)(4, 6, 3, version=version, **arguments)
@@ -48,7 +48,7 @@ def image(name):
 
 
 def assert_same_step(ours, theirs, x):
-    """Output, gradients and what a step makes of the parameters."""
+    """Check that outputs and gradients are equal."""
     results = []
     for layer in (ours, theirs):
         layer.zero_grad()
@@ -64,7 +64,7 @@ def assert_same_step(ours, theirs, x):
 
 @pytest.mark.parametrize(('name', 'before', 'after'), ALLOWED)
 def test_an_assigned_version_computes_as_the_published_one(name, before, after):
-    """Also in evaluation, where a kernel is kept, and back again."""
+    """This holds in evaluation, where a kernel is kept, and for the way back."""
     ours, theirs = pair(name, before)
     x = image(name)
     for layer in (ours, theirs):
@@ -88,7 +88,7 @@ def test_an_assigned_version_computes_as_the_published_one(name, before, after):
 
 @pytest.mark.parametrize('by', ['layer', 'DCK'])
 def test_either_assignment_does_it(by):
-    """The published layer's own label changes nothing; here it is one with DCK's."""
+    """The published layer's own label has no effect; ours is the same as DCK's."""
     ours, theirs = pair('Dcls2d')
     x = image('Dcls2d')
     (ours if by == 'layer' else ours.DCK).version = 'max'
@@ -112,7 +112,7 @@ def test_a_version_that_the_layer_has_no_sigma_for(name, before, after):
 
 
 def test_discrete_delays():
-    """Evaluation as projects on spiking networks do it, then on with training."""
+    """Evaluate as projects on spiking networks do, then continue training."""
     models = []
     for module in (dropin, published):
         torch.manual_seed(0)
@@ -166,7 +166,7 @@ def test_discrete_delays():
 
 @pytest.mark.parametrize('name', SIZES)
 def test_a_layer_of_other_weights(name):
-    """A subclass that convolves with what it makes of its parameters."""
+    """A subclass may convolve with functions of its parameters."""
     results = []
     torch.manual_seed(0)
     x = image(name)
@@ -195,7 +195,7 @@ def test_a_layer_of_other_weights(name):
     [c for c in itertools.product(SIZES, VERSIONS) if c != ('Dcls3_1d', 'v0')],
 )
 def test_the_constructed_kernel(name, version):
-    """DCK and the modules of which it is one, called by themselves."""
+    """DCK and the module that it is an instance of can be called directly."""
     ours, theirs = pair(name, version)
     expected = theirs.DCK(theirs.weight, theirs.P, theirs.SIG)
     kind = type(theirs.DCK).__name__
@@ -219,7 +219,7 @@ def test_the_constructed_kernel(name, version):
 
 
 def test_dense_taps_of_the_kernel_modules():
-    """ConstructKernel2_1d, which the installed package lacks, as Dcls2_1d."""
+    """ConstructKernel2_1d, missing from the installed package, works like Dcls2_1d."""
     layer = dropin.Dcls2_1d(2, 4, 3, dense_kernel_size=2, dilated_kernel_size=5)
     alone = dropin.ConstructKernel2_1d(4, 2, 1, 3, 2, 5, 'gauss')
     assert alone.dense_kernel_size == layer.DCK.dense_kernel_size == (2,)
@@ -271,7 +271,7 @@ def test_copies_have_a_version_of_their_own():
 
 @pytest.mark.parametrize('parameter', ['weight', 'P', 'SIG'])
 def test_a_write_through_data_in_evaluation(parameter):
-    """It leaves no trace in torch; the published layer builds its kernel anew."""
+    """torch doesn't notice the write; the published layer reconstructs its kernel."""
     ours, theirs = pair('Dcls2d')
     x = image('Dcls2d')
     with torch.no_grad():
@@ -288,7 +288,7 @@ def test_a_write_through_data_in_evaluation(parameter):
 
 @torch.no_grad()
 def test_parameters_without_values_in_evaluation():
-    """Of torch.func.vmap, of the meta device, and fake ones."""
+    """torch.func.vmap, the meta device and fake tensors have such parameters."""
     layer = dropin.Dcls1d(2, 2, 3, dilated_kernel_size=5).eval()
     x = torch.randn(1, 2, 9)
     y = layer(x)
@@ -304,7 +304,7 @@ def test_parameters_without_values_in_evaluation():
 
 
 def test_initial_values_of_a_changed_version():
-    """The published layer gives a SIG that it does not read 0."""
+    """The published layer sets an unused SIG to 0."""
     ours, theirs = pair('Dcls1d')
     for layer in (ours, theirs):
         layer.version = 'v1'

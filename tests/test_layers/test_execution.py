@@ -1,4 +1,4 @@
-"""Layers where torch does more than call them: compiled, exported, distributed, ..."""
+"""Layers that torch compiles, exports, distributes, checkpoints, ..."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dcls_mm.layers import DCLSConv2d, DCLSConvTranspose2d, LargeKernelConv2d
 
-# Depthwise and large enough for the CPU's own backend, and what has another way.
+# Depthwise and large enough for the CPU's own backend, or on another path.
 LAYERS = {
     'bilinear': lambda: large(),
     'triangle': lambda: large(interpolation='triangle'),
@@ -75,7 +75,7 @@ def test_recomputed_in_the_backward_pass(name):
 
 @pytest.mark.parametrize('name', LAYERS)
 def test_deterministic(name):
-    """Bit by bit, for one number of threads."""
+    """Results are bitwise equal for a fixed number of threads."""
     layer = LAYERS[name]()
     x = torch.randn(3, 4, 61, 53)
     runs = [(layer(x), *gradients(layer, layer, x)) for _ in range(3)]
@@ -85,7 +85,7 @@ def test_deterministic(name):
 
 @pytest.mark.parametrize('backend', [None, 'native', 'cpu_depthwise'])
 def test_flops_of_every_backend(backend):
-    """What mmengine counts is what it counts of torch.nn.Conv2d."""
+    """mmengine counts the same as for torch.nn.Conv2d."""
 
     def flops(layer):
         model = nn.Sequential(layer)
@@ -123,7 +123,7 @@ dist.destroy_process_group()
 
 
 def test_two_processes_have_the_gradients_of_one(tmp_path):
-    """On the joint batch, with positions that two layers share."""
+    """The reference is the joint batch; two layers share positions."""
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
     processes = [
         subprocess.Popen(

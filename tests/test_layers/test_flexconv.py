@@ -32,7 +32,7 @@ def flex2d(channels=3, extent=9, dtype=torch.float64, **options):
 
 @torch.no_grad()
 def perturb(layer):
-    """Values that no initialisation has, the mask off the centre among them."""
+    """Move away from initial values, including a mask that is off the centre."""
     for parameter in layer.parameters():
         parameter.add_(0.1 * torch.rand_like(parameter))
     return layer
@@ -74,7 +74,7 @@ def test_gradcheck(net):
 
     inputs = x, *layer.parameters()
     assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
-    # Through the transforms of torch.func nothing is cropped, but set to zero.
+    # In torch.func's transforms, taps are set to zero instead of cropped.
     assert torch.autograd.gradcheck(
         function, inputs, fast_mode=True, check_forward_ad=True
     )
@@ -92,7 +92,7 @@ def uncropped(layer):
 @pytest.mark.parametrize('net', KERNEL_NETS)
 @pytest.mark.parametrize('mean', [0.0, -0.15])
 def test_cropping(threshold, net, mean):
-    """What is left is exact, the rest at most the threshold times the network."""
+    """Kept taps are exact; others are at most the threshold times the network."""
     layer = flex2d(4, 33, kernel_net=net, mask_width=0.2, crop_threshold=threshold)
     with torch.no_grad():
         layer.mask_mean[1] = mean
@@ -109,7 +109,7 @@ def test_cropping(threshold, net, mean):
     values = uncropped(layer)
     layer.mask_width = mask
     assert ((widened - whole).abs() <= threshold * values.abs()).all()
-    # And the taps next to those left are under the threshold, but for the other side.
+    # The next taps outwards are below the threshold, except on the other side.
     outermost = (whole / values)[
         :, :, 16, 16 - columns // 2 - 1 : 16 + columns // 2 + 2
     ]
@@ -121,7 +121,7 @@ def test_cropping(threshold, net, mean):
 @pytest.mark.parametrize('padding', [8, 7, 2, 0, 'same', 'valid'])
 @pytest.mark.parametrize('groups', [1, 4])
 def test_a_cropped_kernel_convolves_as_the_whole(padding_mode, padding, groups):
-    """With whatever padding, less than what is cropped too; and folded as well."""
+    """This holds for any padding, even below what is cropped, and when folded."""
     stride = 1 if padding == 'same' else 2
     layer = FlexConv2d(
         4,
@@ -167,7 +167,7 @@ def test_initial_outputs_have_the_variance_of_the_inputs(net, options):
 
 @pytest.mark.parametrize('seed', range(8))
 def test_initial_values_of_a_network_that_is_off_are_finite(seed):
-    """Of one unit, at one tap: half of the seeds have no slope to scale by."""
+    """With one unit and one tap, half of the seeds have no slope to scale by."""
     torch.manual_seed(seed)
     net = dict(type='mlp', hidden_channels=1)
     assert torch.isfinite(FlexConv1d(1, 1, 1, kernel_net=net).kernel()).all()
@@ -254,7 +254,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
 def test_a_long_sequence_in_bounded_memory():
-    """16384 steps, forward and backward, with a kernel as long: megabytes, not GB."""
+    """16384 steps with an equally long kernel, forward and backward, take megabytes."""
     command = [sys.executable, '-W', 'ignore', '-c', LONG_SEQUENCE, '16384']
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -302,7 +302,7 @@ def test_under_autocast_and_in_half_precision():
 
 
 def test_mask_far_out_of_bounds():
-    """A mask that has left the extent, or vanished, or is no number, is no crash."""
+    """Nothing crashes if the mask leaves the extent, vanishes or becomes NaN."""
     layer, x = flex2d(), torch.randn(1, 3, 12, 12, dtype=torch.float64)
     for mean, width in ((5.0, 0.1), (0.0, 1e-9), (0.0, -0.2), (0.0, 50.0)):
         with torch.no_grad():
@@ -332,7 +332,7 @@ def test_extents_by_the_size_of_the_input():
 
 
 def test_initialisers_by_class_leave_the_networks_alone():
-    """As mmengine's init_cfg for 'Conv2d' and 'Linear' would overwrite them."""
+    """mmengine's init_cfg for 'Conv2d' or 'Linear' would overwrite them."""
     layer = flex2d()
     assert not any(isinstance(m, (nn.Linear, nn.Conv2d)) for m in layer.modules())
 
@@ -382,7 +382,7 @@ def test_more_bad_arguments():
 
 
 def test_a_kernel_of_another_extent_is_another_kernel():
-    """The network's coordinates are stretched over it; a finer sampling is the same."""
+    """The network's coordinates stretch over the extent, but not over a finer grid."""
     options = dict(kernel_size=3, padding='same')
     state_dict = FlexConv1d(2, 2, dilated_kernel_size=9, **options).state_dict()
     FlexConv1d(2, 2, dilated_kernel_size=9, resolution=2, **options).load_state_dict(

@@ -1,4 +1,4 @@
-"""Folded layers compute what they computed, as torch's own convolutions."""
+"""Folded layers compute the same as before, as torch's own convolutions."""
 
 import pytest
 import torch
@@ -132,7 +132,7 @@ def test_what_is_frozen_stays_frozen(frozen, learned):
 
 @pytest.mark.parametrize('frozen', [True, False])
 def test_frozen_kernels_of_other_parameters(frozen):
-    """Of a network, with its own padding, and of a parametrized weight."""
+    """A network with its own padding, and a parametrized weight."""
     layers = [
         FlexConv1d(2, 2, 5, padding='causal'),
         nn.utils.parametrizations.weight_norm(LargeKernelConv2d(2, 2, 5)),
@@ -196,7 +196,7 @@ def test_nothing_to_fold(model, message):
 
 
 class OfItsInput(DCLSConv2d):
-    """A layer whose kernel can't be told beforehand."""
+    """A layer whose kernel isn't known in advance."""
 
     def kernel(self):
         raise NotImplementedError('its kernel depends on the input')

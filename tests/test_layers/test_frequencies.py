@@ -13,7 +13,7 @@ SAMPLES = 4096
 
 
 def layer_1d(**options):
-    """A layer whose kernel is sampled finely: 4096 taps a period of 2, and one more."""
+    """Build a layer with a fine kernel: 4096 taps per period of 2, and one more."""
     return FlexConv1d(
         1,
         1,
@@ -28,7 +28,7 @@ def layer_1d(**options):
 
 @torch.no_grad()
 def power_spectrum(layer):
-    """Frequencies in periods a unit, and the share of the power that each has."""
+    """Return frequencies in periods per unit, and their shares of the power."""
     kernel = layer.kernel()[0, 0, :SAMPLES]
     power = torch.fft.rfft(kernel).abs() ** 2
     power[1:-1] *= 2
@@ -42,7 +42,7 @@ def share_above(layer, limit):
 
 @torch.no_grad()
 def only_sines(layer, frequencies):
-    """Each filter a sine of one of the frequencies, in periods a unit."""
+    """Make each filter a sine of one of the frequencies, in periods per unit."""
     for gabor, frequency in zip(layer.net.filters, frequencies):
         gabor.weight.fill_(2 * math.pi * frequency)
         gabor.gamma.zero_()
@@ -63,7 +63,7 @@ def test_a_product_of_sines_reaches_the_bound():
 
 @pytest.mark.parametrize('deviations', [0.5, 1.0, 2.0])
 def test_the_mask_widens_the_spectrum_as_the_bound_says(deviations):
-    """Of a Gaussian amplitude, erfc(s) / 2 of the power lies s deviations above."""
+    """With a Gaussian amplitude, erfc(s) / 2 of the power is above s deviations."""
     layer = layer_1d(
         kernel_net=dict(type='magnet', hidden_channels=1, num_layers=1),
         mask_width=0.01,
@@ -93,7 +93,7 @@ def test_random_networks_stay_under_the_bound(seed, input_scale):
 
 
 def test_rotated_envelopes():
-    """At an eighth of a turn both axes have the root mean square of the two gammas."""
+    """At an eighth of a turn, both axes get the root mean square of the two gammas."""
     net = dict(type='magnet', hidden_channels=1, num_layers=1, rotated=True)
     layer = FlexConv2d(1, 1, 9, kernel_net=net, mask_width=None)
     gabor = layer.net.filters[0]
@@ -107,7 +107,7 @@ def test_rotated_envelopes():
 
 
 def test_nyquist_frequency():
-    """Taps 2 / (k - 1) apart show half a period in that, (k - 1) / 4."""
+    """Taps at a distance of 2 / (k - 1) resolve (k - 1) / 4 periods per unit."""
     assert FlexConv2d(1, 1, (9, 17)).nyquist_frequency == 2.0
     assert FlexConv1d(1, 1, 17, resolution=2.0).nyquist_frequency == 4.0
 
@@ -123,7 +123,7 @@ def test_penalty():
 
 
 def test_penalty_with_a_mask():
-    """By hand: shares of 1.5 or 1.125 (3 filters and the mask) of Nyquist's 4.5."""
+    """Shares of Nyquist's 4.5: 1.5 for 3 filters, 1.125 for 3 filters and the mask."""
     filters = torch.tensor([2.0, 1.25, 0.5])
     mask = torch.tensor(0.75, requires_grad=True)
     per_filter = alias_penalty(filters, 4.5, mask)
@@ -138,7 +138,7 @@ def test_penalty_with_a_mask():
 
 
 def test_kernels_under_the_limit_cost_nothing():
-    """Filters at 0.9 of shares of 1, and a mask of 0.2 that adds 0.05 to each."""
+    """Filters use 0.9 of a share of 1; a mask of 0.2 adds 0.05 to each."""
     filters, mask = torch.full((4,), 0.9), torch.tensor(0.2)
     assert alias_penalty(filters, 4.0, mask).item() == 0
     ours = alias_penalty(filters, 4.0, mask, 'per_factor').item()
@@ -146,7 +146,7 @@ def test_kernels_under_the_limit_cost_nothing():
 
 
 def test_frequencies_as_published():
-    """Two deviations by default; the mask's of its narrowest axis."""
+    """The default is two deviations; for the mask, those of its narrowest axis."""
     net = dict(type='magnet', hidden_channels=1, num_layers=1)
     layer = FlexConv2d(1, 1, 9, kernel_net=net, mask_width=(1 / math.pi, 0.5))
     only_sines(layer, (0.5, 1.2))

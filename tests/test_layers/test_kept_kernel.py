@@ -1,4 +1,4 @@
-"""The kernel that a layer keeps in evaluation is the one that it would make anew."""
+"""The kernel that a layer keeps in evaluation equals a newly constructed one."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def build(name):
 
 
 def other_values(value):
-    """What an attribute may become, whether or not it makes sense."""
+    """Return values that an attribute could take, sensible or not."""
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int):
@@ -57,7 +57,7 @@ def other_values(value):
 
 
 def attributes(layer):
-    """Each plain attribute of a layer and of the modules inside: whose, name, value."""
+    """List the plain attributes of all modules in a layer: (module, name, value)."""
     return [
         (module, name, value)
         for module in layer.modules()
@@ -69,7 +69,7 @@ def attributes(layer):
 @torch.no_grad()
 @pytest.mark.parametrize('name', LAYERS)
 def test_it_follows_every_attribute(name):
-    """Those that kernel() reads are not listed anywhere: all are tried."""
+    """All attributes are tried, as no list says which ones kernel() reads."""
     layer = build(name)
     before = layer._current_kernel()
     followed = set()
@@ -78,7 +78,7 @@ def test_it_follows_every_attribute(name):
             setattr(module, attribute, other)
             try:
                 expected = layer.kernel()
-            except Exception:  # what makes no sense makes no kernel
+            except Exception:  # a senseless value makes no kernel
                 setattr(module, attribute, value)
                 continue
             assert torch.equal(layer._current_kernel(), expected), attribute
@@ -154,7 +154,7 @@ def test_it_follows_every_other_change():
 
 
 def test_what_hides_its_writes_is_not_kept():
-    """Inference tensors count no writes."""
+    """Inference tensors don't count writes."""
     with torch.inference_mode():
         layer = build('gauss')
         x = torch.randn(1, 2, 9, 9)
@@ -165,9 +165,9 @@ def test_what_hides_its_writes_is_not_kept():
 
 @torch.no_grad()
 def test_a_compiled_layer_follows():
-    """A graph keeps no kernel, and is made anew for another attribute.
+    """A graph keeps no kernel, and is recompiled for another attribute.
 
-    By torch before 2.7 its operators are others than the layer's, and round otherwise.
+    Before torch 2.7, its operators differ from the layer's, and so does rounding.
     """
     layer = build('bilinear')
     compiled = torch.compile(layer, backend='eager')

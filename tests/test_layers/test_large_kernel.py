@@ -1,4 +1,4 @@
-"""LargeKernelConv2d is torch.nn.Conv2d, on our backends."""
+"""LargeKernelConv2d equals torch.nn.Conv2d, on our backends."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from dcls_mm.layers import LargeKernelConv2d
     ],
 )
 def test_in_the_place_of_conv2d(arguments):
-    """One state_dict, one output, the same gradients."""
+    """state_dict, output and gradients are the same."""
     conv = nn.Conv2d(4, 8 if 'same' not in arguments.values() else 4, **arguments)
     layer = LargeKernelConv2d(4, conv.out_channels, **arguments)
     layer.load_state_dict(conv.state_dict())

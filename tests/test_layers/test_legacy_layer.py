@@ -1,4 +1,4 @@
-"""LegacyDcls2d against torch's dilated convolution and against loops."""
+"""LegacyDcls2d, against torch's dilated convolution and against loops."""
 
 import itertools
 import math
@@ -15,12 +15,12 @@ FORMULATIONS = ['construct', 'sample']
 
 
 def within(place, last):
-    """Clamped; with a gradient on the border, which torch 2.15's own has not."""
+    """Clamp with a gradient on the border, which torch 2.15's own clamp lacks."""
     return place if 0 <= place <= last else place.detach().clamp(0, last)
 
 
 def kernel_by_loops(weight, places, dilation, gain):
-    """One element at a time; ``places`` is P with as many outputs as ``weight``."""
+    """Add one element at a time; ``places`` is P, expanded to all outputs."""
     out, group_in, *size = weight.shape
     extent = [d * (k - 1) + 1 for d, k in zip(dilation, size)]
     kernel = torch.zeros(out, group_in, *extent, dtype=weight.dtype)
@@ -67,7 +67,7 @@ def test_is_the_dilated_convolution_where_p_is_zero(arguments, formulation):
 @pytest.mark.parametrize('formulation', FORMULATIONS)
 @pytest.mark.parametrize('groups', [1, 2])
 def test_equals_the_loops(groups, formulation, pixels):
-    """Positions moved by some pixels, some beyond the extent, or none moved at all."""
+    """Positions move by some pixels, some beyond the extent, or not at all."""
     layer = LegacyDcls2d(
         4,
         2,

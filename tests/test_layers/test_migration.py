@@ -1,4 +1,4 @@
-"""The table of docs/migration.md against the installed `dcls` package."""
+"""The table of docs/migration.md, against the installed `dcls` package."""
 
 import inspect
 import logging
@@ -19,7 +19,7 @@ KERNELS = [f'ConstructKernel{kind}' for kind in ('1d', '2d', '3d', '3_1d')]
 BASES = ['_DclsNd', '_DclsN_Md']
 MODULES = [published, dropin]
 
-# Arguments under which all attributes are compared.
+# Arguments that all attributes are compared for.
 ARGUMENTS = [
     dict(),
     dict(padding=2, groups=4),
@@ -29,7 +29,7 @@ ARGUMENTS = [
 
 
 def rows():
-    """The first cells of the table."""
+    """Return the first cells of the table."""
     table = PAGE.read_text().split('### What differs')[1].split('\n\n')
     lines = next(part for part in table if part.startswith('| name')).splitlines()
     assert lines[0].count('|') == 4
@@ -50,7 +50,7 @@ def build(module, name, **arguments):
 
 
 def value(thing):
-    """What is compared of an attribute."""
+    """Return the part of an attribute that is compared."""
     if isinstance(thing, torch.Tensor):
         return thing.shape, thing.dtype
     if isinstance(thing, nn.Module):
@@ -61,13 +61,13 @@ def value(thing):
 
 
 def parameters(function):
-    """Ours may have more, but for keywords only."""
+    """Return the parameters, except keyword-only ones, which ours may add."""
     found = inspect.signature(function).parameters.values()
     return [p for p in found if p.kind is not p.KEYWORD_ONLY]
 
 
 def names_that_differ():
-    """'module.name' as the table has it, found by reflection."""
+    """Return 'module.name' as in the table, found by reflection."""
     found = set()
     names = [*LAYERS, *KERNELS, *BASES]
     for name, thing in vars(published).items():
@@ -102,7 +102,7 @@ def names_that_differ():
 
 
 def grouped(found):
-    """With 'ConstructKernel*.x' in the place of the same of all such classes.
+    """Merge names that all ConstructKernel classes share into 'ConstructKernel*.x'.
 
     The published ConstructKernel3_1d has no 'v0'.
     """
@@ -123,7 +123,7 @@ def test_every_name_that_differs_has_a_row():
 
 
 def outcome(call):
-    """What a call gives, or the kind of its error."""
+    """Return the result of a call, or the type of its error."""
     try:
         return call()
     except Exception as error:
@@ -131,7 +131,7 @@ def outcome(call):
 
 
 def changed(module, version, *targets):
-    """The kernel of a layer before and after an assignment differ."""
+    """Return whether assigning a version changes a layer's kernel."""
     layer = module.Dcls1d(2, 2, 3, dilated_kernel_size=5, version='gauss')
     before = layer.DCK(layer.weight, layer.P, layer.SIG)
     for target in targets:
@@ -141,7 +141,7 @@ def changed(module, version, *targets):
 
 
 def wide(module, name, version, extent):
-    """A kernel with positions past the border and one centred."""
+    """Return the kernel of a layer with random positions."""
     torch.manual_seed(0)
     layer = getattr(module, name)(1, 1, 4, version=version, dilated_kernel_size=extent)
     nn.init.uniform_(layer.P, -1, 1)
@@ -208,7 +208,7 @@ def logged(module):
     return len(records) > 0
 
 
-# What each row on a behaviour says, as calls of either module; the pairs differ.
+# What each row on a behaviour says, as a call for either module; results differ.
 BEHAVIOURS = {
     'the version of the layer alone': lambda m: changed(m, 'max', 'layer'),
     "a version that doesn't exist": lambda m: outcome(
@@ -251,6 +251,6 @@ def test_rectangular_kernels_differ_but_for_2d_v0():
 
 
 def test_both_assignments_do_the_same():
-    """What the row on the version alone leaves out."""
+    """The row on the version of the layer alone doesn't cover this."""
     assert all(changed(m, 'max', 'layer', 'DCK') for m in MODULES)
     assert [changed(m, 'max', 'DCK') for m in MODULES] == [True, True]

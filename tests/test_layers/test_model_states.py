@@ -1,7 +1,7 @@
-"""One model, changed in every documented way and order: it computes what it says.
+"""A model changed in any documented way and order still computes what it says.
 
-After every step its outputs are those of kernels made afresh from its parameters and
-from what was set, by the formulas of the papers in numpy and by torch's convolution.
+After every step, its outputs must equal those of new kernels made from its parameters
+and settings, by the papers' formulas in numpy and torch's convolution.
 """
 
 import copy
@@ -32,13 +32,13 @@ from dcls_mm.layers.folding import switch_to_deploy
 
 CHANNELS = 4
 
-# Layers in a row may make of a rounding error many; a stale kernel is far worse.
+# Layers in series may multiply a rounding error; a stale kernel is far worse.
 FACTOR = 1000
 
 OPTIONS = dict(groups=CHANNELS, padding='same')
 ELEMENTS = dict(OPTIONS, kernel_count=3, dilated_kernel_size=5)
 
-# The layers, and what can be set of each beside its parameters.
+# The layers, and what can be set in each besides its parameters.
 DCLS = ('first', 'second', 'third', 'fourth')
 SETTINGS = {
     'first': dict(interpolation='bilinear', formulation='construct'),
@@ -54,7 +54,7 @@ PARTNERS.update({'max': 'gauss', 'gauss': 'max'})
 
 
 class Net(nn.Sequential):
-    """One layer of each kind, with bounded values between."""
+    """One layer of each kind, with bounded values between them."""
 
     def __init__(self):
         super().__init__()
@@ -75,7 +75,7 @@ class Net(nn.Sequential):
 
 
 def paper_kernel(layer, interpolation, rounded):
-    """(out, 1, 5, 5), of the parameters of a depthwise DCLS layer."""
+    """Return the kernel (out, 1, 5, 5) of a depthwise DCLS layer."""
     weight, positions, sigma = (
         None if p is None else p.detach().double().numpy()
         for p in (layer.weight, layer.P, layer.SIG)
@@ -94,7 +94,7 @@ def paper_kernel(layer, interpolation, rounded):
 
 
 def flex_kernel(layer, given):
-    """(out, 1, taps, taps), by a layer that never kept one."""
+    """Return the kernel (out, 1, taps, taps), by a layer that never kept one."""
     siren = dict(type='siren', hidden_channels=4, omega_0=given['omega_0'])
     fresh = FlexConv2d(
         CHANNELS,
@@ -110,7 +110,7 @@ def flex_kernel(layer, given):
 
 
 def expected(model, given, x):
-    """The outputs of ``model``, which has the settings ``given``."""
+    """Return the outputs of ``model`` with the settings ``given``."""
     x = x.double()
     for name, layer in model.named_children():
         if name in DCLS:
@@ -129,7 +129,7 @@ def expected(model, given, x):
 
 
 def reloaded(model, given):
-    """A new model with the settings, and the weights through a file."""
+    """Return a new model with the same settings, and the weights through a file."""
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
     buffer.seek(0)
@@ -153,9 +153,9 @@ def assign(layer, key, value):
 
 
 class ModelStates(RuleBasedStateMachine):
-    """See the module; each rule is something that users do."""
+    """The state machine of the module; each rule is something that users do."""
 
-    # Models that the one came from: what happens to it must not happen to them.
+    # Models that this one was copied from; nothing may change them.
     left = Bundle('left')
 
     @initialize(seed=st.integers(0, 99))
@@ -199,9 +199,9 @@ class ModelStates(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from([*DCLS, 'large']), swap=st.booleans())
     def write_data(self, name, swap):
-        """As an EMAHook does, before the validation's eval()."""
+        """Write to ``.data``, as EMAHook does before validation calls eval()."""
         weight = getattr(self.model, name).weight
-        if swap:  # to another memory
+        if swap:  # to new memory
             weight.data = weight.data * 0.7
             return
         weight.data.mul_(0.7)
@@ -225,14 +225,14 @@ class ModelStates(RuleBasedStateMachine):
         if key == 'interpolation':
             value = PARTNERS[now]
         if key == 'formulation' or (name, key) == ('first', 'interpolation'):
-            # Sampling is for 'bilinear' alone.
+            # Only 'bilinear' can be sampled.
             sampled = self.given[name]['formulation'] == 'sample'
             if sampled != (key == 'formulation') and sampled:
                 return
             if value == 'sample' and self.given[name]['interpolation'] != 'bilinear':
                 return
         if key == 'padding_mode' and name == 'flex' and value == 'reflect':
-            assign(self.model.flex, 'resolution', 1.0)  # else wider than the image
+            assign(self.model.flex, 'resolution', 1.0)  # otherwise wider than the image
             self.given['flex']['resolution'] = 1.0
         assign(getattr(self.model, name), key, value)
         self.given[name][key] = value
@@ -287,7 +287,7 @@ class ModelStates(RuleBasedStateMachine):
         ),
     )
     def copy(self, how):
-        """The copy goes on; the original must stay as it is."""
+        """Continue with a copy; the original must not change."""
         original, x = self.model, self.x.to(self.model.large.weight.dtype)
         self.model = how(original)
         shared = original.fourth.P is original.third.P
@@ -316,7 +316,7 @@ class ModelStates(RuleBasedStateMachine):
 
     @rule()
     def move(self):
-        """To a device without values, where shapes must come out all the same."""
+        """Move to a device without values; shapes must be the same."""
         x = self.x.to(self.model.large.weight.dtype)
         moved = copy.deepcopy(self.model).to('meta')
         if all(v['backend'] != 'fft' for v in self.given.values()):
@@ -325,7 +325,7 @@ class ModelStates(RuleBasedStateMachine):
     @precondition(lambda self: self.model.fourth.P is not self.model.third.P)
     @rule(kind=st.sampled_from(['ema', 'swa']))
     def average(self, kind):
-        """Half of what the model was, half of what it is after a step."""
+        """Check that averaging gives the mean of the model before and after a step."""
         average = (
             ExponentialMovingAverage(self.model, momentum=0.5)
             if kind == 'ema'

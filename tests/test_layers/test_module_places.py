@@ -1,4 +1,4 @@
-"""Modules that stand in a model under several names are exchanged under all of them."""
+"""A module that a model has under several names is replaced under all of them."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def make_dcls():
     return DCLSConv2d(2, 2, 3, dilated_kernel_size=5)
 
 
-# What is exchanged, by what, and the kinds before and after.
+# Name -> make the module, replace it in a model, types before and after.
 EXCHANGES = {
     'fold': (make_dcls, switch_to_deploy, ConstructedConvNd, nn.Conv2d),
     'pool': (
@@ -40,7 +40,7 @@ CONTAINERS = {
 
 @st.composite
 def models(draw, make):
-    """A tree of containers in which any module may stand in several places."""
+    """Draw a tree of containers in which a module may occur in several places."""
     modules = [make(), make(), nn.ReLU()]
     for _ in range(draw(st.integers(1, 5))):
         parts = draw(st.lists(st.sampled_from(modules), min_size=1, max_size=4))
@@ -49,7 +49,7 @@ def models(draw, make):
 
 
 def named(model, kind):
-    """Names of modules of a kind, those of one module together."""
+    """Return the names of all modules of a kind, grouped by module."""
     places = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, kind):
@@ -112,14 +112,14 @@ def test_a_parametrised_layer():
 
 
 class Doubled(DCLSConv2d):
-    """Computes more than its kernel."""
+    """A layer that computes more than its convolution."""
 
     def forward(self, x):
         return 2 * super().forward(x)
 
 
 class DoubledAsPublished(Dcls2d):
-    """Code for the published package changes the convolution here."""
+    """A layer whose convolution is changed as for the published package."""
 
     def _conv_forward(self, *arguments):
         return 2 * super()._conv_forward(*arguments)

@@ -1,4 +1,4 @@
-"""Where positions are learned, how they start, freeze and round."""
+"""Where positions are learned, and how they are initialised, frozen and rounded."""
 
 import itertools
 
@@ -17,7 +17,7 @@ CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 def mixed_layer(axes, interpolation='bilinear', **options):
-    """A 3-d layer with random positions along ``axes``, the others dense."""
+    """Build a 3-d layer with random positions along ``axes``, the others dense."""
     layer = DCLSConv3d(
         2,
         3,
@@ -38,7 +38,7 @@ def mixed_layer(axes, interpolation='bilinear', **options):
 @pytest.mark.parametrize('interpolation', ['bilinear', 'triangle', 'max', 'gauss'])
 @pytest.mark.parametrize('axes', [(0,), (2,), (0, 1), (2, 0), (2, 1), (2, 1, 0)])
 def test_positions_along_some_axes(axes, interpolation):
-    """Each tap of the dense axes has elements of its own along the learned ones."""
+    """Each tap of the dense axes has its own elements along the learned ones."""
     layer = mixed_layer(axes, interpolation)
     learned = sorted(axes)
     dense = [axis for axis in range(3) if axis not in axes]
@@ -59,7 +59,7 @@ def test_positions_along_some_axes(axes, interpolation):
 @pytest.mark.parametrize('per_output', [True, False])
 @pytest.mark.parametrize('axes', [(1,), (0, 2), (2, 1, 0)])
 def test_formulations_agree(axes, per_output):
-    """Sampling the input and convolving with the kernel: one state_dict, one result."""
+    """Sampling and constructing share a state_dict and give the same result."""
     layers = [
         mixed_layer(axes, per_output_positions=per_output, formulation=formulation)
         for formulation in ('construct', 'sample')
@@ -171,7 +171,7 @@ def test_initial_sigma():
 
 
 def trained(layer):
-    """Names of the parameters that a step of SGD has changed."""
+    """Return the names of the parameters that a step of SGD changes."""
     before = {name: p.detach().clone() for name, p in layer.named_parameters()}
     layer(torch.randn(2, 4, 9, 9)).square().sum().backward()
     torch.optim.SGD(layer.parameters(), lr=0.1).step()
@@ -194,7 +194,7 @@ def test_freezing():
 
 @pytest.mark.parametrize('formulation', ['construct', 'sample'])
 def test_integer_positions_in_evaluation(formulation):
-    """What is learned stays real-valued; evaluation sees whole pixels."""
+    """Learned positions stay real-valued; evaluation uses whole pixels."""
     layer = DCLSConv2d(2, 2, 3, integer_positions=True, formulation=formulation)
     nn.init.uniform_(layer.P, -1, 1)
     rounded = DCLSConv2d(2, 2, 3)
@@ -244,7 +244,7 @@ def test_no_sigma_to_fix():
 
 
 def test_state_dict_of_other_rows_is_refused():
-    """P's rows for other axes would be read as transposed kernels, silently."""
+    """P's rows for other axes would silently be read as transposed kernels."""
     columns_first = DCLSConv2d(2, 2, 3, position_axes=(1, 0))
     with pytest.raises(RuntimeError, match=r'P: .* axes \(1, 0\), here for \(0, 1\)'):
         DCLSConv2d(2, 2, 3).load_state_dict(columns_first.state_dict())
@@ -255,7 +255,7 @@ def test_state_dict_of_other_rows_is_refused():
 @pytest.mark.parametrize('ndim', [1, 2, 3])
 @pytest.mark.parametrize('interpolation', ['bilinear', 'triangle', 'max', 'gauss'])
 def test_without_metadata_only_what_is_not_ambiguous(ndim, interpolation):
-    """Where the published package has the rows in another order, it must be told."""
+    """The order must be stated where the published package has another one."""
 
     def build(**options):
         return LAYERS[ndim](2, 2, 3, interpolation=interpolation, **options)
@@ -307,7 +307,7 @@ def test_bilinear_and_triangle_pass_into_each_other():
 
 
 def test_state_dicts_of_earlier_releases_load():
-    """They note the axes alone."""
+    """Those note only the axes."""
     layer = noted_layer(dilated_kernel_size=9)
     state_dict = layer.state_dict()
     state_dict._metadata[''] = dict(version=1, position_axes=(0, 1))

@@ -1,4 +1,4 @@
-"""DCLSConvTranspose1d/2d/3d: in the place of torch.nn.ConvTransposeNd."""
+"""DCLSConvTranspose1d/2d/3d in place of torch.nn.ConvTransposeNd."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_from_conv_computes_the_same(ndim, arguments, larger):
 
 @pytest.mark.parametrize('interpolation', ['bilinear', 'gauss'])
 def test_is_the_transpose(interpolation):
-    """<conv(x), y> = <x, transposed(y)> with one kernel; all gradients agree."""
+    """<conv(x), y> = <x, transposed(y)> for the same kernel; all gradients agree."""
     options = dict(
         kernel_count=5,
         dilated_kernel_size=(7, 5),

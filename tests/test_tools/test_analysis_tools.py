@@ -1,4 +1,4 @@
-"""The commands that draw and report on a checkpoint, and their mistakes."""
+"""The commands that draw and report on a checkpoint, and errors in using them."""
 
 import json
 import os
@@ -35,7 +35,7 @@ PICTURE = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
 
 
 def write_model(folder, scope, plain=False):
-    """Writes a config and two checkpoints; gives the model, with the second's."""
+    """Write a config and two checkpoints; return the model as in the second one."""
     cfg = Config.fromfile(CONFIGS[scope])
     cfg.test_dataloader.update(batch_size=1, num_workers=0, persistent_workers=False)
     cfg.test_dataloader.dataset.data_root = str(folder.parent)
@@ -60,7 +60,7 @@ def write_model(folder, scope, plain=False):
 
 @pytest.fixture(scope='module')
 def models(tmp_path_factory):
-    """A folder with scenes, and by kind the model in the folder of its name."""
+    """Return a folder with scenes, and {name: model}; models have folders in it."""
     folder = tmp_path_factory.mktemp('models')
     list(write_scenes(str(folder), split='val', count=2, seed=3, size=96))
     return folder, {
@@ -71,7 +71,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture
 def files(models):
-    """A function: config and checkpoint of a kind of model."""
+    """Return a function from a kind of model to its config and checkpoint."""
     folder, _ = models
     return lambda kind: [
         str(folder / kind / name) for name in ('config.py', 'epoch_2.pth')
@@ -88,7 +88,7 @@ def names(folder):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """A function: what a function that draws is called with, instead of drawing."""
+    """Return a function that mocks a drawing function and records its arguments."""
 
     def record(name):
         calls = []
@@ -124,7 +124,7 @@ def test_positions_are_those_of_the_model(models, files, tmp_path, drawn):
 
 
 def test_movement_between_checkpoints(files, tmp_path, drawn):
-    """The model moved by a pixel along both axes from the first to the second."""
+    """From the first to the second, the model moved by a pixel along both axes."""
     movement, curves = drawn('draw_movement'), drawn('draw_curves')
     config, checkpoint = files('det')
     visualize.plot_movement(config, str(Path(checkpoint).parent), str(tmp_path), 2)
@@ -166,7 +166,7 @@ def test_receptive_fields_side_by_side(models, files, tmp_path):
 
 @pytest.mark.parametrize('channels', [1, 3, 4])
 def test_receptive_field_of_models_of_other_images(channels, models, tmp_path):
-    """With noise, and with images that have as many channels."""
+    """It works with noise, and with images that have as many channels."""
     folder, _ = models
     cfg = Config.fromfile(folder / 'seg' / 'config.py')
     cfg.model.backbone.in_channels = channels
@@ -200,7 +200,7 @@ def test_images_of_other_channels_are_refused(models, tmp_path):
 
 
 def test_two_models_of_one_config_have_the_same_names(files, tmp_path, monkeypatch):
-    """Although only one file says how the classes are called."""
+    """Only one of the files says what the classes are called."""
     config, checkpoint = files('det')
     bare = tmp_path / 'bare.pth'
     torch.save({'state_dict': torch.load(checkpoint)['state_dict']}, bare)
@@ -237,7 +237,7 @@ def test_an_unreadable_image_is_named_and_the_rest_drawn(kind, models, files, tm
 
 @pytest.mark.parametrize('kind, truth', [('det', True), ('seg', False)])
 def test_predictions_side_by_side(models, files, tmp_path, drawn, kind, truth):
-    """With names above; the truth first where the test set is drawn."""
+    """Names are on top; the truth comes first if the test set is drawn."""
     calls = drawn('draw_side_by_side')
     folder, _ = models
     config, checkpoint = files(kind)
@@ -264,7 +264,7 @@ def test_truth_of_segmentation(models, tmp_path):
     ((file, pictures), *_) = compare._with_truth(cfg, visualizer, 1)
     palette = cfg.test_dataloader.dataset.metainfo.palette
     found = {tuple(colour) for colour in pictures['ground truth'].reshape(-1, 3)}
-    # Most pixels are of the classes' colours, others of the words on them.
+    # Most pixels have the classes' colours, the others those of the text.
     assert len(found & {tuple(colour) for colour in palette}) >= 2
     assert Path(file).parent == folder / 'images/val'
 

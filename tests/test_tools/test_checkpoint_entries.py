@@ -1,4 +1,4 @@
-"""Every command says in a sentence what is wrong with the form of a checkpoint."""
+"""Every command says in one sentence what is wrong with a checkpoint's form."""
 
 import sys
 from pathlib import Path
@@ -86,7 +86,7 @@ COMMANDS = {
 
 
 def ends_with(arguments, content, tmp_path, monkeypatch):
-    """Runs a command on a checkpoint; returns what it ends with."""
+    """Run a command on a checkpoint; return what it ends with."""
     monkeypatch.chdir(tmp_path)
     torch.save(content, 'x.pth')
     test_set = {'type': 'ToyDataset', 'pipeline': [{'type': 'LoadImageFromFile'}]}

@@ -1,4 +1,4 @@
-"""The demo's own steps; what train.py and test.py do is tested elsewhere."""
+"""The demo's own steps; train.py and test.py are tested elsewhere."""
 
 import importlib.util
 import json
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS, VISUALIZERS, DefaultScope
 
 import dcls_mm  # noqa: F401
 from dcls_mm.datasets import draw_scene, write_scenes
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def demo(tmp_path, monkeypatch):
-    """The script as a module that works in an empty folder and starts no process."""
+    """Load the script as a module that uses an empty folder and starts no process."""
     spec = importlib.util.spec_from_file_location('demo', ROOT / 'tools' / 'demo.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -98,14 +98,9 @@ def test_one_picture_shows_predictions_curve_and_kernels(
     demo.draw_results(setting)
     (_, _), (command, options) = demo.calls
     assert command == 'predictions'
-    shown = Config.fromfile(ROOT / setting.config).test_dataloader.dataset
-    overrides = dict(
-        o.split('=') for o in options[options.index('--cfg-options') + 1 :]
-    )
-    for key in overrides.keys() - {'visualizer.line_width'}:
-        node = shown
-        for part in key.removeprefix('test_dataloader.dataset.').split('.'):
-            node = node[part]  # the config has every key that is overridden
+    assert [f'{k}={v}' for k, v in setting.shown.items()] == [
+        *options[options.index('--cfg-options') + 1 :]
+    ]
     sheet = mmcv.imread(str(work_dir / 'overview.png'))
     assert (sheet[0, 0] == 77).all() and (sheet[-1, -1] == 77).all()
     assert (work_dir / 'metrics.png').is_file()
@@ -127,6 +122,19 @@ def test_failing_tool_ends_the_demo(demo, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(SystemExit, match='tools/train.py ended with status 1'):
         demo.run_tool('train.py', 'configs/demo/missing.py')
+
+
+@pytest.mark.parametrize(('task', 'scope'), [('det', 'mmdet'), ('seg', 'mmseg')])
+def test_the_scenes_to_look_at_are_read(task, scope, demo, tmp_path):
+    list(write_scenes(str(tmp_path), 'shown', count=1, seed=1, size=200))
+    cfg = Config.fromfile(ROOT / demo.DEMOS[task].config)
+    cfg.merge_from_dict({**demo.DEMOS[task].shown, 'visualizer.name': f'look-{task}'})
+    cfg.test_dataloader.dataset.data_root = str(tmp_path)
+    with DefaultScope.overwrite_default_scope(scope):
+        VISUALIZERS.build(cfg.visualizer)
+        (sample,) = DATASETS.build(cfg.test_dataloader.dataset)
+    assert sample['inputs'].shape == (3, 160, 160)
+    assert sample['data_samples'].ori_shape == (200, 200)
 
 
 def test_configs_read_the_drawn_scenes(demo, tmp_path):

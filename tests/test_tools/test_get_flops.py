@@ -1,4 +1,4 @@
-"""FLOPs counted by the tool: against mmdet's own pass, by hand, and in the terminal."""
+"""FLOPs counted by the tool: against mmdet's own pass, by hand, in the terminal."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def build(path, **backbone):
 
 
 class OwnPass(nn.Module):
-    """The model's own tensor mode, made to propose ``count`` regions."""
+    """The model's own tensor mode, with ``count`` proposed regions."""
 
     def __init__(self, model, count):
         super().__init__()
@@ -45,7 +45,7 @@ class OwnPass(nn.Module):
 
         def propose(features, samples, rescale):
             scores, deltas = self.model.rpn_head(features)
-            # What the proposals don't depend on, the trace leaves out.
+            # The trace omits what the proposals don't depend on.
             unused = sum(level.sum() for level in (*scores, *deltas))
             return [InstanceData(bboxes=self.boxes + 0 * unused)]
 
@@ -57,7 +57,7 @@ class OwnPass(nn.Module):
 
 @pytest.mark.parametrize('path, backbone', [(NUCLEI, {}), (R50, dict(dcn=None))])
 def test_regions_count_as_in_the_model_itself(path, backbone):
-    """mmdet runs the mask heads of a cascade on all regions: here they are as many."""
+    """mmdet runs a cascade's mask heads on all regions, so both limits are 20 here."""
     model = build(path, **backbone)
     model.test_cfg.rpn.max_per_img = model.test_cfg.rcnn.max_per_img = 20
     found = count_model(model, (64, 64))
@@ -71,7 +71,7 @@ def test_regions_count_as_in_the_model_itself(path, backbone):
 
 @pytest.mark.parametrize('path', [CAMVID, RETINANET])
 def test_dcls_counts_as_the_dense_kernel_that_it_makes(path):
-    """And making it counts too: 34 products for each tap, of all blocks' channels."""
+    """Constructing it counts too: 34 products per tap, for all blocks' channels."""
     shape, taps = (64, 96), 17 * 17
     dcls = build(path)
     plain = build(path, depthwise_cfg=dict(type='Conv2d', kernel_size=7))
@@ -120,7 +120,7 @@ def test_tool_prints_the_figures():
 def test_tool_ends_with_a_sentence():
     result = run_tool('configs/missing.py')
     assert result.returncode == 1
-    # A torch with CUDA may say first that there is no GPU.
+    # A torch with CUDA may first say that there is no GPU.
     lines = result.stderr.strip().splitlines()
     (said,) = (line for line in lines if 'No CUDA runtime' not in line)
     assert said.startswith('error: config configs/missing.py does not')
@@ -163,12 +163,12 @@ def test_overrides():
 
 @pytest.mark.parametrize('channels', [1, 4])
 def test_models_of_other_images(channels, tmp_path):
-    """The first convolution's multiplications grow with the channels, nothing else."""
+    """Only the multiplications of the first convolution grow with the channels."""
     shape = [64, 96]
     plain = count_config(str(CAMVID), shape)
     options = {'model.backbone.in_channels': channels}
     found = count_config(str(CAMVID), shape, options)
     width = Config.fromfile(CAMVID).model.auxiliary_head.in_channels // 4
-    stem = width * 4 * 4  # weights an input channel, at a stride of 4
+    stem = width * 4 * 4  # weights per input channel, at a stride of 4
     assert found.parameters - plain.parameters == (channels - 3) * stem
     assert found.flops - plain.flops == (channels - 3) * stem * 16 * 24

@@ -1,4 +1,4 @@
-"""The shell scripts pass on what they are given, and processes train together."""
+"""The shell scripts pass their arguments on, and processes train together."""
 
 import os
 import socket
@@ -29,7 +29,7 @@ def run(script, *arguments, **environment):
 
 @pytest.fixture
 def stub(tmp_path):
-    """A folder for PATH, with programs that print their arguments, one a line."""
+    """Make a folder for PATH, whose programs print one argument per line."""
     for name in ('python', 'srun'):
         (tmp_path / name).write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
         (tmp_path / name).chmod(0o755)

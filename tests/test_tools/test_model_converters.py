@@ -36,7 +36,7 @@ def dcls(interpolation='bilinear', count=4):
 
 
 def published(interpolation='bilinear') -> OrderedDict:
-    """A state_dict without the metadata by which ours are known."""
+    """Return a state_dict without the metadata that ours have."""
     return OrderedDict(build(dcls(interpolation)).state_dict().items())
 
 
@@ -58,7 +58,7 @@ def plain_file(tmp_path):
 
 @pytest.fixture
 def convert(tmp_path, monkeypatch, capsys):
-    """Runs the tool in this process; returns its output, or the error it ends with."""
+    """Run the tool in this process; return its output or the error it ends with."""
 
     def run(source, *options, destination=tmp_path / 'converted.pth'):
         arguments = [TOOL, source, destination, *options]
@@ -77,7 +77,7 @@ def convert(tmp_path, monkeypatch, capsys):
 
 
 def test_command(tmp_path, plain_file):
-    """As from a checkout in which dcls_mm is not installed."""
+    """It works from a checkout in which dcls_mm is not installed."""
     destination = tmp_path / 'new' / 'converted.pth'
     done = subprocess.run(
         [sys.executable, TOOL, plain_file, destination]
@@ -216,7 +216,7 @@ def test_checksum(convert, plain_file):
 
 
 def test_checksum_of_a_download(tmp_path, convert, plain_file, monkeypatch):
-    """The file that torch.hub has kept is the one that is checked."""
+    """The file that is checked is the one that torch.hub has kept."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     kept = tmp_path / 'hub' / 'checkpoints' / 'weights.pth'
     kept.parent.mkdir(parents=True)

@@ -19,7 +19,7 @@ MODEL = ('config.py', 'weights.pth')
 VISUALIZE = 'tools/analysis_tools/visualize.py'
 ONE_SHAPE = ('--count', 1, '--shape', 64, 64)
 
-# What is run -> how often it opens what.
+# Command -> the checkpoints that it opens, one entry per time.
 MODELS = {
     ('tools/test.py', *MODEL, '--work-dir', 'work'): ['weights'],
     ('tools/predict.py', *MODEL, 'data/images', '--out', 'o'): ['weights'],
@@ -36,7 +36,7 @@ MODELS = {
     (VISUALIZE, 'receptive-field', *MODEL, '--out', 'o.png', *ONE_SHAPE): ['weights'],
     (VISUALIZE, 'predictions', *MODEL, '--out', 'o')
     + ('--against', 'config.py', 'trained/epoch_1.pth'): ['epoch_1', 'weights'],
-    # Its own file too, to compare it with the model.
+    # It also reads its own file, to compare it with the model.
     ('tools/deploy/fold.py', *MODEL, '--out', 'o'): ['checkpoint', 'weights'],
     ('tools/deploy/export.py', *MODEL, '--out', 'o.pt') + ('--format', 'torchscript'): [
         'weights'

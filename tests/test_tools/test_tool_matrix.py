@@ -1,4 +1,4 @@
-"""Every tool with every kind of config, data, image and backbone, each pair once."""
+"""Every tool with every kind of config, data, image and backbone, in all pairs."""
 
 import itertools
 from pathlib import Path
@@ -95,7 +95,7 @@ TOOLS = {
 
 
 def sentence(case):
-    """What the tool must say where it can't serve; None where it must."""
+    """Return what the tool must say if it doesn't support the case; None if it does."""
     tool, backbone = case['tool'], case['backbone']
     if tool in ('positions', 'report') and backbone not in WITH_POSITIONS:
         return 'no DCLS layers'
@@ -119,7 +119,7 @@ DIMENSIONS = {
 
 
 def pairwise(dimensions):
-    """Few cases in which each two values of two dimensions meet; greedy, repeatable."""
+    """Return few cases that cover each pair of values; greedy, deterministic."""
     names = list(dimensions)
     left = {
         ((a, x), (b, y))

@@ -1,4 +1,4 @@
-"""tools/train.py and tools/test.py as commands, on a toy, interrupted and resumed."""
+"""tools/train.py and tools/test.py as commands on a toy, interrupted and resumed."""
 
 import errno
 import json
@@ -27,10 +27,10 @@ from dcls_mm.engine.folder_lock import FolderLock  # noqa: E402
 
 
 def start(tool, *arguments, file_size=resource.RLIM_INFINITY):
-    """Starts a tool as from a checkout in which dcls_mm is not installed."""
+    """Start a tool as from a checkout in which dcls_mm is not installed."""
 
     def prepare():
-        # A background job, as CI may be, hands down that it ignores interrupts.
+        # A background job, as in some CI, makes its children ignore interrupts.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
 
@@ -56,7 +56,7 @@ def wait_for(path, process):
 
 
 def slow_config(path, hook, workers=2):
-    """An epoch takes almost a second, and is long enough to be interrupted."""
+    """Write a config whose epochs take almost a second, time enough to interrupt."""
     dataloader = {
         'batch_size': 4,
         'num_workers': workers,
@@ -72,10 +72,10 @@ def slow_config(path, hook, workers=2):
 
 @pytest.fixture(scope='module')
 def uninterrupted(tmp_path_factory):
-    """What a training that nobody interrupted ends with."""
+    """Return the last checkpoint of an undisturbed training."""
     folder = tmp_path_factory.mktemp('uninterrupted')
     config = slow_config(folder / 'toy.py', 'CheckpointHook')
-    # As a process too: another number of threads rounds differently.
+    # It runs in a process, as another number of threads rounds differently.
     status, _, err = finish(start('train.py', config, '--work-dir', folder))
     assert status == 0, err
     return read_checkpoint(str(folder / 'epoch_3.pth'))
@@ -123,8 +123,8 @@ def test_a_killed_training_is_resumed_and_tested(uninterrupted, tmp_path):
 
 
 def test_an_interrupted_training_says_so_and_is_resumed(tmp_path):
-    # mmengine's own hook; and no workers, since Python forgets an interrupt that
-    # comes while it forks one.
+    # mmengine's own hook; and no workers, since Python loses an interrupt that comes
+    # while it forks one.
     config = slow_config(tmp_path / 'toy.py', 'CheckpointHook', workers=0)
     training = start('train.py', config, '--work-dir', tmp_path)
     wait_for(tmp_path / 'last_checkpoint', training)
@@ -134,13 +134,13 @@ def test_an_interrupted_training_says_so_and_is_resumed(tmp_path):
     assert err.strip().endswith('interrupted')
     cfg, _ = train.prepare_train(config, work_dir=tmp_path)
     train.settle_resume(cfg, 'auto')
-    # mmengine's own hook may have been interrupted as it wrote a later one.
+    # mmengine's own hook may have been interrupted while writing a later one.
     assert cfg.load_from in map(str, tmp_path.glob('epoch_*.pth'))
     assert read_checkpoint(cfg.load_from)['meta']['epoch'] >= 1
 
 
 def test_a_file_that_finds_no_room_is_told_in_a_sentence(tmp_path):
-    """Files may grow to 10 kB, less than a checkpoint has."""
+    """Files may grow to 10 kB, less than a checkpoint needs."""
     config = write_config(tmp_path / 'toy.py')
     training = start('train.py', config, '--work-dir', tmp_path / 'w', file_size=10_000)
     status, _, err = finish(training)
@@ -184,7 +184,7 @@ def test_another_error_of_a_file_keeps_its_traceback(tmp_path, monkeypatch):
     ('launcher', 'variables', 'locks'),
     [
         ('none', {}, True),
-        ('none', {'RANK': '1', 'SLURM_PROCID': '1'}, True),  # started in a job's shell
+        ('none', {'RANK': '1', 'SLURM_PROCID': '1'}, True),  # as in a job's shell
         ('pytorch', {'RANK': '0'}, True),
         ('pytorch', {'RANK': '3'}, False),
         ('slurm', {'SLURM_PROCID': '0'}, True),

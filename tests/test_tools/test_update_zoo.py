@@ -1,4 +1,4 @@
-"""The figures of the lists, written where they belong and nowhere else."""
+"""The figures of the lists are written where they belong and nowhere else."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""Configs, data and weights of small models, for whatever a tool is given."""
+"""Configs, data and weights of small models, as inputs of any tool."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ import dcls_mm  # noqa: F401
 
 CLASSES = ('square', 'disc')
 SIDE = 64
-DIMS = [8, 16]  # of two stages, at a fourth and an eighth of the image's size
+DIMS = [8, 16]  # of two stages, at 1/4 and 1/8 of the image's size
 RESNET = dict(
     type='ResNet',
     depth=18,
@@ -35,7 +35,7 @@ def convnext(**depthwise_cfg):
     )
 
 
-# As README has them.
+# The same as in README.
 BACKBONES = {
     'dcls': convnext(type='DCLSConv2d', kernel_count=5, dilated_kernel_size=7),
     'plain': convnext(type='Conv2d', kernel_size=7),
@@ -54,7 +54,7 @@ BACKBONES = {
 META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 COLOURS = {1: 'grayscale', 3: 'color', 4: 'unchanged'}
 
-# Where the classes of a configuration in pure Python are imported from.
+# Modules that configs in pure Python import these classes from.
 MODULES = {
     'mmdet.models': 'RetinaNet DetDataPreprocessor FPN RetinaHead',
     'mmdet.datasets': 'CocoDataset',
@@ -102,7 +102,7 @@ def model_cfg(scope, backbone, channels):
         data_preprocessor=dict(
             type='DetDataPreprocessor',
             pad_size_divisor=32,
-            **(numbers if channels in (1, 3) else {}),  # mmengine normalises no others
+            **(numbers if channels in (1, 3) else {}),  # mmengine only normalises these
         ),
         backbone=cfg,
         neck=dict(type='FPN', in_channels=DIMS, out_channels=8, num_outs=2),
@@ -195,7 +195,7 @@ def write_config(scope, style, wrapper, channels, backbone):
             if used and module.startswith(packages):
                 text = f'from {module} import {", ".join(used)}\n{text}'
                 text = re.sub(rf"type='({'|'.join(used)})'", r'type=\1', text)
-        # Names that are no class's stay; with their scope, as there is no default.
+        # Names that don't become classes get their scope, as there is no default.
         text = re.sub(
             r"type='(\w+Visualizer|LoadAnn\w+|Resize)'", rf"type='{scope}.\1'", text
         )
@@ -223,7 +223,7 @@ def write_data(scope, channels):
 
 
 def write_weights(scope, backbone, channels):
-    """Without names of classes, as a plain state_dict has none; returns their count."""
+    """Write a plain state_dict, without class names; return the parameter count."""
     init_default_scope(scope)
     torch.manual_seed(0)
     model = MODELS.build(model_cfg(scope, backbone, channels))

@@ -1,4 +1,4 @@
-"""What the tests of pictures share."""
+"""Fixtures for the tests of pictures."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from dcls_mm.layers import DCLSConv2d
 
 @pytest.fixture
 def find_colour():
-    """A function: centre (row, column) of the pixels of an exact colour."""
+    """Return a function that finds the centre (row, column) of an exact colour."""
 
     def find(image, colour):
         wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
@@ -21,7 +21,7 @@ def find_colour():
 
 @pytest.fixture
 def elements_at():
-    """A function: the elements of a layer of an extent of 17 at (row, column)s."""
+    """Return a function that puts elements at (row, column)s, in an extent of 17."""
 
     def make(*places):
         layer = DCLSConv2d(

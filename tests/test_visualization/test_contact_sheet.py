@@ -1,4 +1,4 @@
-"""A sheet keeps the order, the proportions and the colours of its pictures."""
+"""A contact sheet keeps the order, proportions and colours of its pictures."""
 
 import numpy as np
 import pytest

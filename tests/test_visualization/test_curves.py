@@ -1,4 +1,4 @@
-"""Curves rise where their values do, and join as a resumed training wrote them."""
+"""Curves rise where their values do, and join those of a resumed training."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 
 from dcls_mm.visualization import draw_curves, read_curves
 
-BLUE = '#0072B2'  # of the first curve
+BLUE = '#0072B2'  # the first curve's
 
 
 def test_curve_rises(find_colour):
@@ -18,7 +18,7 @@ def test_curve_rises(find_colour):
 
 
 def test_every_curve_is_drawn():
-    """Each raises the sum of the marks; there are more than colours or markers."""
+    """There are more curves than colours or markers."""
     points = {f'layer {i}': [(0, i), (1, i)] for i in range(20)}
     without = draw_curves({**points, 'layer 19': [(0, 0), (1, 19)]}, title='')
     assert (draw_curves(points, title='') != without).any()

@@ -1,4 +1,4 @@
-"""Pictures of kernels show what is where."""
+"""Pictures of kernels show the right values in the right places."""
 
 import numpy as np
 import pytest
@@ -10,14 +10,14 @@ from dcls_mm.visualization import depthwise_kernels, draw_kernels
 
 
 def find_colour(image, red):
-    """Centre (row, column) of the strongly red, or else blue, pixels."""
+    """Return the centre (row, column) of the strongly red, or blue, pixels."""
     difference = image[..., 0].astype(int) - image[..., 2]
     rows, columns = np.nonzero(difference > 60 if red else difference < -60)
     return rows.mean(), columns.mean()
 
 
 def test_kernel_lies_as_an_image_does():
-    """Row 0 is above, column 0 is left; positive is red, negative blue."""
+    """Row 0 is on top, column 0 on the left; positive is red, negative blue."""
     kernel = torch.zeros(1, 1, 17, 17)
     kernel[0, 0, 1, 14] = 2.0
     kernel[0, 0, 15, 2] = -2.0
@@ -54,7 +54,7 @@ def test_bad_kernels(kernels, message):
 
 
 def test_kernels_of_a_model():
-    """Those of two axes and a group a channel."""
+    """They are those with two axes and one group per channel."""
     model = nn.Sequential(
         DCLSConv2d(4, 4, 3, groups=4),
         nn.Conv2d(4, 4, 3, groups=4),

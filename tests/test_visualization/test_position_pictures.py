@@ -1,4 +1,4 @@
-"""Pictures of positions show elements where they are, and which way they went."""
+"""Pictures of positions show where elements are, and which way they went."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ def test_scatter_and_density_lie_as_an_image_does(elements_at):
     )
     width = centre.shape[1]
     for part in (slice(0, width // 3), slice(width // 3, width * 19 // 32)):
-        # Half of each change is that at the centre, the same for both.
+        # Half of each change is the one at the centre, the same for both.
         first, second = (
             centre_of_change(centre[:, part], picture[:, part])
             for picture in (one, other)
@@ -62,7 +62,7 @@ def test_density_tells_rows_from_columns(elements_at):
 
 
 def test_border_is_marked(elements_at):
-    """Beyond half a pixel from the limit of 8, and elsewhere in the legend only."""
+    """Only the legend has the colour unless a position is past 7.5; the limit is 8."""
     place = np.s_[60:-60, :300]
     for row, marked in ((7.4, False), (7.6, True), (-7.6, True)):
         panel = draw_positions(elements_at((row, 0.0)))[place].astype(int)
@@ -102,7 +102,7 @@ def test_any_number_of_axes(layer, axes):
 
 
 def test_no_panel_is_left_empty(elements_at):
-    """Four layers leave two of six panels over, which stay white."""
+    """Four layers leave two of six panels, which stay white."""
     (layer,) = elements_at((0.0, 0.0)).values()
     picture = draw_histograms({str(i): layer for i in range(4)})
     height, width = picture.shape[:2]

@@ -1,4 +1,4 @@
-"""Receptive fields of convolutions, against what their kernels say."""
+"""Receptive fields of convolutions, against what their kernels imply."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_of_several_images_is_the_mean_and_channels_have_signs():
 
 
 def test_does_not_vanish_behind_a_layer_norm():
-    """The sum over the channels of its output is constant."""
+    """Its output has a constant sum over the channels."""
     torch.manual_seed(0)
     arch = dict(depths=[1], dims=[8])
     backbone = ConvNeXtDCLS(arch, layer_scale_init_value=1.0, out_indices=(0,))
@@ -70,7 +70,7 @@ def test_side_of_an_even_square(side):
 
 
 def test_side_about_an_even_centre():
-    """Between pixels; and the side counts from the centre, not from what lies there."""
+    """It lies between pixels; the side counts from the centre, not from a pixel."""
     contribution = np.zeros((8, 8))
     contribution[4, 6] = 1
     assert ReceptiveField(contribution, (4.0, 4.0), 2).side(0.5) == 6
@@ -83,7 +83,7 @@ def test_wrong_share(share):
 
 
 def test_side_by_side_in_one_scale():
-    """The wide field is dimmer at its centre than the narrow one: it has as much."""
+    """The wide field is dimmer in the centre, as both add up to the same."""
     narrow, wide = (
         receptive_field(conv, noise_images(1, (33, 33)))
         for conv in (
@@ -111,7 +111,7 @@ def test_every_share_has_a_square():
 
 
 class Wrong(nn.Module):
-    """Gives something else than feature maps, or what does not depend on the images."""
+    """A network without feature maps, or with some that don't depend on the images."""
 
     def __init__(self, form):
         super().__init__()

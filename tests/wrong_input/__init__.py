@@ -1,6 +1,6 @@
-"""Tables of what is wrong with a call, and of what the error has to say.
+"""Tables of wrong calls and what their errors must say.
 
-Each module here has a list ``ROWS``; tests/test_wrong_input.py runs them all.
+Each module has a list ``ROWS``; tests/test_wrong_input.py runs them all.
 """
 
 import contextlib
@@ -18,10 +18,10 @@ class Wrong(NamedTuple):
     """A call that must fail.
 
     Attributes:
-        call: is called without arguments, in an empty working directory.
-        error: the exact type of what it raises; SystemExit for a :func:`command`.
-        says: what the message contains, in any order: the argument, option or key, what
-            was expected, what came.
+        call: called without arguments, in an empty working directory.
+        error: the exact exception type; SystemExit for a :func:`command`.
+        says: parts of the message, in any order: the argument, option or key, what was
+            expected, what came.
     """
 
     call: Callable[[], Any]
@@ -30,13 +30,13 @@ class Wrong(NamedTuple):
 
 
 def wrong(call: Callable[[], Any], error: type, *says: str) -> Wrong:
-    """A row; it must say something."""
+    """Make a row, which must require some text."""
     assert says, 'a row without a sentence'
     return Wrong(call, error, says)
 
 
 def command(tool: str, *arguments: Any) -> None:
-    """Runs a script, such as 'tools/test.py', in this process; its exit is raised.
+    """Run a script, such as 'tools/test.py', in this process, and raise its exit.
 
     What argparse prints becomes the message.
     """

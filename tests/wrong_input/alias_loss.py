@@ -1,4 +1,4 @@
-"""Wrong arguments of the loss against aliasing."""
+"""Wrong arguments of the anti-aliasing loss."""
 
 import torch
 

@@ -22,12 +22,12 @@ LAYER = dict(type='DCLSConv2d', dilated_kernel_size=9)
 
 
 def build(**options):
-    """A small backbone."""
+    """Build a small backbone."""
     return ConvNeXtDCLS(**{'arch': ARCH, 'out_indices': (0, 1), **options})
 
 
 def convnext(**options):
-    """A call that builds it."""
+    """Return a call that builds it."""
     return lambda: build(**options)
 
 
@@ -48,7 +48,7 @@ def deconv(**options):
 
 
 def pretrained(change=lambda weights: weights, depthwise_cfg=GAUSS, **init_cfg):
-    """A call that loads what ``change`` makes of the weights of a 'gauss' backbone."""
+    """Return a call that loads 'gauss' weights, after ``change``."""
 
     def load():
         weights = change(build(depthwise_cfg=GAUSS).state_dict())
@@ -60,7 +60,7 @@ def pretrained(change=lambda weights: weights, depthwise_cfg=GAUSS, **init_cfg):
 
 
 def as_published(weights):
-    """Without the metadata that our layers note."""
+    """Drop the metadata that our layers note."""
     metadata = OrderedDict((name, dict(version=1)) for name in weights._metadata)
     weights._metadata = metadata
     return {'model': weights}

@@ -1,4 +1,4 @@
-"""Checkpoint files that are damaged, hostile, or of another form."""
+"""Checkpoint files that are damaged, hostile, or in another form."""
 
 import io
 import sys
@@ -31,13 +31,13 @@ NOT_WRITTEN = 'which is not among what mmengine writes'
 
 
 def read(data, **options):
-    """Reads a file of these bytes."""
+    """Write the bytes to a file and read it."""
     Path('x.pth').write_bytes(data)
     return read_checkpoint('x.pth', **options)
 
 
 def zipped(pickled, **records):
-    """The bytes of an archive; ``records`` may replace or add some."""
+    """Return the bytes of an archive; ``records`` replace or add some."""
     buffer = io.BytesIO()
     written = {
         'data.pkl': pickled,
@@ -59,7 +59,7 @@ def saved(content, **options):
 
 
 def hostile(value, *says):
-    """A row for a file that holds what this program makes."""
+    """Make a row for a file with the result of this pickle program."""
     pickled = b'\x80\x02}' + text('x') + value + b's.'
     return wrong(
         lambda: read(zipped(pickled)),
@@ -71,7 +71,7 @@ def hostile(value, *says):
 
 
 def damaged(make, *says):
-    """A row for a file whose bytes ``make`` gives."""
+    """Make a row for a file with the bytes that ``make`` returns."""
     return wrong(
         lambda: read(make()), DamagedCheckpointError, 'x.pth is damaged', *says
     )
@@ -142,7 +142,7 @@ def turned(data, part):
 
 
 def marked_as_folder(data):
-    """Turns the bit of the directory's entry of the last record that says so."""
+    """Set the bit in the last record's directory entry that means a folder."""
     data = bytearray(data)
     data[data.rindex(b'PK\x01\x02') + 38] |= 0x10
     return bytes(data)
@@ -161,7 +161,7 @@ VERSION = OrderedDict(a=ONE)
 VERSION._metadata = {'': {'version': 'x'}}
 
 ROWS = [
-    # Names that nobody may use.
+    # Names that no file may use.
     hostile(call('posix.system', text('touch canary')), 'posix.system'),
     hostile(call('builtins.eval', text('1')), 'builtins.eval'),
     hostile(call('__builtin__.exec', text('1')), '__builtin__.exec'),
@@ -171,7 +171,7 @@ ROWS = [
     hostile(call('torch._utils._rebuild_sparse_tensor'), '_rebuild_sparse_tensor'),
     hostile(call('torch._tensor._rebuild_from_type_v2'), '_rebuild_from_type_v2'),
     hostile(call('builtins.bytearray', integer(2**40)), 'builtins.bytearray'),
-    # Names that may be used, otherwise.
+    # Names that a file may use, but differently.
     hostile(call('numpy.ndarray', b'K\x01'), 'a call of numpy.ndarray'),
     hostile(name('numpy.dtype') + b')\x81', 'an instance of numpy.dtype'),
     hostile(b'K\x01)R', 'a call of a value of int'),
@@ -193,7 +193,7 @@ ROWS = [
     hostile(call('torch.Size', b'(Nt'), 'a torch.Size of other things'),
     hostile(call('torch.device', b'K\x01'), 'a torch.device'),
     hostile(call('collections.Counter', b'K\x05'), 'a collections.Counter'),
-    # Attributes in the place of methods.
+    # Attributes in place of methods.
     hostile(
         with_attributes(pop=ARRAY_MAKER), "an OrderedDict with the attribute 'pop'"
     ),
@@ -202,7 +202,7 @@ ROWS = [
     hostile(b'}}b', 'an object of dict with a state'),
     hostile(b']}b', 'an object of list with a state'),
     hostile(F8 + b'(K\x03' + text('<') + b'tb' + b'(K\x03' + text('<') + b'tb', 'two'),
-    # Containers that are too deep, or that hashing does not survive.
+    # Containers that are nested too deeply, or unsafe to hash.
     hostile(b')' + b'\x85' * 200, 'tuples nested more than 100 deep'),
     hostile(b']' * 201 + b'a' * 200, 'things nested more than 100 deep'),
     hostile(b']q\x01h\x01a', 'something that contains itself'),
@@ -215,7 +215,7 @@ ROWS = [
     hostile(b'}]Ns', 'a dict with an object of list for a key'),
     hostile(b'K\x01]a', 'items appended to a value of int'),
     hostile(b')K\x01K\x02s', 'items set in a tuple'),
-    # Arrays and numbers of numpy.
+    # numpy's arrays and numbers.
     hostile(
         array(dtype=FORGED_DTYPE), 'numpy.ndarray of dtype collections.OrderedDict'
     ),
@@ -299,7 +299,7 @@ ROWS = [
         CheckpointError,
         'mmengine knows no such name',
     ),
-    # What was read, and has not the form of a checkpoint.
+    # Contents that don't have the form of a checkpoint.
     no_weights([ONE], 'only a list'),
     no_weights(ONE, 'only a Tensor'),
     no_weights({'state_dict': None}, 'None as state_dict'),

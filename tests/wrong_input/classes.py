@@ -1,4 +1,4 @@
-"""Classes that fit neither the data nor the model."""
+"""Classes that don't fit the data or the model."""
 
 import contextlib
 from pathlib import Path
@@ -24,12 +24,12 @@ KEY = 'train_dataloader.dataset.metainfo.classes'
 
 
 def metainfo(content):
-    """A config of a detector with this metainfo."""
+    """Return a detector's config with this metainfo."""
     return detector(None, dataset={'metainfo': content})
 
 
 def model(scope='mmdet', **parts):
-    """Checks the classes of a config with such a model."""
+    """Check the classes of a config with such a model."""
     cfg = {'mmdet': detector, 'mmseg': segmentor}[scope]()
     write_coco(images=1)
     write_labels(images=1)
@@ -38,7 +38,7 @@ def model(scope='mmdet', **parts):
 
 
 def coco(text):
-    """Prepares a training on an annotation file of this text."""
+    """Prepare a training on an annotation file with this text."""
     write_coco(images=1)
     with open('data/other.json', 'w', encoding='utf-8') as file:
         file.write(text)
@@ -47,7 +47,7 @@ def coco(text):
 
 
 def evaluator(key, value):
-    """Prepares a test by another setting of the metric; other.json is of one class."""
+    """Prepare a test with a changed metric; other.json has one class."""
     with contextlib.suppress(ConfigError):
         coco('{"categories": [{"id": 1, "name": "disc"}]}')
     cfg = detector()
@@ -55,7 +55,7 @@ def evaluator(key, value):
 
 
 def voc(classes, **dataset):
-    """Prepares a training on VOC's files, among them cut/0.xml, which ends early."""
+    """Prepare a training on VOC files, including cut/0.xml, which ends early."""
     Path('data/cut').mkdir(parents=True)
     Path('data/cut/0.xml').write_text('<annotation><object>')
     prefix = {'sub_data_root': ''}

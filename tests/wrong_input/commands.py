@@ -7,13 +7,13 @@ from . import command, wrong
 
 
 def train(*arguments, **changes):
-    """Runs tools/train.py on a detector's config."""
+    """Run tools/train.py on a detector's config."""
     write_coco(images=1)
     command('tools/train.py', write(detector(**changes)), *arguments)
 
 
 def test(*arguments, make=detector, **changes):
-    """Runs tools/test.py on a config."""
+    """Run tools/test.py on a config."""
     write_coco(images=1)
     write_labels(images=1)
     torch.save({}, 'x.pth')

@@ -1,4 +1,4 @@
-"""Wrong configs of trainings and tests, and wrong overrides of them."""
+"""Wrong configs of trainings and tests, and wrong overrides."""
 
 import torch
 from small_data import (
@@ -23,7 +23,7 @@ from . import wrong
 
 
 def train(cfg, **options):
-    """Prepares a training on three categories: disc, ring and box."""
+    """Prepare a training on three categories: disc, ring and box."""
     write_coco(images=1)
     write_labels(images=1)
     write_voc(images=1)
@@ -31,7 +31,7 @@ def train(cfg, **options):
 
 
 def test(cfg, checkpoint='x.pth', **options):
-    """Prepares a test of it."""
+    """Prepare a test on them."""
     write_coco(images=1)
     write_labels(images=1)
     torch.save({}, 'x.pth')
@@ -39,38 +39,38 @@ def test(cfg, checkpoint='x.pth', **options):
 
 
 def override(key, value=1, **changes):
-    """Overrides a key of a detector's config."""
+    """Override a key of a detector's config."""
     write_coco(images=1)
     return configs.load_config(write(detector(**changes)), cfg_options={key: value})
 
 
 def read(text, name='cfg.py'):
-    """Reads a config of this text."""
+    """Read a config with this text."""
     with open(name, 'w', encoding='utf-8') as file:
         file.write(text)
     return configs.load_config(name)
 
 
 def without(cfg, *keys):
-    """A config without some of its sections."""
+    """Return a config without some of its sections."""
     return {key: part for key, part in cfg.items() if key not in keys}
 
 
 def loader(**changes):
-    """A config of a detector with another train_dataloader."""
+    """Return a detector's config with changes in train_dataloader."""
     cfg = detector()
     cfg['train_dataloader'] = {**cfg['train_dataloader'], **changes}
     return cfg
 
 
 def join(launcher, **changes):
-    """Joins the processes of a launcher that did not start this one."""
+    """Join the processes of a launcher that didn't start this one."""
     cfg = configs.load_config(write(detector(**changes)), launcher=launcher)
     return join_processes(cfg)
 
 
 def load_from(**shapes):
-    """Loads values into a model of two layers."""
+    """Count the values that fit a model with one layer."""
     model = torch.nn.ModuleDict({'backbone': torch.nn.Linear(2, 2)})
     state_dict = {
         name.replace('__', '.'): torch.ones(shape) for name, shape in shapes.items()

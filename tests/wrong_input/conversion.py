@@ -1,4 +1,4 @@
-"""What the conversions of state_dicts can't take."""
+"""State_dicts and arguments that the conversions refuse."""
 
 from collections import OrderedDict
 
@@ -11,7 +11,7 @@ from dcls_mm.layers.dropin import LegacyDcls2d
 
 from . import command, wrong
 
-# The functions, with what else each needs.
+# Function -> its other required arguments.
 ARGUMENTS = {
     'from_published': dict(version='v0', dilated_kernel_size=5),
     'to_published': dict(version='v0', dilated_kernel_size=5),
@@ -40,7 +40,7 @@ def convert(function, state_dict, **arguments):
 
 
 def plain(**replaced):
-    """A layer of the published package, some of its values replaced or left out."""
+    """Return a published layer's values, some replaced or removed (...)."""
     values = {**PUBLISHED, **replaced}
     return {key: value for key, value in values.items() if value is not ...}
 
@@ -52,7 +52,7 @@ def noting(notes):
 
 
 def noted_layer(key='', **options):
-    """A square DCLSConv2d's state_dict, whose metadata tell what it is of."""
+    """Return the state_dict of a square DCLSConv2d, with its metadata."""
     layer = DCLSConv2d(4, 4, 3, groups=4, dilation=2, **options)
     prefix = f'{key}.' if key else ''
     return layer.state_dict(prefix=prefix)
@@ -65,7 +65,7 @@ NO_DICT = 'state_dict must be a dict of tensors by name'
 NOT_FLOATING = 'must be a tensor of floating point, got'
 
 ROWS = [
-    # Layers of another interpolation or extent than is said, as their metadata tell.
+    # Layers whose metadata contradict the given interpolation or extent.
     wrong(
         convert('to_published', noted_layer(interpolation='gauss'), version='max'),
         *(ValueError, "P is of interpolation 'gauss'", "version='max' would compute"),
@@ -109,7 +109,7 @@ ROWS = [
         convert('to_legacy', noted_layer(dilated_kernel_size=9)),
         *(ValueError, 'P is of the extent (9, 9)', OTHER_EXTENT, '(5, 5)'),
     ),
-    # Things that are no state_dict, to every function.
+    # Objects that are no state_dict, for every function.
     *(
         wrong(convert(function, None), TypeError, NO_DICT, 'got NoneType')
         for function in ARGUMENTS
@@ -138,7 +138,7 @@ ROWS = [
     ),
     wrong(convert('from_legacy', {None: 1}), TypeError, 'names', 'got None (NoneType)'),
     wrong(convert('to_convnext', {('P',): 1}), TypeError, "got ('P',) (tuple)"),
-    # State_dicts of something else.
+    # State_dicts of other things.
     wrong(
         convert('from_published', {}),
         ValueError,
@@ -218,7 +218,7 @@ ROWS = [
         ValueError,
         'not of a segmentor of mmseg 0: it has no keys with backbone.',
     ),
-    # Values that are no weights.
+    # Values that can't be weights.
     wrong(
         convert('from_published', plain(P=[0.0])), TypeError, 'P', NOT_FLOATING, 'list'
     ),
@@ -353,7 +353,7 @@ ROWS = [
         ValueError,
         'positions beyond the extent of kernel_size (3, 1) and dilation (2, 2)',
     ),
-    # Metadata that are none.
+    # Invalid metadata.
     wrong(
         convert('from_published', noting(3)),
         TypeError,

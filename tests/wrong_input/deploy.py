@@ -1,4 +1,4 @@
-"""Wrong models, options and files of folding, fold.py and export.py."""
+"""Wrong models, options and files for folding, fold.py and export.py."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def _layer(**options):
 
 
 def _changed(change):
-    """A layer after ``change``."""
+    """Return a layer after ``change``."""
     layer = _layer()
     change(layer)
     return layer
@@ -77,7 +77,7 @@ def _build(cfg):
 
 
 def _write(checkpoint=None, head=None, sections=None, **model):
-    """Writes model.py, of a small segmentor, and model.pth."""
+    """Write model.py, a small segmentor's config, and model.pth."""
     head = dict(type='FCNHead', in_channels=4, channels=4, num_classes=2, **head or {})
     model = {
         'type': 'EncoderDecoder',
@@ -111,7 +111,7 @@ WEIGHT = {'state_dict': {'w': torch.ones(1)}}
 
 
 def _given(call, checkpoint=None, **model):
-    """A call of a command, on the small segmentor with these changes."""
+    """Return a call of a command on the small segmentor with these changes."""
 
     def written():
         _write(checkpoint, **model)

@@ -1,4 +1,4 @@
-"""Wrong calls of the published package's names."""
+"""Wrong calls of names from the published package."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ def made(name, **arguments):
 
 
 def later(function, *arguments, **options):
-    """The call, for the table to make."""
+    """Defer the call to when the table runs."""
     return lambda: function(*arguments, **options)
 
 
@@ -33,7 +33,7 @@ def constructed(*tensors, version='gauss'):
 
 
 def loaded(theirs, ours):
-    """A state_dict of one layer into another, its metadata as the package has them."""
+    """Return a call that loads one layer's state_dict into another, as published."""
 
     def call():
         state_dict = theirs().state_dict()

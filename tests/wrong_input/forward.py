@@ -1,4 +1,4 @@
-"""Wrong inputs of layers that are right."""
+"""Wrong inputs for valid layers."""
 
 import torch
 

@@ -27,7 +27,7 @@ TOO_LARGE = "Kernel size can't be greater than actual input size"
 
 
 def convolving(*says, error=ValueError, **change):
-    """A row of :func:`convolve`, depthwise, with some arguments wrong."""
+    """Make a row for a depthwise :func:`convolve` with some wrong arguments."""
     arguments = {**dict(x=X, kernel=KERNEL, groups=4), **change}
     return wrong(lambda: convolve(**arguments), error, *says)
 

@@ -1,4 +1,4 @@
-"""Wrong arguments of the layers, of what is done to them, and of replace_convs."""
+"""Wrong arguments of layers, of their methods, and of replace_convs."""
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ from . import wrong
 
 
 def dcls(*channels, **options):
-    """A call of DCLSConv2d with 4 channels and 3x3 elements, but for what is given."""
+    """Return a call of DCLSConv2d, by default with 4 channels and 3x3 elements."""
     arguments = dict(in_channels=4, out_channels=4, kernel_size=3)
     return lambda: DCLSConv2d(*channels, **{**arguments, **options})
 
@@ -46,17 +46,17 @@ def large(**options):
 
 
 def load(source, **options):
-    """A call that loads the state_dict of ``source`` into a DCLSConv2d."""
+    """Return a call that loads the state_dict of ``source`` into a DCLSConv2d."""
     return lambda: dcls(**options)().load_state_dict(source().state_dict())
 
 
 def plain(source, **options):
-    """The same of a plain dict, as one without the metadata of torch."""
+    """Return the same for a plain dict, without torch's metadata."""
     return lambda: dcls(**options)().load_state_dict(dict(source().state_dict()))
 
 
 def as_published(source):
-    """A layer's state_dict with the metadata that the published package has."""
+    """Return a layer's state_dict with the published package's metadata."""
     state_dict = source().state_dict()
     state_dict._metadata[''] = dict(version=1)
     return state_dict
@@ -83,7 +83,7 @@ def half_frozen():
 
 
 class OwnConv2d(nn.Conv2d):
-    """Computes something else, for all that replace_convs knows."""
+    """A convolution that may compute something else, as far as replace_convs knows."""
 
 
 BOOLEAN = 'must be True or False, got '

@@ -1,4 +1,4 @@
-"""Work directories and checkpoints from which no training can go on."""
+"""Work directories and checkpoints that no training can continue from."""
 
 import os
 import socket
@@ -28,7 +28,7 @@ from . import command, wrong
 
 
 def checkpoint(**changes):
-    """What resuming needs, and no more; None takes something out."""
+    """Return the minimum that resuming needs; 'out' removes an entry."""
     held = {
         'meta': {'epoch': 1, 'iter': 4},
         'message_hub': {'log_scalars': {}, 'runtime_info': {}, 'resumed_keys': {}},
@@ -51,7 +51,7 @@ def cut(name, size=-50):
 
 
 def found(*makes, templates=None, out_dir=None):
-    """What is found in a folder in which some files were made."""
+    """Return what is found in a folder after making some files."""
     for make in makes:
         make()
     options = {} if templates is None else {'templates': templates}
@@ -59,7 +59,7 @@ def found(*makes, templates=None, out_dir=None):
 
 
 def no_resuming(make, *says, **options):
-    """A row: with what ``make`` leaves in a folder, nothing is resumed."""
+    """Make a row in which nothing is resumed from what ``make`` leaves."""
     return wrong(lambda: found(make, **options), CheckpointError, *says)
 
 
@@ -193,7 +193,7 @@ FILES = [
 
 
 def train(*arguments, **changes):
-    """tools/train.py on a toy; it ends before anything is built."""
+    """Run tools/train.py on a toy; it ends before anything is built."""
     config = write_config(Path('toy.py'), **changes)
     command('tools/train.py', config, '--work-dir', 'w', *arguments)
 
@@ -263,7 +263,7 @@ COMMANDS = [
 
 
 def match(held, optimizer=torch.optim.AdamW, schedulers=None, names=None):
-    """Compares a checkpoint with a model of two weights and what trains it."""
+    """Compare a checkpoint with a small model, its optimizer and its schedulers."""
     model = torch.nn.Linear(3, 2)
     wrapper = OptimWrapper(optimizer(model.parameters(), lr=0.1))
     runner = SimpleNamespace(
@@ -284,7 +284,7 @@ def match(held, optimizer=torch.optim.AdamW, schedulers=None, names=None):
 
 
 def state(*sizes, **values):
-    """That of an optimizer, with groups of parameters of these sizes."""
+    """Return the state of an optimizer with parameter groups of these sizes."""
     return {
         'state': {},
         'param_groups': [{'params': list(range(n)), **values} for n in sizes],

@@ -23,20 +23,20 @@ DRAW = functools.partial(command, 'tools/dataset_converters/draw_shapes.py')
 
 
 def config(text: str) -> Path:
-    """A config file in the working directory."""
+    """Write a config to the working directory."""
     path = Path('config.py')
     path.write_text(text)
     return path
 
 
 def weights(content=None) -> Path:
-    """A checkpoint in the working directory."""
+    """Write a checkpoint to the working directory."""
     torch.save({'state_dict': {}} if content is None else content, 'weights.pth')
     return Path('weights.pth')
 
 
 def image(name: str = 'image.png', content: bytes = b'') -> Path:
-    """An image of noise in the working directory, or a file of this content."""
+    """Write an image, or a file with this content, to the working directory."""
     if content:
         Path(name).write_bytes(content)
     else:
@@ -55,7 +55,7 @@ def file(name: str = 'file') -> Path:
 
 
 def says(call, *texts):
-    """A command that exits with these texts."""
+    """Make a row for a command that exits with these texts."""
     return wrong(call, SystemExit, *texts)
 
 
@@ -263,7 +263,7 @@ ROWS = [
             'write it into a config whose _base_ is this one, or set keys of a section',
         )
         for value in (
-            "[dict(type='X',begin=-1)]",  # DictAction splits it for ever
+            "[dict(type='X',begin=-1)]",  # DictAction would split it forever
             "dict(type='X')",
             "{'type': 'X', 'begin': -1}",
         )

@@ -32,13 +32,13 @@ NAN = math.nan
 
 
 def hook(kind: type, argument: str, *says: str, **arguments: Any) -> Wrong:
-    """A hook that can't be built, with the argument that the error names."""
+    """Make a row for a hook that rejects an argument, which the error names."""
     name = f'{kind.__name__}.{argument}'
     return wrong(lambda: kind(**arguments), ConfigError, f'{name} must be', *says)
 
 
 def begins(build: Callable, model: Callable, *says: str, hooks: Any = ()) -> Wrong:
-    """A hook that can't begin to train a model."""
+    """Make a row for a hook that can't start training a model."""
 
     def call():
         made = build()
@@ -67,7 +67,7 @@ def seeded(randomness: dict) -> None:
 
 
 def unfinished(value: float) -> None:
-    """A training step with such a loss."""
+    """Run a training step with this loss."""
     watching = FiniteLossHook()
     runner = SimpleNamespace(
         message_hub=SimpleNamespace(get_info=lambda name: None),
@@ -81,7 +81,7 @@ def unfinished(value: float) -> None:
 
 
 def constructor(key: str, *says: str, optimizer: Any = None, **cfg: Any) -> Wrong:
-    """DCLSOptimizerConstructor with a paramwise_cfg that can't be meant."""
+    """Make a row for DCLSOptimizerConstructor with an invalid paramwise_cfg."""
     settings = dict(type='AdamW', lr=0.1, weight_decay=0.1)
     settings.update(optimizer or {})
 
@@ -94,7 +94,7 @@ def constructor(key: str, *says: str, optimizer: Any = None, **cfg: Any) -> Wron
 
 
 def stock(key: str, *says: str, model: Callable = shared, **wrapper: Any) -> Wrong:
-    """The same under a constructor of mmengine's, as our tools check it."""
+    """Make a row for a constructor of mmengine's, as our tools check it."""
     settings = dict(optimizer=dict(type='SGD', lr=0.1, weight_decay=0.1))
     cfg = dict(optim_wrapper={**settings, **wrapper})
     return wrong(

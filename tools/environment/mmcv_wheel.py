@@ -24,7 +24,7 @@ MINUTES_ON_ONE_CORE = 6
 # The first torch whose headers need C++20.
 CXX20 = (2, 15)
 
-# Python's own, without the debugging symbols, which would be nine tenths of the files.
+# As Python itself is compiled, but without debugging symbols, which took 80 of 83 MB.
 FLAGS = ['-O3', '-DNDEBUG', '-fwrapv', '-fPIC']
 
 PROBE = """
@@ -125,8 +125,9 @@ def raise_standard(source):
 def precompile(source, flags, traits, standard, log):
     """Precompile torch's headers and return the compiler flags that use the result.
 
-    Reading the headers is most of the work of compiling one of mmcv's files. The result
-    is not among the dependencies that ninja tracks, so it may be remade each time.
+    Without this, reading them is nine tenths of the work of compiling one of mmcv's
+    files. ninja does not count the result among a file's dependencies, so an
+    interrupted build continues although the headers are compiled again.
     """
     header = source / 'torch.hpp'
     header.write_text('#include <torch/types.h>\n')

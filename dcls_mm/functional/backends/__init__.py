@@ -1,42 +1,88 @@
-"""The backends of :func:`dcls_mm.functional.convolve`, in order of preference.
+"""Choosing the backend of a convolution, by name or by what suits the call."""
 
-A backend is a module of functions of a :class:`ConvolutionCall`: ``unsupported`` says
-in a sentence why the backend can't serve the call (None if it can), ``worthwhile``
-whether it should be chosen by itself if it can, and ``convolve`` serves it, in any
-memory format, and in a finer dtype than autocast's if that pays: :func:`.convolve`
-makes of all results what torch's own would be. One for CUDA stands before 'native',
-which runs on every device.
-"""
-
+import logging
+import math
 from types import ModuleType
 
+import torch
+
 from .._arguments import check_choice
-from . import cpu_depthwise, fft, native
-from .call import ConvolutionCall
-from .timing import autotune, fastest, is_tuning
+from .._torch import ConvolutionCall
+from . import native
+from .forcing import NOT_ASKED, forced, of_environment, use_backend
+from .table import BACKENDS
+from .timing import autotune, fastest
 
-__all__ = ['BACKENDS', 'ConvolutionCall', 'autotune', 'select_backend']
+__all__ = [
+    'BACKENDS',
+    'ConvolutionCall',
+    'autotune',
+    'reasons_against',
+    'select_backend',
+    'use_backend',
+]
 
-BACKENDS = {'fft': fft, 'cpu_depthwise': cpu_depthwise, 'native': native}
+_ALWAYS = {1: 0, 2: 0, 3: 0}
+
+_logger = logging.getLogger(__name__)
+_logged: set[tuple] = set()
 
 
 def select_backend(name: str | None, call: ConvolutionCall) -> ModuleType:
     """The named backend, or the first that supports and suits the call.
 
+    Without a name, that of :class:`use_backend` or of the environment, if one says so.
+    The choice is logged once a shape at debug level, but not inside torch.compile.
+
     Raises:
-        ValueError: ``name`` is unknown, or the named backend can't serve the call.
+        ValueError: the name is unknown, or the named backend can't serve the call.
     """
-    if name is None and is_tuning():
-        able = [b for b in BACKENDS.values() if b.unsupported(call) is None]
-        return fastest(call, able)
     if name is None:
-        for backend in BACKENDS.values():
+        name = forced.name
+        if name == NOT_ASKED:
+            name = of_environment()
+    if name is not None:
+        check_choice('backend', name, BACKENDS)
+        reason = BACKENDS[name].unsupported(call)
+        if reason is not None:
+            raise ValueError(f'backend {name!r} cannot serve this call: {reason}')
+        chosen = BACKENDS[name]
+    elif autotune.is_on and not (call.state.compiling or call.state.recorded):
+        reasons = reasons_against(call)
+        chosen = fastest(call, [BACKENDS[n] for n, why in reasons.items() if not why])
+    else:
+        _, _, *extent = call.kernel.shape
+        taps, axes = math.prod(extent), len(extent)
+        for chosen in BACKENDS.values():
             # In this order, as most calls are quickly found not worthwhile.
-            if backend.worthwhile(call) and backend.unsupported(call) is None:
-                return backend
-    assert name is not None  # the last backend serves every call
-    check_choice('backend', name, BACKENDS)
-    reason = BACKENDS[name].unsupported(call)
-    if reason is not None:
-        raise ValueError(f'backend {name!r} cannot serve this call: {reason}')
-    return BACKENDS[name]
+            if chosen is native or (
+                taps >= getattr(chosen, 'LEAST_TAPS', _ALWAYS)[axes]
+                and chosen.worthwhile(call)
+                and chosen.unsupported(call) is None
+            ):
+                break
+    if not torch.compiler.is_compiling() and _logger.isEnabledFor(logging.DEBUG):
+        _log(chosen, call)
+    return chosen
+
+
+def reasons_against(call: ConvolutionCall) -> dict[str, str | None]:
+    """Backend -> why it can't serve the call, in a sentence; None if it can."""
+    return {name: backend.unsupported(call) for name, backend in BACKENDS.items()}
+
+
+def _log(chosen: ModuleType, call: ConvolutionCall) -> None:
+    what = (
+        next(name for name, backend in BACKENDS.items() if backend is chosen),
+        *(tuple(call.x.shape), tuple(call.kernel.shape), call.stride, call.padding),
+        *(call.groups, call.x.dtype, call.x.device),
+        'channels_last' if call.state.channels_last else 'contiguous',
+    )
+    if what in _logged:
+        return
+    _logged.add(what)
+    _logger.debug(
+        'backend %r: input %s, kernel %s, stride %s, padding %s, groups %s, %s on %s, '
+        '%s',
+        *what,
+    )

@@ -6,20 +6,15 @@ fast. The gradient of the kernel is a correlation of two whole images, for which
 layout has a fast path: it is done by FFT. ``benchmarks/bench_convolve.py`` compares.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._torch import (
-    autocast_dtype,
-    is_channels_last,
-    is_recorded,
-    transforms_active,
-)
+from .._torch import ConvolutionCall, copy_by_rows, transforms_active
 from . import native
-from .call import ConvolutionCall
 from .fft_correlation import kernel_gradient
-from .memory_format import copy_by_rows
 
 # Columns from which torch's own convolution of contiguous images is the slow one, and
 # its gradient of channels_last images slower than a convolution.
@@ -41,6 +36,13 @@ FFT_TAPS_CHANNELS_LAST = 81
 FFT_TAPS_CONTIGUOUS = 25
 FAST_COLUMNS = 3
 
+# Products of pixels and taps under which it is slower all the same, up to SLOW_COLUMNS:
+# of contiguous images, and of channels_last ones.
+FEW_PRODUCTS = (2 * 10**6, 10**7)
+
+# Taps from which it may be worthwhile, by the number of axes: of 2, a row of them.
+LEAST_TAPS = {1: math.inf, 2: SLOW_COLUMNS, 3: math.inf}
+
 
 def unsupported(call: ConvolutionCall) -> str | None:
     """Why this backend can't serve the call; None if it can."""
@@ -53,14 +55,16 @@ def unsupported(call: ConvolutionCall) -> str | None:
         return 'it is depthwise: groups must equal the input and the output channels'
     if call.stride != (1, 1):
         return f'it needs stride 1, got {call.stride}'
-    if any(p >= size for p, size in zip(call.padding, kernel.shape[2:])):
+    rows, columns = call.padding
+    if rows >= kernel.shape[2] or columns >= kernel.shape[3]:
         return f'it needs padding under the kernel size, got {call.padding}'
     if x.numel() == 0:
         return 'the input is empty'
-    if transforms_active():
+    state = call.state
+    if state.transformed:
         return "transforms of torch.func see through torch's operators only"
     dtypes = {x.dtype, kernel.dtype}
-    casts = autocast_dtype('cpu') is not None and torch.float64 not in dtypes
+    casts = state.autocast is not None and torch.float64 not in dtypes
     if not casts and dtypes != {torch.float32}:
         return f'it computes in float32, got {x.dtype} and {kernel.dtype}'
     return None
@@ -68,33 +72,38 @@ def unsupported(call: ConvolutionCall) -> str | None:
 
 def worthwhile(call: ConvolutionCall) -> bool:
     """Whether some pass of the call is faster here than by torch's own convolution."""
-    x, kernel = call.x, call.kernel
-    extent = kernel.shape[2:]
-    learned = kernel.requires_grad and torch.is_grad_enabled()
-    if len(extent) != 2 or not (learned or extent[1] >= SLOW_COLUMNS):
+    rows, columns = call.kernel.shape[2:]
+    learned = call.kernel.requires_grad and torch.is_grad_enabled()
+    if not learned and columns < SLOW_COLUMNS:
         return False
-    if autocast_dtype('cpu') is not None:  # in which torch's own is slower for these
-        return extent[1] >= SLOW_COLUMNS
-    return _forward_converts(x, extent) or (learned and _uses_fft(x, extent))
+    state = call.state
+    few = call.x.numel() * rows * columns < FEW_PRODUCTS[state.channels_last]
+    if columns < SLOW_COLUMNS and (few or state.autocast is not None):
+        return False
+    # Under autocast torch's own is slower for so many columns in either format.
+    if columns >= SLOW_COLUMNS and (state.autocast or not state.channels_last):
+        return True
+    return learned and _uses_fft(rows, columns, state.channels_last)
 
 
 def convolve(call: ConvolutionCall) -> Tensor:
     """The convolution, in float32 also under autocast."""
-    if is_recorded():  # for another place, or to count FLOPs: by a plain convolution
+    state = call.state
+    if state.recorded:  # for another place, or to count FLOPs: by a plain convolution
         return native.convolve(call)
-    with torch.autocast('cpu', enabled=False):
+    with state.without_autocast():
         bias = None if call.bias is None else call.bias.float()
         return _DepthwiseConv2d.apply(
-            call.x.float(), call.kernel.float(), bias, call.padding
+            call.x.float(), call.kernel.float(), bias, call.padding, state.channels_last
         )
 
 
 class _DepthwiseConv2d(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, kernel, bias, padding):
+    def forward(ctx, x, kernel, bias, padding, channels_last):
         ctx.save_for_backward(x, kernel)
-        ctx.padding = padding
-        if _forward_converts(x, tuple(kernel.shape[2:])):
+        ctx.padding, ctx.channels_last = padding, channels_last
+        if kernel.shape[3] >= SLOW_COLUMNS and not channels_last:
             return _convolve_converted(x, kernel, bias, padding)
         return F.conv2d(x, kernel, bias, padding=padding, groups=len(kernel))
 
@@ -107,24 +116,26 @@ class _DepthwiseConv2d(torch.autograd.Function):
             grad_bias = grad_y.sum((0, 2, 3))
         if torch.is_grad_enabled() or transforms_active(grad_y):
             grad_x, grad_kernel = _native(grad_y, x, kernel, ctx.padding, wanted[:2])
-            return grad_x, grad_kernel, grad_bias, None
+            return grad_x, grad_kernel, grad_bias, None, None
 
-        layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
-        grad_y = grad_y.contiguous(memory_format=layout)
-        extent = tuple(kernel.shape[2:])
+        channels_last, (rows, columns) = ctx.channels_last, kernel.shape[2:]
+        if wanted[0] or wanted[1]:
+            layout = torch.channels_last if channels_last else torch.contiguous_format
+            grad_y = grad_y.contiguous(memory_format=layout)
         if wanted[0]:
-            grad_x = _input_gradient(grad_y, x, kernel, ctx.padding)
-        if wanted[1] and _uses_fft(x, extent):
-            grad_kernel = kernel_gradient(x, grad_y, extent, ctx.padding)
+            grad_x = _input_gradient(grad_y, x, kernel, ctx.padding, channels_last)
+        if wanted[1] and _uses_fft(rows, columns, channels_last):
+            grad_kernel = kernel_gradient(x, grad_y, (rows, columns), ctx.padding)
         elif wanted[1]:
             grad_kernel = _native(grad_y, x, kernel, ctx.padding, (False, True))[1]
-        return grad_x, grad_kernel, grad_bias, None
+        return grad_x, grad_kernel, grad_bias, None, None
 
 
-def _input_gradient(grad_y: Tensor, x: Tensor, kernel: Tensor, padding) -> Tensor:
+def _input_gradient(
+    grad_y: Tensor, x: Tensor, kernel: Tensor, padding, channels_last: bool
+) -> Tensor:
     """Of torch's own, or a convolution with the flipped kernel: the faster one."""
     rows, columns = extent = tuple(kernel.shape[2:])
-    channels_last = is_channels_last(grad_y)
     small = rows * columns < MANY_TAPS and x.numel() * x.element_size() < LARGE_IMAGE
     if columns < SLOW_COLUMNS or (small and not channels_last):
         return _native(grad_y, x, kernel, padding, (True, False))[0]
@@ -135,15 +146,10 @@ def _input_gradient(grad_y: Tensor, x: Tensor, kernel: Tensor, padding) -> Tenso
     return _convolve_converted(grad_y, flipped, None, padding)
 
 
-def _forward_converts(x: Tensor, extent: tuple[int, int]) -> bool:
-    return extent[1] >= SLOW_COLUMNS and not is_channels_last(x)
-
-
-def _uses_fft(x: Tensor, extent: tuple[int, int]) -> bool:
-    taps = extent[0] * extent[1]
-    if is_channels_last(x):
-        return taps >= FFT_TAPS_CHANNELS_LAST
-    return taps >= FFT_TAPS_CONTIGUOUS and extent[1] > FAST_COLUMNS
+def _uses_fft(rows: int, columns: int, channels_last: bool) -> bool:
+    if channels_last:
+        return rows * columns >= FFT_TAPS_CHANNELS_LAST
+    return rows * columns >= FFT_TAPS_CONTIGUOUS and columns > FAST_COLUMNS
 
 
 def _convolve_converted(x: Tensor, kernel: Tensor, bias: Tensor | None, padding):

@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._torch import autocast_dtype, is_recorded, without_autocast
+from .._torch import ConvolutionCall
 from . import native
-from .call import ConvolutionCall
 from .fft_correlation import circle_points
 
-# From how many taps on, by the number of axes, operations are counted at all.
+# Taps from which it may be worthwhile, by the number of axes.
 LEAST_TAPS = {1: 32, 2: 512, 3: 125}
 
 # From how many operations of a direct convolution to one by FFT the latter is faster on
@@ -32,7 +31,7 @@ def unsupported(call: ConvolutionCall) -> str | None:
     if call.x.numel() == 0:
         return 'the input is empty'
     dtypes = {call.x.dtype, call.kernel.dtype}
-    if autocast_dtype(call.x.device.type) is None and dtypes not in (
+    if call.state.autocast is None and dtypes not in (
         {torch.float32},
         {torch.float64},
     ):
@@ -45,13 +44,11 @@ def unsupported(call: ConvolutionCall) -> str | None:
 
 def worthwhile(call: ConvolutionCall) -> bool:
     """Whether a count of operations says that this is faster than a direct one."""
-    if is_recorded():
+    if call.state.recorded or call.x.numel() == 0:
         return False
     kernel, axes = call.kernel, len(call.stride)
-    if math.prod(kernel.shape[2:]) < LEAST_TAPS[axes] or call.x.numel() == 0:
-        return False
     direct, by_fft = _operations(call)
-    if call.x.device.type != 'cpu':
+    if call.state.device_type != 'cpu':
         return direct > CAUTIOUS_RATIO * by_fft
     depthwise = call.groups == call.x.shape[1] == len(kernel)
     ratios = (DEPTHWISE_RATIOS if depthwise else DENSE_RATIOS)[axes]
@@ -61,13 +58,15 @@ def worthwhile(call: ConvolutionCall) -> bool:
 
 def convolve(call: ConvolutionCall) -> Tensor:
     """The convolution, in float32 at least."""
-    if is_recorded():  # for another place, or to count FLOPs: by a plain convolution
+    if (
+        call.state.recorded
+    ):  # for another place, or to count FLOPs: by a plain convolution
         return native.convolve(call)
     x, kernel = call.x, call.kernel
     dtype = torch.promote_types(
         torch.promote_types(x.dtype, kernel.dtype), torch.float32
     )
-    with without_autocast(x.device.type):
+    with call.state.without_autocast():
         y = _correlate(x.to(dtype), kernel.to(dtype), call)
         if call.bias is not None:
             y = y + call.bias.to(dtype).view(-1, *[1] * len(call.stride))

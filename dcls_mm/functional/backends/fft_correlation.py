@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from .memory_format import copy_by_rows
+from .._torch import copy_by_rows
 
 # Bytes of image that one FFT takes in, so that the spectra stay in the cache and the
 # extra memory doesn't grow with the channels.

@@ -7,12 +7,10 @@ import torch
 from torch import Tensor
 
 from .._arguments import as_bool
-from .._torch import autocast_dtype, is_channels_last, is_compiling, is_recorded
-from .call import ConvolutionCall
+from .._torch import ConvolutionCall
 
 REPEATS = 5
 
-_enabled = False
 _fastest: dict[tuple, ModuleType] = {}
 
 
@@ -29,6 +27,9 @@ class autotune:
     It has no effect inside torch.compile or torch.jit.trace, nor on a backend that is
     named.
 
+    Attributes:
+        is_on: whether backends are chosen so now.
+
     Raises:
         TypeError: ``enabled`` is neither True nor False.
 
@@ -40,21 +41,16 @@ class autotune:
         ...     y = layer(torch.randn(1, 4, 16, 16))
     """
 
+    is_on = False
+
     def __init__(self, enabled: bool = True):
-        global _enabled
-        self._before, _enabled = _enabled, as_bool('enabled', enabled)
+        self._before, autotune.is_on = autotune.is_on, as_bool('enabled', enabled)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error) -> None:
-        global _enabled
-        _enabled = self._before
-
-
-def is_tuning() -> bool:
-    """Whether backends are to be chosen by timing."""
-    return _enabled and not (is_compiling() or is_recorded())
+        autotune.is_on = self._before
 
 
 def fastest(call: ConvolutionCall, candidates: list[ModuleType]) -> ModuleType:
@@ -72,12 +68,11 @@ def _key(call: ConvolutionCall) -> tuple:
     tensors = [call.x, call.kernel] + ([] if call.bias is None else [call.bias])
     return (
         *((t.device, t.dtype, t.shape, _needs_gradient(t)) for t in tensors),
-        is_channels_last(call.x),
         call.stride,
         call.padding,
         call.groups,
         torch.get_num_threads(),
-        autocast_dtype(call.x.device.type),
+        call.state,
     )
 
 
@@ -91,7 +86,9 @@ def _seconds(backend: ModuleType, call: ConvolutionCall) -> float:
         for t in tensors
     ]
     wanted = [t for t in copies if t is not None and t.requires_grad]
-    trial = call._replace(x=copies[0], kernel=copies[1], bias=copies[2])
+    x, kernel, bias = copies
+    shape = call.stride, call.padding, call.groups
+    trial = ConvolutionCall(x, kernel, bias, *shape, call.state)
 
     def step() -> None:
         y = backend.convolve(trial)

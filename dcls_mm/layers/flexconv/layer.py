@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...functional._arguments import IntOrTuple, as_bool, as_float
-from ...functional._torch import is_compiling, transforms_active, without_autocast
+from ...functional._torch import ask, transforms_active
 from ...functional.continuous import (
     gaussian_profile,
     mask_reach,
@@ -225,8 +225,9 @@ class FlexConvNd(ConstructedConvNd):
         """
         weight = self.net.output.weight
         like = weight.new_empty(0, dtype=torch.promote_types(weight.dtype, torch.float))
-        fixed = is_compiling() or transforms_active(*self.parameters())
-        with without_autocast(like.device.type):
+        state = ask(like)
+        fixed = state.compiling or transforms_active(*self.parameters())
+        with state.without_autocast():
             axes = [
                 tap_coordinates(taps, size, self.resolution, self.causal, like)
                 for taps, size in zip(
