@@ -26,6 +26,7 @@ SLOW = {
     'test_compare_configs.py',
     'test_configs.py',
     'test_demo.py',
+    'test_distinct_names_hook.py',
     'test_distributed.py',
     'test_execution.py',
     'test_export.py',
