@@ -245,11 +245,11 @@ CONFIGS = [
     ),
     wrong(
         lambda: _config(model={'norm': nn.LayerNorm}),
-        *(ConfigError, 'model.norm is', 'LayerNorm', "can't give back"),
+        *(ConfigError, 'model.norm is', 'LayerNorm', "can't express"),
     ),
     wrong(
         lambda: _config(model={'type': lambda: 0}),
-        *(ConfigError, 'model.type is', 'lambda', 'at the top of a module'),
+        *(ConfigError, 'model.type is', 'lambda', 'at the top level of a module'),
     ),
     wrong(
         lambda: _config(data_root=Path('images')),
@@ -359,7 +359,7 @@ FOLD_COMMAND = [
     ),
     wrong(
         _given(_fold, sections={'test_cfg': {'scale': 1j}}),
-        *(SystemExit, 'test_cfg.scale is 1j', "can't give back"),
+        *(SystemExit, 'test_cfg.scale is 1j', "can't express"),
     ),
 ]
 
