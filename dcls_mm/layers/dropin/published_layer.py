@@ -253,7 +253,7 @@ class PublishedLayer(DCLSConvNd):
         published = f'{prefix}P' in state_dict and is_published(notes)
         if published and not self._computes_as_published():
             return (
-                f'{prefix}P: the state_dict is from the published package, whose '
+                f'{prefix}P: the state_dict is of the published package, whose '
                 f'{type(self).__name__} of version {self.version!r} and extent '
                 f'{self.extent} computes something else with it; convert it with '
                 f'dcls_mm.conversion.from_published for a DCLSConv{self.ndim}d'
