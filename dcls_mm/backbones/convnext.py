@@ -228,8 +228,8 @@ class ConvNeXtDCLS(BaseModule):
         downsampling layers are layer 0 too. With 'layer_wise', the first two stages are
         layers 1 and 2, the last stage of ``arch`` is layer ``num_layers``, and every
         three blocks in between are one layer, from 3 on; each downsampling layer
-        belongs to what follows it. The norms of the outputs are layer ``num_layers +
-        1``, which is not decayed.
+        belongs to what follows it. The norms of the outputs are not decayed; they are
+        layer ``num_layers + 1``.
 
         Args:
             name: name of the parameter inside the backbone.

@@ -45,7 +45,7 @@ def load_pretrained(
     The file may hold a plain state_dict, an mmengine checkpoint or the published
     ``{'model': ...}``. Only a classifier's ``head`` and ``norm``, the outputs'
     ``norm0`` to ``norm3`` and stages that the backbone does not build may be missing on
-    either side; a warning is logged.
+    either side, which is logged as a warning.
 
     Args:
         backbone: module to fill.
