@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and the locks that tell who writes them."""
+"""Files that are written whole or not at all, and locks that tell who writes them."""
 
 import contextlib
 import errno
@@ -14,27 +14,27 @@ except ImportError:  # not on Windows
 
 _UNFINISHED = '.dcls_mm-{}.unfinished'
 _BINARY = getattr(os, 'O_BINARY', 0)
-# What must not happen if somebody put something else in the place of a file of ours.
+# Flags to open a file of ours that may have been replaced with a link or a pipe.
 NEITHER_FOLLOW_NOR_WAIT = getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_NONBLOCK', 0)
 
 
 def take_lock(handle: int) -> bool:
-    """Locks an open file until this process closes it or ends, however it ends.
+    """Lock an open file until this process closes it or ends, however it ends.
 
-    A lock of ``fcntl.lockf`` and not of ``fcntl.flock``, as forked children such as a
-    dataloader's workers inherit the latter, and live on for a while if their parent is
-    killed. It has the limits of POSIX locks: a process takes its own lock again, and
-    loses it as soon as it closes any of its handles on the file. Over network file
-    systems it reaches as far as their locks do.
+    The lock comes from ``fcntl.lockf``. Forked children, such as a dataloader's
+    workers, would inherit one from ``fcntl.flock`` and may outlive a parent that is
+    killed. The limits of POSIX locks apply: a process can take its own lock again, and
+    loses it as soon as it closes any of its handles on the file. On a network file
+    system the lock holds as far as that system's locks do.
 
     Args:
-        handle: Of a file that is open for writing.
+        handle: a file descriptor that is open for writing.
 
     Returns:
-        Whether it is this process's now; else another has it.
+        True if this process holds the lock now, False if another one does.
 
     Raises:
-        OSError: there are no locks on this file system, or on this platform.
+        OSError: the file system or the platform has no locks.
     """
     if fcntl is None:
         raise OSError(errno.ENOSYS, 'Python has no file locks on this platform')
@@ -48,15 +48,14 @@ def take_lock(handle: int) -> bool:
 
 
 def write_whole(path: str | Path, content: bytes) -> None:
-    """Writes a file, which is there whole or not at all, whenever the process ends.
+    """Write a file whole or not at all, whenever the process ends.
 
-    The content goes to a new file beside ``path``, with a name that nobody can
-    foresee, and to the disk; then that file takes the place of ``path``. Where
-    ``path`` is a link, it takes the link's place, and what the link named stays as it
-    is. Folders that are missing are made.
+    The content is written and synced to a new file beside ``path``, with an
+    unpredictable name; then that file replaces ``path``. If ``path`` is a link, the
+    link is replaced and its target stays unchanged. Missing folders are created.
 
     Raises:
-        OSError: it can't be written; what was there is unchanged.
+        OSError: the file can't be written; what was there is unchanged.
     """
     folder = os.path.dirname(path) or '.'
     os.makedirs(folder, exist_ok=True)
@@ -66,36 +65,36 @@ def write_whole(path: str | Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            if fcntl is None:  # Windows replaces no open file, and has no lock to keep
+            if fcntl is None:  # Windows can't replace an open file; no lock to keep
                 file.close()
             os.replace(unfinished, path)
     finally:
-        with contextlib.suppress(OSError):  # done, or the first error counts
+        with contextlib.suppress(OSError):  # already moved, or the first error counts
             os.remove(unfinished)
     _sync_folder(folder)
 
 
 def _new_file(folder: str) -> tuple[str, int]:
-    """The path of a new file and the handle of it, locked where there are locks.
+    """Create a file, locked where there are locks; return its path and handle.
 
-    Its mode is the usual one, which those of tempfile don't have.
+    Its mode follows the umask, unlike that of a file from tempfile.
     """
     while True:
         path = os.path.join(folder, _UNFINISHED.format(secrets.token_hex(8)))
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY
         handle = os.open(path, flags, 0o666)
-        with contextlib.suppress(OSError):  # without locks nobody removes it either
+        with contextlib.suppress(OSError):  # without locks, nobody removes it either
             take_lock(handle)
         if os.path.lexists(path):
             return path, handle
-        os.close(handle)  # `remove_unfinished` came before the lock
+        os.close(handle)  # `remove_unfinished` got there before the lock
 
 
 def _sync_folder(folder: str) -> None:
-    """Brings a file's new name to the disk, before anything is removed for it."""
+    """Sync a file's new name to the disk before anything is removed in its favour."""
     if fcntl is None:
         return
-    with contextlib.suppress(OSError):  # some network file systems don't do this
+    with contextlib.suppress(OSError):  # some network file systems can't do this
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -104,9 +103,9 @@ def _sync_folder(folder: str) -> None:
 
 
 def remove_unfinished(folder: str | Path) -> None:
-    """Removes what writers left that were killed; a file still being written stays."""
+    """Remove what killed writers left behind; files still being written stay."""
     for path in Path(folder).glob(_UNFINISHED.format('*')):
-        with contextlib.suppress(OSError):  # gone by now, not ours, or without locks
+        with contextlib.suppress(OSError):  # already gone, not ours, or no locks here
             handle = os.open(path, os.O_RDWR | _BINARY | NEITHER_FOLLOW_NOR_WAIT)
             try:
                 if stat.S_ISREG(os.fstat(handle).st_mode) and take_lock(handle):

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are asked for (PEP 562)."""
+"""Names of a package that are imported on first use (PEP 562)."""
 
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -10,18 +10,20 @@ from . import _versions
 def lazy_names(
     package: str, names: Mapping[str, Collection[str]]
 ) -> tuple[Callable, Callable]:
-    """``__getattr__`` and ``__dir__`` of a package whose names come from modules in it.
+    """Make ``__getattr__`` and ``__dir__`` for a package that imports its names lazily.
 
-    Nothing is kept, so that after a reload of a module its names are the new ones.
-    ``__dir__`` leaves out what can't be imported here, as ``help`` asks for all of it.
+    Nothing is cached, so that reloading a module gives its new names. ``__dir__``
+    leaves out what can't be imported here, because ``help`` gets every name that it
+    lists.
 
     Args:
-        package: its ``__name__``.
-        names: module inside the package -> what it has of the package's names.
+        package: the package's ``__name__``.
+        names: module inside the package -> the names that it provides.
 
     Raises:
-        ImportError: by ``__getattr__``: the name needs a package that is not installed.
-        AttributeError: by ``__getattr__``: there is no such name.
+        ImportError: from ``__getattr__``, the name needs a package that isn't
+            installed.
+        AttributeError: from ``__getattr__``, there is no such name.
     """
     modules = {name: module for module, having in names.items() for name in having}
 

@@ -1,10 +1,10 @@
-"""Many names in a sentence."""
+"""Long lists of names in a sentence."""
 
 from collections.abc import Iterable
 
 
 def listing(names: Iterable[str], most: int = 10, separator: str = ', ') -> str:
-    """The first names, and how many more there are."""
+    """Join the first names and say how many more there are."""
     names = list(names)
     shown = separator.join(names[:most])
     more = len(names) - most

@@ -1,4 +1,4 @@
-"""What stands in MMEngine's registries, and what of OpenMMLab is widened."""
+"""What dcls_mm adds to MMEngine's registries and changes in OpenMMLab's functions."""
 
 from mmengine.registry import (
     HOOKS,
@@ -13,8 +13,8 @@ from .checkpoint.mmengine_loaders import widen_mmengine
 from .deploy.bn_fusion import guard_mmcv
 from .engine import hooks, optimizers
 
-# Registry -> package -> names in it. The classes are looked up at each registration,
-# since a module that was reloaded has others.
+# Registry -> package -> names in it. The classes are looked up at each registration
+# because a reloaded module has new ones.
 REGISTERED = {
     MODELS: {
         layers: (
@@ -50,12 +50,13 @@ REGISTERED = {
 
 
 def register() -> None:
-    """Registers everything that a config may name; again, only what was reloaded.
+    """Register everything that a config may name.
 
-    In the root registries, where mmdet, mmseg and mmcv's build functions all look.
+    The classes go into the root registries, where mmdet, mmseg and mmcv's build
+    functions all look. A second call replaces only classes that were reloaded.
 
     Raises:
-        KeyError: a class of another package has one of these names.
+        KeyError: a class from another package already has one of these names.
     """
     for registry, packages in REGISTERED.items():
         for package, names in packages.items():
@@ -68,7 +69,7 @@ def register() -> None:
 
 def _register(registry: Registry, module: type) -> None:
     known = registry.module_dict.get(module.__name__)
-    # The same class from before its module was reloaded gives way, no other does.
+    # Replace a class only with its own reloaded version.
     ours = known is not None and _full_name(known) == _full_name(module)
     registry.register_module(module=module, force=ours)
 

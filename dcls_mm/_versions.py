@@ -1,7 +1,8 @@
-"""Checks the versions of the packages that dcls_mm works with, importing none.
+"""The supported versions of other packages, checked without importing them.
 
-The OpenMMLab packages are no requirements of the distribution (see pyproject.toml), so
-an unfit one is found here, when dcls_mm is imported, rather than deep in a training.
+The distribution does not require the OpenMMLab packages (see pyproject.toml), so an
+unsupported version is caught here, when dcls_mm is imported, rather than deep in a
+training run.
 """
 
 import re
@@ -10,7 +11,7 @@ from importlib import metadata
 from importlib.util import find_spec
 
 # Import name -> {distribution that provides it: (from, below)}. The `onedl-`
-# distributions are maintained forks of the stock ones, under the same import names.
+# distributions are maintained forks of the stock ones with the same import names.
 SUPPORTED = {
     'torch': {'torch': ('2.6', '3')},
     'mmengine': {'mmengine': ('0.10.3', '1'), 'onedl-mmengine': ('0.10.12', '0.11')},
@@ -25,16 +26,16 @@ SUPPORTED = {
 
 
 def available(name):
-    """Whether a top-level module can be imported; does not import it."""
+    """Return whether a top-level module can be imported, without importing it."""
     return find_spec(name) is not None
 
 
 def check():
-    """Checks all packages of `SUPPORTED` that are installed.
+    """Check all installed packages of `SUPPORTED`.
 
-    Warns if mmengine or mmcv is missing (dcls_mm.functional and dcls_mm.layers work
-    without them), if two distributions provide the same module, and if pkg_resources
-    is missing that mmengine 0.10 needs. Those of mmdet and mmseg may be missing.
+    Warn if mmengine or mmcv is missing (dcls_mm.functional and dcls_mm.layers work
+    without them), if two distributions provide the same module, or if pkg_resources,
+    which mmengine 0.10 needs, is missing. mmdet and mmseg may be missing.
 
     Raises:
         ImportError: a package has a version that dcls_mm does not work with.
@@ -65,7 +66,7 @@ def check():
 
 
 def remedy(*names):
-    """The command that installs what of ``names``, mmengine and mmcv is missing."""
+    """Return advice to install ``names`` and, where missing, mmengine and mmcv."""
     wanted = [
         name
         for name in SUPPORTED
@@ -77,9 +78,9 @@ def remedy(*names):
 
 
 def find_configs_of_forks():
-    """Lets a config inherit from `mmdet::...` or `mmseg::...` where a fork provides it.
+    """Let a config inherit from `mmdet::...` or `mmseg::...` where a fork provides it.
 
-    onedl-mmengine 0.10.12 looks for the distribution by its stock name.
+    onedl-mmengine 0.10.12 looks up the distribution by its stock name.
     """
     from mmengine.config.utils import MODULE2PACKAGE
 
@@ -106,7 +107,7 @@ def _version(dist):
 
 
 def _release(version):
-    """'2.13.0rc1+cpu' -> (2, 13): the numbers at the start, less zeros at the end."""
+    """Parse '2.13.0rc1+cpu' to (2, 13): the leading numbers without trailing zeros."""
     numbers = [int(n) for n in re.match(r'[\d.]*', version)[0].split('.') if n]
     while numbers and not numbers[-1]:
         numbers.pop()
@@ -114,5 +115,5 @@ def _release(version):
 
 
 def _warn(message):
-    # Level 4 is the line that imports dcls_mm.
+    # Stack level 4 is the line that imports dcls_mm.
     warnings.warn(message, stacklevel=4)

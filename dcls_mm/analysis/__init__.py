@@ -1,4 +1,4 @@
-"""What learned positions tell of the extent, the count and the sharing to choose."""
+"""What learned positions reveal about the extent, count and sharing to choose."""
 
 from .advice import RULES, Advice, Rule, advise
 from .elements import LayerElements, collect_elements

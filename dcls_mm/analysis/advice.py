@@ -1,9 +1,9 @@
-"""From the figures to advice: a table of rules, each with its threshold and reason.
+"""Advice from the figures: a table of rules, each with its threshold and reason.
 
-The published extents were chosen by eye, from pictures of positions that gather at the
+The published extents were chosen by eye, from pictures in which positions gather at the
 border of an extent that is too small (arXiv 2112.03740). The thresholds here are not
-published; each says what it is derived from. Advice is a hint on what to try next, on
-the evidence of one training.
+published; each rule says what its threshold is derived from. Advice is a hint on what
+to try next, based on a single training run.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,16 +21,15 @@ COMPARED_ELEMENTS = 500
 
 
 class Rule(NamedTuple):
-    """When advice is given, and which.
+    """A rule that says when to give which advice.
 
     Attributes:
-        name: of what is found.
-        applies: whether it is found in a layer.
-        finding: the figures, in words.
+        name: name of the finding.
+        applies: function that tells whether a layer has the finding.
+        finding: function that puts a layer's figures into words.
         remedy: what to try.
-        reason: why this is the threshold.
-        judges_training: whether it means nothing while the positions lie as they
-            started.
+        reason: why the threshold is what it is.
+        judges_training: whether the rule is meaningless until the positions have moved.
     """
 
     name: str
@@ -42,7 +41,7 @@ class Rule(NamedTuple):
 
 
 class Advice(NamedTuple):
-    """What is found, in which layers with which figures, what to try and why."""
+    """A finding, its figures by layer, what to try and why."""
 
     name: str
     findings: dict[str, str]
@@ -60,20 +59,20 @@ RULES = (
         'positions have not moved',
         lambda layer: layer.learned and not layer.moved,
         lambda layer: f'spread {layer.spread:.2f} pixels',
-        'train on before judging extent, count or sharing; let the positions learn '
+        'train longer before judging extent, count or sharing; let the positions learn '
         'faster (DCLSOptimizerConstructor, position_lr_mult=5 as published)',
-        'they still lie as they started: normal, of 0.5 pixels spread (up to a tenth '
-        'more), or on the whole pixels of the grid',
+        'they are still distributed as they started: normal, with a spread of 0.5 '
+        'pixels (up to a tenth more), or on the whole pixels of the grid',
         judges_training=False,
     ),
     Rule(
         'elements beyond the extent',
         lambda layer: layer.lost > 0,
-        lambda layer: f'{layer.lost:.1%} a pixel or more beyond',
+        lambda layer: f'{layer.lost:.1%} beyond by a pixel or more',
         'add ClampPositionsHook to custom_hooks',
         "a pixel beyond the outermost tap, an element of 'bilinear' or 'triangle' has "
-        "neither taps nor a gradient by which to come back; one of 'max' or 'gauss' "
-        'has the less of both the farther it is',
+        "neither taps nor a gradient to bring it back; one of 'max' or 'gauss' has "
+        'less of both the farther out it is',
         judges_training=False,
     ),
     Rule(
@@ -83,20 +82,20 @@ RULES = (
             f'{layer.border:.0%} at the border, {layer.even_border:.0%} if even'
         ),
         'enlarge dilated_kernel_size',
-        f'more than {BORDER_EXCESS:.2f} times as many elements sit at the border as if '
-        'they lay evenly over the extent, which is beyond chance: the clamp holds them '
-        'back',
+        f'more than {BORDER_EXCESS:.2f} times as many elements are at the border as '
+        'there would be if spread evenly over the extent. This is not chance: the '
+        'clamp holds them back',
     ),
     Rule(
         'extent too large',
         lambda layer: layer.reach < LARGE_EXTENT_REACH,
         lambda layer: (
-            f'99% within {layer.reach:.0%} of the limit, which dilated_kernel_size='
-            f'{layer.held_extent} holds'
+            f'99% within {layer.reach:.0%} of the limit, which fits in '
+            f'dilated_kernel_size={layer.held_extent}'
         ),
         'reduce dilated_kernel_size, or train longer',
         f'99% of the elements use less than {LARGE_EXTENT_REACH:.0%} of the extent '
-        'along each axis: the rest costs time and stays empty',
+        'along each axis: the rest stays empty and costs time',
     ),
     Rule(
         'count too high',
@@ -106,9 +105,9 @@ RULES = (
             f'{layer.distinct:.0f} taps in use'
         ),
         'reduce kernel_count towards the taps in use, or add RepulsionLossHook',
-        f'more than {CROWDED_SHARE:.0%} of the elements have another of their kernel '
-        'closer than a pixel, so that they write to common taps; spread evenly, the '
-        'published 34 in 17x17 pixels have a third of them so by chance',
+        f'more than {CROWDED_SHARE:.0%} of the elements are closer than a pixel to '
+        'another one of their kernel, so they write to the same taps; of the published '
+        '34 elements in 17x17 pixels, spread evenly, a third are by chance',
     ),
     Rule(
         'sigma stays at zero',
@@ -129,9 +128,9 @@ RULES = (
             f'{layer.blocks} layers alike, difference {layer.block_difference:.2f}'
         ),
         'sync_positions=True (or share_positions), with fewer parameters',
-        'layers of one shape have their weight in the same places, up to a '
-        f'Kolmogorov-Smirnov distance below {SAME_BLOCKS}. That tells that one '
-        'distribution serves all, not that one set of positions does',
+        'layers of the same shape have their weight in the same places, up to a '
+        f'Kolmogorov-Smirnov distance below {SAME_BLOCKS}. This means that one '
+        'distribution suits them all, not that one set of positions does',
     ),
     Rule(
         'sharing may hold the layers back',
@@ -144,21 +143,22 @@ RULES = (
             f'{layer.blocks} layers share, difference {layer.block_difference:.2f}'
         ),
         'sync_positions=False',
-        'of the positions that they share, the layers weight different ones, by a '
+        'the layers put weight on different ones of their shared positions, by a '
         f'Kolmogorov-Smirnov distance above {OTHER_BLOCKS}. This evidence is indirect: '
-        'where each layer would move its elements, a checkpoint does not tell',
+        'a checkpoint does not show where each layer would move its elements',
     ),
 )
 
 
 def advise(statistics: Mapping[str, LayerStatistics]) -> list[Advice]:
-    """The rules that apply, in the order of ``RULES``; none for a healthy model.
+    """Return the advice of all rules that apply, in the order of ``RULES``.
 
-    Blocks are compared only in layers of at least 500 elements: below that two random
-    samples of one distribution already differ by some 0.1.
+    A healthy model gets none. Blocks are compared only in layers of at least 500
+    elements: below that, two random samples of one distribution already differ by about
+    0.1.
 
     Args:
-        statistics: as ``compute_statistics`` gives them.
+        statistics: figures by layer from ``compute_statistics``.
     """
     found = []
     for rule in RULES:

@@ -15,15 +15,16 @@ class LayerElements:
 
     Attributes:
         layers: names of the layers, in the order of the model.
-        axes: the spatial axes with learned positions, in order.
-        limits: positions of the first and the last tap of each of those, in pixels.
-        interpolation: of the layers.
+        axes: spatial axes with learned positions, in order.
+        limits: positions of the first and the last tap along each of these axes, in
+            pixels.
+        interpolation: interpolation of the layers.
         initial_positions: how the positions started.
-        learned: whether they are learned.
+        learned: whether the positions are learned.
         positions: (kernels, count, axes), in pixels from the kernel's centre.
         sigma: |SIG| in the same shape, in pixels; None without sigma.
-        magnitudes: |weight| of each of the layers, (kernels, count); the mean over the
-            outputs where they share the positions.
+        magnitudes: |weight| of each layer, (kernels, count), averaged over the outputs
+            where these share the positions.
     """
 
     layers: tuple[str, ...]
@@ -38,32 +39,33 @@ class LayerElements:
 
     @property
     def name(self) -> str:
-        """The first layer's."""
+        """Name of the first layer."""
         return self.layers[0]
 
     @property
     def extent(self) -> tuple[int, ...]:
-        """Taps along the learned axes."""
+        """Number of taps along each learned axis."""
         return tuple(last - first + 1 for first, last in self.limits)
 
 
 def at_border(positions: np.ndarray, limits: Sequence) -> np.ndarray:
-    """Which elements are within half a pixel of an outermost tap, or beyond it.
+    """Find the elements within half a pixel of an outermost tap, or beyond it.
 
-    Positions (..., axes) and the ``limits`` of their layer -> (...) of bool.
+    Positions (..., axes) and the ``limits`` of their layer give booleans (...).
     """
     first, last = np.array(limits).T
     return ((positions < first + 0.5) | (positions > last - 0.5)).any(-1)
 
 
 def collect_elements(model: nn.Module) -> dict[str, LayerElements]:
-    """The elements of all DCLS layers of a model; empty if there are none.
+    """Collect the elements of all DCLS layers of a model; empty if there are none.
 
     Returns:
-        Name of the layer, the first of those that share the positions -> elements.
+        Name of the first layer among those that share positions -> elements.
 
     Raises:
-        ValueError: positions or sigmas are NaN or infinite; the layer is named.
+        ValueError: positions or sigmas are NaN or infinite; the message names the
+            layer.
     """
     sharing: dict[int, dict[str, LearnedPositions]] = {}
     for name, module in model.named_modules():
@@ -92,7 +94,7 @@ def collect_elements(model: nn.Module) -> dict[str, LayerElements]:
 
 
 def _rows(layer: LearnedPositions, parameter: Tensor) -> np.ndarray:
-    """P or SIG as (kernels, count, axes), in the order of the spatial axes."""
+    """Return P or SIG as (kernels, count, axes), in the order of the spatial axes."""
     rows = _as_array(parameter)[np.argsort(layer.position_axes)]
     return np.moveaxis(rows.reshape(len(rows), -1, layer.kernel_count), 0, -1)
 

@@ -1,4 +1,4 @@
-"""The figures and the advice, as text, Markdown and JSON."""
+"""The figures and the advice as text, Markdown and JSON."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from .statistics import LayerStatistics
 
 
 class Column(NamedTuple):
-    """Heading, what it means, and how to fill it."""
+    """A column's heading, what it means, and how to fill it."""
 
     heading: str
     meaning: str
@@ -30,7 +30,7 @@ def _difference(layer: LayerStatistics) -> str:
 COLUMNS = (
     Column(
         'layers',
-        'the first layer, and how many more share its positions',
+        'first layer, and how many more share its positions',
         lambda layer: (
             layer.layers[0] + (f' +{len(layer.layers) - 1}' if layer.shared else '')
         ),
@@ -40,7 +40,7 @@ COLUMNS = (
         'taps along the learned axes',
         lambda layer: 'x'.join(map(str, layer.extent)),
     ),
-    Column('count', 'elements a kernel', lambda layer: str(layer.count)),
+    Column('count', 'elements per kernel', lambda layer: str(layer.count)),
     Column(
         'spread',
         'standard deviation of the positions in pixels',
@@ -48,7 +48,7 @@ COLUMNS = (
     ),
     Column(
         'reach',
-        'the part of the way to the limit within which 99% of the elements lie',
+        'fraction of the way to the limit that contains 99% of the elements',
         lambda layer: f'{layer.reach:.0%}',
     ),
     Column(
@@ -58,12 +58,12 @@ COLUMNS = (
     ),
     Column(
         'even',
-        'what border would be with elements spread evenly',
+        'what border would be with evenly spread elements',
         lambda layer: f'{layer.even_border:.1%}',
     ),
     Column(
         'crowded',
-        'elements with another closer than a pixel',
+        'elements closer than a pixel to another one',
         lambda layer: f'{layer.crowded:.0%}',
     ),
     Column(
@@ -74,15 +74,15 @@ COLUMNS = (
     Column('sigma', 'mean and standard deviation of |SIG| in pixels', _sigma),
     Column(
         'blocks',
-        'largest Kolmogorov-Smirnov distance between where two layers that share '
-        'positions, or could, have their weight',
+        'largest Kolmogorov-Smirnov distance between where two layers that share, or '
+        'could share, positions have their weight',
         _difference,
     ),
 )
 
 
 def as_text(statistics: Mapping[str, LayerStatistics], advice: Sequence[Advice]) -> str:
-    """A table, what its columns mean, and the advice."""
+    """Write a table, what its columns mean, and the advice."""
     rows = _table(statistics)
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = [
@@ -111,11 +111,13 @@ def as_markdown(
     title: str,
     pictures: Sequence[str],
 ) -> str:
-    """The same as a Markdown page.
+    """Write the same as a Markdown page.
 
     Args:
-        title: of the page.
-        pictures: files, relative to the page.
+        statistics: figures by layer.
+        advice: advice to include.
+        title: title of the page.
+        pictures: paths of pictures, relative to the page.
     """
     heading, *rows = _table(statistics)
     lines = [f'# {title}', '', _row(heading), '|' + ' --- |' * len(heading)]
@@ -134,7 +136,7 @@ def as_markdown(
 
 
 def as_json(statistics: Mapping[str, LayerStatistics], advice: Sequence[Advice]) -> str:
-    """The same as JSON: 'layers' by name, 'advice' in order."""
+    """Write the same as JSON: 'layers' by name, 'advice' in order."""
     content = {
         'layers': {name: asdict(layer) for name, layer in statistics.items()},
         'advice': [one._asdict() for one in advice],

@@ -1,4 +1,4 @@
-"""Figures on the elements of each layer, as pure functions of arrays."""
+"""Figures on each layer's elements, as pure functions of arrays."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ import numpy as np
 from ..layers.positions import POSITION_STD
 from .elements import LayerElements, at_border
 
-# At once, so that the pairs of elements of wide layers need little memory.
+# Few enough that the pairs of elements of wide layers need little memory.
 _KERNELS_AT_ONCE = 1024
-# Width of the bins in which the blocks' positions are compared, in pixels.
+# Width in pixels of the bins for comparing the blocks' positions.
 _BIN = 0.25
 
 
 @dataclass(frozen=True)
 class SigmaSpread:
-    """|SIG| over the elements and axes of a layer, in pixels; zero: share that is 0."""
+    """|SIG| over a layer's elements and axes, in pixels; ``zero`` is the share at 0."""
 
     mean: float
     std: float
@@ -27,38 +27,37 @@ class SigmaSpread:
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """Figures on a set of positions; shares are of 1, lengths in pixels.
+    """Figures on a set of positions; shares are in [0, 1], lengths in pixels.
 
     Attributes:
         layers: names of the layers that have these positions.
-        extent: taps along the learned axes.
-        interpolation: of the layers.
-        kernels, count: how many kernels there are, each with ``count`` elements.
+        extent: number of taps along each learned axis.
+        interpolation: interpolation of the layers.
+        kernels, count: number of kernels, and of elements in each.
         learned: whether positions are learned at all.
-        moved: whether the positions differ from how they started, as far as it shows:
-            they started 'normal' and have spread beyond 1.1 times that, or 'grid' and
-            are no whole pixels.
+        moved: whether the positions visibly differ from how they started: they started
+            'normal' and now spread more than 1.1 times as far, or started on the 'grid'
+            and are no longer on whole pixels.
         spread: standard deviation of the positions, the root mean square over axes.
         border: share of elements whose nearest tap is an outermost one (along any
-            axis), or that lie beyond ('agglutination').
-        even_border: what ``border`` is where elements lie evenly from the first tap to
-            the last.
+            axis), or that are beyond it ('agglutination').
+        even_border: what ``border`` would be with elements spread evenly from the first
+            tap to the last.
         lost: share of elements a pixel or more beyond an outermost tap, where
             'bilinear' and 'triangle' have no tap to write to and no gradient.
-        reach: 99th percentile of the distance from the centre, along the axis where it
-            is nearest to the limit, as a share of the limit.
-        held_extent: the smallest odd extent, one for all axes, with 99% of the elements
-            inside along each.
-        crowded: share of elements with another of their kernel closer than a pixel.
-        distinct: how many taps are the nearest one of some element, mean over kernels.
-        sigma: its spread, None without sigma.
-        blocks: how many layers of this shape there are, which share the positions or
-            could share them.
+        reach: 99th percentile of the distance from the centre as a share of the limit,
+            along the axis where that is largest.
+        held_extent: smallest odd extent, the same for all axes, with 99% of the
+            elements inside along each axis.
+        crowded: share of elements closer than a pixel to another one of their kernel.
+        distinct: number of taps that are nearest to some element, mean over kernels.
+        sigma: spread of sigma; None without sigma.
+        blocks: number of layers of this shape that share or could share the positions.
         shared: whether they do.
-        block_difference: the largest Kolmogorov-Smirnov distance, over axes, between
-            where two of those layers have their |weight|; None for one layer.
+        block_difference: largest Kolmogorov-Smirnov distance, over axes, between where
+            two of those layers have their |weight|; None for a single layer.
         histograms: for each axis, how many elements are nearest to each tap; those
-            beyond count for the outermost.
+            beyond count for the outermost tap.
     """
 
     layers: tuple[str, ...]
@@ -86,13 +85,13 @@ class LayerStatistics:
 def compute_statistics(
     elements: Mapping[str, LayerElements],
 ) -> dict[str, LayerStatistics]:
-    """The figures of each set of positions.
+    """Compute the figures of each set of positions.
 
     Args:
-        elements: as ``collect_elements`` gives them.
+        elements: elements by layer from ``collect_elements``.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no elements.
     """
     if not elements:
         raise ValueError('elements is empty: the model has no layer with positions')
@@ -106,14 +105,14 @@ def compute_statistics(
 
 
 def _form(layer: LayerElements) -> tuple:
-    """What layers must have in common to share positions."""
+    """Return what layers must have in common to share positions."""
     return layer.limits, layer.axes, layer.interpolation, layer.positions.shape
 
 
 def _blocks(
     layer: LayerElements, alike: Iterable[LayerElements]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Positions and magnitudes of the layers that share them, or that could."""
+    """List positions and magnitudes of the layers that share or could share them."""
     sets = [layer] if len(layer.layers) > 1 else alike
     return [(one.positions, weights) for one in sets for weights in one.magnitudes]
 
@@ -151,7 +150,7 @@ def _layer_statistics(layer: LayerElements, blocks: list) -> LayerStatistics:
 
 
 def even_border(extent: Iterable[int]) -> float:
-    """The share of evenly spread positions that are within half a pixel of an end."""
+    """Return the share of evenly spread positions within half a pixel of an end."""
     inside = [max(size - 2, 0) / max(size - 1, 1) for size in extent]
     return 1 - float(np.prod(inside))
 
@@ -164,7 +163,7 @@ def _crowding(positions: np.ndarray) -> tuple[float, float]:
             (rows[:, :, None] - rows[:, None, :]) ** 2
             for rows in np.moveaxis(part, -1, 0)
         )
-        # Each element is no farther than a pixel from itself.
+        # Each element counts itself, at distance 0.
         crowded += int(((squares < 1).sum(-1) > 1).sum())
         taps = np.round(part)
         same = (taps[:, :, None] == taps[:, None, :]).all(-1)
@@ -199,7 +198,7 @@ def _block_difference(blocks: list, limits: np.ndarray) -> float | None:
                 for positions, weights in blocks
             ]
         )
-        # The largest difference of any two is that of the highest and the lowest.
+        # The largest difference of any two is between the highest and the lowest.
         largest = max(largest, float(np.ptp(cumulative, axis=0).max(initial=0)))
     return largest
 
@@ -227,5 +226,5 @@ def _off_the_grid(positions: np.ndarray, spread: float) -> bool:
     return bool((positions != np.round(positions)).any())
 
 
-# By initial_positions: whether positions have left it.
+# initial_positions -> whether positions have left them.
 _MOVED = {'normal': _beyond_normal, 'grid': _off_the_grid}

@@ -1,4 +1,4 @@
-"""Backbones, and blocks for the networks around them, for OpenMMLab's configs."""
+"""Backbones and decoder blocks for OpenMMLab's configs."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Plain convolutions of any model, replaced by layers that make their kernel."""
+"""Replacement of any model's plain convolutions with layers that make their kernel."""
 
 import re
 import sys
@@ -20,12 +20,12 @@ SHOWN_CONVS = 8
 
 
 class Replaced(NamedTuple):
-    """A convolution that another layer has replaced.
+    """A convolution that has been replaced by another layer.
 
     Attributes:
-        name: inside the model.
-        was, became: type, extent and groups, before and after.
-        shares: name of the layer whose positions it has, None if they are its own.
+        name: name inside the model.
+        was, became: type, extent and groups before and after.
+        shares: name of the layer whose positions it shares; None if they are its own.
     """
 
     name: str
@@ -49,37 +49,39 @@ def replace_convs(
     share_positions: str | None = None,
     **options,
 ) -> list[Replaced]:
-    """Put a ``layer`` in the place of each chosen convolution of a model.
+    """Replace each chosen convolution of a model with a ``layer``.
 
-    Output sizes stay as they are. A convolution that stands in two places stays one; of
-    a frozen one the positions are frozen too.
+    Output sizes stay the same. A convolution that appears in two places stays one
+    module. Replacing a frozen convolution freezes the positions too.
 
     Args:
-        model: changed in place, or not at all where an error is raised.
-        layer: class of the layers, such as DCLSConv2d; it replaces torch.nn.ConvNd of
-            as many axes, or mmcv's wrapper of it.
-        name: a regular expression to find in the convolution's dotted name inside the
+        model: model to change in place; left unchanged if an error is raised.
+        layer: class of the layers, such as DCLSConv2d. It replaces torch.nn.ConvNd with
+            the same number of axes, or mmcv's wrapper of it.
+        name: regular expression to search for in a convolution's dotted name inside the
             model; None for any name.
-        kernel_size: what the convolution's must be, None for any.
+        kernel_size: kernel size of the convolutions to choose; None for any.
         depthwise: True for as many groups as input channels, False for fewer, None for
             both.
-        start: 'conv', a layer computes what the convolution computes, by
-            ``layer.from_conv``; 'fresh', it has the convolution's geometry, and the
-            layer's own initial values. Of the whole pixels where 'conv' puts the
-            positions only 'bilinear' moves them; a warning tells of another one.
-        share_positions: a regular expression to find in the name. Layers for which its
-            groups match the same text share their positions (and sigma), if those are
-            of one shape and the convolutions of one kernel size and dilation:
-            ``r'layer(\\d)'`` shares by stage of a ResNet; without groups all share.
-        options: keyword arguments of the layer, but those that the convolution gives.
+        start: 'conv' makes each layer compute what the convolution computes, using
+            ``layer.from_conv``. 'fresh' keeps the convolution's geometry and the
+            layer's own initial values. 'conv' puts the positions on whole pixels, from
+            which only 'bilinear' can move them; other interpolations give a warning.
+        share_positions: regular expression to search for in the name. Layers for which
+            its groups match the same text share their positions (and sigma), provided
+            that the positions' shapes and the convolutions' kernel sizes and dilations
+            match. ``r'layer(\\d)'`` shares within each stage of a ResNet; without
+            groups, all layers share.
+        options: keyword arguments of the layer, except those that the convolution
+            determines.
 
     Returns:
         What was replaced, in the order of the model.
 
     Raises:
-        ValueError, TypeError: an argument that doesn't fit, by its name; nothing is
-            chosen; what is chosen computes more than a plain convolution, or can't
-            become such a layer, and is named.
+        ValueError, TypeError: an argument is invalid, no convolution is chosen, or one
+            computes more than a plain convolution or can't become such a layer; the
+            message names it.
 
     Example:
         >>> import torch
@@ -99,7 +101,7 @@ def replace_convs(
     names = find_places(model, getattr(nn, f'Conv{layer.ndim}d'))
     if any('' in places for places in names.values()):
         raise ValueError(
-            'the model is itself a convolution, which no change in place can replace: '
+            "the model is itself a convolution, which can't be replaced in place: "
             f'use {layer.__name__}.from_conv(conv)'
         )
     chosen = _choose(names, layer.ndim, name, kernel_size, depthwise)
@@ -127,7 +129,7 @@ def replace_convs(
 
 
 def describe(conv: Any) -> str:
-    """Type, extent, dilation and groups in short, 'Conv2d 3x3, 96 groups'."""
+    """Summarise type, extent, dilation and groups, as in 'Conv2d 3x3, 96 groups'."""
     made = isinstance(conv, ConstructedConvNd)
     size = conv.extent if made else conv.kernel_size
     text = f'{type(conv).__name__} {_by(size)}'
@@ -141,7 +143,7 @@ def _by(sizes: tuple[int, ...]) -> str:
 
 
 def _check_layer(layer: Any, start: str, share_positions: str | None) -> None:
-    """Raise an error for a layer that can't replace or start so, or share."""
+    """Raise an error for a layer that can't replace convolutions, start so or share."""
     is_layer = isinstance(layer, type) and issubclass(layer, ConstructedConvNd)
     if not is_layer or layer.transposed or not hasattr(layer, 'ndim'):
         raise TypeError(
@@ -151,8 +153,8 @@ def _check_layer(layer: Any, start: str, share_positions: str | None) -> None:
     check_choice('start', start, STARTS)
     if start == 'conv' and not hasattr(layer, 'from_conv'):
         raise ValueError(
-            "start='conv' needs a layer with a method from_conv, which a "
-            f"{layer.__name__} doesn't have: take start='fresh'"
+            "start='conv' needs a layer with a method from_conv, which "
+            f"{layer.__name__} doesn't have: use start='fresh'"
         )
     if share_positions is not None:
         _compile('share_positions', share_positions)
@@ -180,7 +182,7 @@ def _choose(
     kernel_size: IntOrTuple | None,
     depthwise: bool | None,
 ) -> list[Any]:
-    """The convolutions that fit, of those in ``names``; see :func:`replace_convs`."""
+    """Choose convolutions of ``names`` by the criteria of :func:`replace_convs`."""
     if depthwise is not None and not isinstance(depthwise, bool):
         raise TypeError(f'depthwise must be True, False or None, got {depthwise!r}')
     pattern = None if name is None else _compile('name', name)
@@ -201,15 +203,15 @@ def _choose(
         raise ValueError(f'the model has no {kind} to replace')
     shown = [f'{places[0]} ({describe(conv)})' for conv, places in names.items()]
     raise ValueError(
-        f'name={name!r}, kernel_size={kernel_size}, depthwise={depthwise} choose none '
+        f'name={name!r}, kernel_size={kernel_size}, depthwise={depthwise} match none '
         f'of the {len(shown)} {kind} of the model: {listing(shown, SHOWN_CONVS, "; ")}'
     )
 
 
 def _check_plain(conv: Any, names: dict[Any, list[str]]) -> None:
-    """Raise a ValueError for what computes or shares more than a ConvNd of torch."""
+    """Raise a ValueError if ``conv`` computes or shares more than torch's ConvNd."""
     kind = f'Conv{len(conv.kernel_size)}d'
-    # A model that has mmcv's convolutions has loaded them.
+    # A model with mmcv's convolutions has already imported them.
     wrappers = sys.modules.get('mmcv.cnn.bricks.wrappers')
     parameters = [key for key, _ in conv.named_parameters()]
     tied = [other for other in names if other.weight is conv.weight]
@@ -220,17 +222,16 @@ def _check_plain(conv: Any, names: dict[Any, list[str]]) -> None:
     elif conv._forward_pre_hooks or conv._forward_hooks:
         trouble = 'has forward hooks, which would be lost'
     elif len(tied) > 1:
-        trouble = f'has one weight with {", ".join(names[c][0] for c in tied[1:])}'
+        trouble = f'shares its weight with {", ".join(names[c][0] for c in tied[1:])}'
     else:
         return
     raise ValueError(
-        f"{names[conv][0]} can't be replaced, as it {trouble}: choose by a name that "
-        'leaves it out'
+        f"{names[conv][0]} can't be replaced because it {trouble}: exclude it by name"
     )
 
 
 def _make(layer: Any, conv: Any, start: str, options: dict) -> ConstructedConvNd:
-    """The layer for one convolution, frozen where that is."""
+    """Make the layer for one convolution, frozen where the convolution is."""
     if start == 'conv':
         new = layer.from_conv(conv, **options)
     else:
@@ -249,14 +250,18 @@ def _make(layer: Any, conv: Any, start: str, options: dict) -> ConstructedConvNd
 
 
 def _warn_of_stuck_positions(layers: Iterable[ConstructedConvNd]) -> None:
-    """The other profiles are flat, or even, about a whole pixel, and 0 at the next."""
+    """Warn of positions that can't leave the whole pixels they start on.
+
+    Around a whole pixel, all profiles but the bilinear one are flat or symmetric, and
+    they are 0 at the next pixel.
+    """
     for layer in layers:
         learns = isinstance(layer, LearnedPositions) and layer.P.requires_grad
         if learns and layer.interpolation != 'bilinear':
             warnings.warn(
                 f"start='conv' puts the positions on whole pixels, where interpolation "
                 f'{layer.interpolation!r} gives them no gradient: they stay there '
-                "unless a hook moves them or widens sigma. 'bilinear' learns them",
+                "unless a hook moves them or widens sigma; 'bilinear' can learn them",
                 stacklevel=3,
             )
             return
@@ -265,7 +270,7 @@ def _warn_of_stuck_positions(layers: Iterable[ConstructedConvNd]) -> None:
 def _share(
     made: dict[Any, Any], names: dict[nn.Module, str], pattern: str
 ) -> dict[nn.Module, str]:
-    """Share positions; the name of the layer whose positions each conv's layer has."""
+    """Share positions; return, by convolution, the name of the layer that owns them."""
     owners: dict[tuple, Any] = {}
     shares = {}
     for conv, layer in made.items():
@@ -279,13 +284,13 @@ def _share(
         if made[owner].P.requires_grad != layer.P.requires_grad:
             raise ValueError(
                 f'share_positions={pattern!r} joins {names[owner]} and {names[conv]}, '
-                'of which one is frozen: give it a group that tells them apart'
+                'of which only one is frozen: add a group that tells them apart'
             )
         layer.share_positions(made[owner])
         shares[conv] = names[owner]
     if not owners:
         raise ValueError(
-            f'share_positions={pattern!r} is found in no name of the chosen '
+            f'share_positions={pattern!r} matches none of the names of the chosen '
             f'convolutions, such as {next(iter(names.values()))}'
         )
     return shares

@@ -1,4 +1,4 @@
-"""ConvNeXt whose depthwise convolutions are any registered conv, DCLS by default."""
+"""ConvNeXt with any registered depthwise convolution, DCLS by default."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -32,8 +32,8 @@ ARCHITECTURES = {
     'xlarge': dict(depths=(3, 3, 27, 3), dims=(256, 512, 1024, 2048)),
 }
 
-# The published setting; the count makes the parameters, learned positions included,
-# about as many as those of ConvNeXt-T with 7x7 kernels.
+# The published setting. With this count there are about as many parameters, learned
+# positions included, as in ConvNeXt-T with 7x7 kernels.
 DCLS_17X17 = dict(
     type='DCLSConv2d',
     kernel_count=34,
@@ -46,33 +46,33 @@ class ConvNeXtDCLS(BaseModule):
     """ConvNeXt with DCLS, or any other, depthwise convolutions.
 
     Its state_dict has the keys of the published ConvNeXt-dcls code. On a CPU it works
-    in channels_last memory; its outputs are contiguous.
+    in channels_last memory format; its outputs are contiguous.
 
     Args:
-        arch: a name of ``ARCHITECTURES`` ('atto' to 'xlarge'), or a dict of ``depths``
-            (blocks a stage) and ``dims`` (channels a stage).
-        in_channels: of the input image.
+        arch: a name in ``ARCHITECTURES`` ('atto' to 'xlarge'), or a dict of ``depths``
+            (blocks per stage) and ``dims`` (channels per stage).
+        in_channels: channels of the input image.
         depthwise_cfg: config of the depthwise convs: the ``type`` of a registered conv
-            and its arguments but channels, groups, stride and padding, which are set
-            here so that the size is kept. Examples: ``dict(type='DCLSConv2d',
+            and its arguments except channels, groups, stride and padding, which the
+            backbone sets to keep the size. Examples: ``dict(type='DCLSConv2d',
             kernel_count=34, dilated_kernel_size=17)``, ``dict(type='Conv2d',
             kernel_size=7)``, ``dict(type='Conv2d', kernel_size=7, dilation=2)``.
-        sync_positions: the blocks of a stage share their positions (and sigma), as the
-            published models do; convs without positions are left as they are.
-        drop_path_rate: of the last block; it grows linearly from 0 at the first.
-        layer_scale_init_value: first value of the residuals' scale; 0 means no scale.
-        out_indices: the stages whose outputs are given, each through a layer norm: one
-            or several in rising order, -1 for the last. Stages after the last of these
-            are left out.
+        sync_positions: share positions (and sigma) among the blocks of a stage, as the
+            published models do; convs without positions are not affected.
+        drop_path_rate: rate of the last block; it grows linearly from 0 at the first.
+        layer_scale_init_value: initial scale of the residuals; 0 means no scale.
+        out_indices: stages whose outputs are returned, each after a layer norm: one
+            index, or several in ascending order; -1 for the last. Later stages are not
+            built.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and n stages.
         with_cp: recompute each block in the backward pass to save memory.
         init_cfg: an mmengine init config. ``dict(type='Pretrained', checkpoint=...,
-            prefix=...)`` takes the published ``{'model': ...}`` files, and with
-            ``prefix='backbone.'`` checkpoints of detectors and segmentors; keys that
+            prefix=...)`` loads the published ``{'model': ...}`` files and, with
+            ``prefix='backbone.'``, checkpoints of detectors and segmentors. Keys that
             don't match are an error, see :func:`.pretrained.load_pretrained`.
 
     Raises:
-        ValueError, TypeError: an argument that doesn't fit, by its name.
+        ValueError, TypeError: an argument is invalid; the message names it.
 
     Example:
         >>> import torch
@@ -86,7 +86,7 @@ class ConvNeXtDCLS(BaseModule):
 
     init_cfg: dict | list | None
     is_init: bool
-    # Lists of torch.nn.Sequential, which a torch.nn.ModuleList does not say.
+    # Lists of torch.nn.Sequential, which the type torch.nn.ModuleList can't express.
     downsample_layers: Any
     stages: Any
 
@@ -108,7 +108,6 @@ class ConvNeXtDCLS(BaseModule):
         in_channels = as_int('in_channels', in_channels, minimum=1)
         if as_float('drop_path_rate', drop_path_rate, minimum=0.0) >= 1:
             raise ValueError(f'drop_path_rate must be in [0, 1), got {drop_path_rate}')
-        # 0 means no scale.
         as_float('layer_scale_init_value', layer_scale_init_value, minimum=0.0)
         as_bool('with_cp', with_cp)
         self.num_stages = len(depths)
@@ -148,12 +147,12 @@ class ConvNeXtDCLS(BaseModule):
         self._freeze_stages()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(batch, in_channels, H, W) -> one (batch, dim, H / 2^(2+i), ...) an output.
+        """Map (batch, in_channels, H, W) to (batch, dim, H / 2^(2+i), ...) per output.
 
         Raises:
-            TypeError: the input is no tensor of floating point.
-            ValueError: it has another rank or another number of channels, or is
-                smaller than a pixel of the last stage.
+            TypeError: the input is not a floating-point tensor.
+            ValueError: the input has the wrong rank or number of channels, or is
+                smaller than one pixel of the last stage.
         """
         check_floating('the input', x)
         in_channels = self.downsample_layers[0][0].in_channels
@@ -165,7 +164,7 @@ class ConvNeXtDCLS(BaseModule):
         if min(x.shape[2:]) < self.least_size:
             raise ValueError(
                 f'the input must have at least {self.least_size} x {self.least_size} '
-                f'pixels, which make one of the last stage, got {tuple(x.shape)}'
+                f'pixels, which make one in the last stage, got {tuple(x.shape)}'
             )
         if x.device.type == 'cpu':
             x = x.contiguous(memory_format=torch.channels_last)
@@ -175,19 +174,19 @@ class ConvNeXtDCLS(BaseModule):
         ):
             x = stage(downsample(x))
             if i in self.out_indices:
-                # mmcv's RoIAlign takes any memory for contiguous, without an error.
+                # mmcv's RoIAlign silently assumes contiguous memory.
                 outputs.append(getattr(self, f'norm{i}')(x).contiguous())
         return tuple(outputs)
 
     @property
     def least_size(self) -> int:
-        """Pixels of an image, along each axis, that make one of the last stage."""
+        """Image pixels along each axis that make one pixel of the last stage."""
         return 2 ** (1 + len(self.stages))
 
     def init_weights(self) -> None:
-        """Apply ``init_cfg``; without one the constructor's random weights stand.
+        """Apply ``init_cfg``; without one, keep the constructor's random weights.
 
-        A second call does nothing, as mmengine's, but for a warning.
+        As in mmengine, a second call only warns.
         """
         cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
         files: list[Any] = [cfg for cfg in cfgs if is_pretrained(cfg)]
@@ -204,19 +203,18 @@ class ConvNeXtDCLS(BaseModule):
         self.is_init = True
 
     def train(self, mode: bool = True):
-        """Set the mode; frozen stages stay in evaluation."""
+        """Set the mode; frozen stages stay in evaluation mode."""
         super().train(mode)
         for module in self._frozen_modules():
             module.eval()
         return self
 
     def switch_to_deploy(self) -> None:
-        """Make every DCLS layer the plain convolution that it computes.
+        """Replace every DCLS layer with the plain convolution that it computes.
 
         The state_dict is then that of a backbone whose ``depthwise_cfg`` is
-        ``dict(type='Conv2d', kernel_size=<the extent>)``; of FlexConv layers each has
-        the size of its own mask. See
-        :func:`dcls_mm.layers.switch_to_deploy`.
+        ``dict(type='Conv2d', kernel_size=<the extent>)``; each FlexConv layer gets the
+        size of its own mask. See :func:`dcls_mm.layers.switch_to_deploy`.
 
         Raises:
             ValueError: there is no such layer, or one can't be folded.
@@ -224,17 +222,18 @@ class ConvNeXtDCLS(BaseModule):
         switch_to_deploy(self)
 
     def layer_id(self, name: str, num_layers: int, decay_type: str) -> int:
-        """The depth by which the learning rate of a parameter decays, as published.
+        """Return the depth by which a parameter's learning rate decays, as published.
 
-        Layer 0 is the stem. 'stage_wise', stage i (from 0) is layer i + 1 and the
-        downsampling layers are layer 0 too. 'layer_wise', the first two stages are
-        layers 1 and 2, the blocks of those between by threes layers 3 and on, the last
-        stage of ``arch`` is layer ``num_layers``, each with the downsampling before it.
-        The norms of the outputs are ``num_layers + 1``, not decayed.
+        Layer 0 is the stem. With 'stage_wise', stage i (from 0) is layer i + 1, and the
+        downsampling layers are layer 0 too. With 'layer_wise', the first two stages are
+        layers 1 and 2, the last stage of ``arch`` is layer ``num_layers``, and every
+        three blocks in between are one layer, from 3 on; each downsampling layer
+        belongs to what follows it. The norms of the outputs are not decayed; they are
+        layer ``num_layers + 1``.
 
         Args:
-            name: of the parameter, inside the backbone.
-            num_layers: of the backbone, beside the stem.
+            name: name of the parameter inside the backbone.
+            num_layers: number of layers in the backbone besides the stem.
             decay_type: 'layer_wise' or 'stage_wise'.
         """
         part, *indices = name.split('.')
@@ -249,12 +248,12 @@ class ConvNeXtDCLS(BaseModule):
             return num_layers
         if stage < 2:
             return stage + 1
-        # Of a fourth stage before the last one, the layers come after the third's.
+        # With a fourth stage before the last one, its layers come after the third's.
         before = sum(math.ceil(len(s) / 3) for s in self.stages[2:stage])
         return 3 + before + (0 if part == 'downsample_layers' else block) // 3
 
     def _reset_parameters(self) -> None:
-        """Weights of all convs and linear layers N(0, 0.02), as published; biases 0.
+        """Reset all convs and linear layers to N(0, 0.02), as published; biases to 0.
 
         A continuous kernel has no weights; its network keeps its own initial values.
         """
@@ -299,12 +298,12 @@ def _depths_and_dims(arch: str | dict) -> tuple[tuple, tuple]:
     for name in ('depths', 'dims'):
         if isinstance(arch[name], str) or not isinstance(arch[name], Iterable):
             raise TypeError(
-                f'arch.{name} must be integers, one a stage, got {arch[name]!r}'
+                f'arch.{name} must be integers, one per stage, got {arch[name]!r}'
             )
     depths, dims = tuple(arch['depths']), tuple(arch['dims'])
     if not depths or len(depths) != len(dims):
         raise ValueError(
-            'arch must have as many depths as dims, one a stage, got '
+            'arch must have as many depths as dims, one per stage, got '
             f'{len(depths)} and {len(dims)}'
         )
     return (
@@ -322,7 +321,7 @@ def _stage_indices(out_indices: int | Sequence[int], stages: int) -> tuple[int, 
     indices = tuple(i + stages if i < 0 else i for i in given)
     if not indices or list(indices) != sorted(set(indices)) or indices[-1] >= stages:
         raise ValueError(
-            f'out_indices must rise and lie in 0..{stages - 1} (-1 is the last), and '
-            f'be one at least, got {out_indices!r}'
+            'out_indices must be one or more ascending indices in '
+            f'0..{stages - 1} (-1 is the last), got {out_indices!r}'
         )
     return indices

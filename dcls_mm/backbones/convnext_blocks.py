@@ -1,4 +1,4 @@
-"""The parts of :class:`.convnext.ConvNeXtDCLS`."""
+"""The building blocks of :class:`.convnext.ConvNeXtDCLS`."""
 
 import inspect
 
@@ -30,13 +30,14 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class ConvNeXtBlock(nn.Module):
-    """Depthwise conv, layer norm and a two-layer perceptron over channels, residual.
+    """A residual block: depthwise conv, layer norm and a two-layer MLP over channels.
 
     Args:
-        channels: of input and output.
-        depthwise_cfg: of the depthwise conv, see :class:`.convnext.ConvNeXtDCLS`.
-        drop_path_rate: probability of skipping the block for a sample, in training.
-        layer_scale_init_value: first value of the residual's scale; 0 means no scale.
+        channels: channels of input and output.
+        depthwise_cfg: config of the depthwise conv, as in
+            :class:`.convnext.ConvNeXtDCLS`.
+        drop_path_rate: probability of skipping the block for a sample in training.
+        layer_scale_init_value: initial scale of the residual; 0 means no scale.
         with_cp: recompute the block in the backward pass to save memory.
     """
 
@@ -63,7 +64,7 @@ class ConvNeXtBlock(nn.Module):
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> the same shape."""
+        """Map (batch, channels, height, width) to the same shape."""
         if self.with_cp and torch.is_grad_enabled():
             # The re-entrant form breaks under DDP with shared positions.
             return run_checkpointed(self._forward, x, use_reentrant=False)
@@ -78,11 +79,12 @@ class ConvNeXtBlock(nn.Module):
 
 
 def build_depthwise(cfg: dict, channels: int) -> nn.Module:
-    """A depthwise conv from a config, with the padding that keeps the size.
+    """Build a depthwise conv from a config, with the padding that keeps the size.
 
     Raises:
-        TypeError: ``cfg`` is no dict.
-        ValueError: the config sets what is set here, names no extent, or an even one.
+        TypeError: ``cfg`` is not a dict.
+        ValueError: the config sets what the backbone sets, or its extent is missing or
+            even.
     """
     if not isinstance(cfg, dict):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""Loading the weights of a trained backbone, with nothing lost in silence."""
+"""Loading of a trained backbone's weights, with nothing silently lost."""
 
 import re
 from collections import OrderedDict
@@ -17,8 +17,8 @@ from ..conversion.convnext_weights import ANY_SQUARE
 from ..functional._arguments import as_bool
 from ..layers.noted import StateDictError
 
-# What a classifier's file has and a dense-prediction backbone has not, or the reverse:
-# its head and final norm, the norms of the stages' outputs.
+# Keys that only a classifier's file has (head and final norm) or only a
+# dense-prediction backbone (the norms of the stages' outputs).
 OPTIONAL_KEYS = re.compile(r'(head|norm\d*)\.')
 
 STAGE_KEYS = re.compile(r'(?:downsample_layers|stages)\.(\d+)\.')
@@ -27,7 +27,7 @@ SHOWN_KEYS = 8
 
 
 def is_pretrained(cfg: dict | None) -> bool:
-    """Whether an init config loads a file, by mmengine's name or class."""
+    """Return whether an init config loads a file, by mmengine's name or class."""
     kind = cfg.get('type') if isinstance(cfg, dict) else None
     return kind == 'Pretrained' or kind is PretrainedInit
 
@@ -42,28 +42,28 @@ def load_pretrained(
 ) -> None:
     """Load a checkpoint file into a ConvNeXt backbone.
 
-    Takes plain state_dicts, mmengine's and the published ``{'model': ...}`` files. Only
-    a classifier's ``head`` and ``norm``, the outputs' ``norm0`` to ``norm3`` and stages
-    that the backbone does without may be missing on either side, which is logged as a
-    warning.
+    The file may hold a plain state_dict, an mmengine checkpoint or the published
+    ``{'model': ...}``. Only a classifier's ``head`` and ``norm``, the outputs'
+    ``norm0`` to ``norm3`` and stages that the backbone does not build may be missing on
+    either side, which is logged as a warning.
 
     Args:
-        backbone: the module to fill.
+        backbone: module to fill.
         checkpoint: path or URL.
         prefix: keep only keys that start with this, and strip it ('backbone.' for a
             detector's or segmentor's file).
         map_location: as in torch.load.
-        version: of the layers in a file of the published ConvNeXt-dcls code, whose
-            positions are then put into the order of the axes here: 'gauss' for its
-            gauss files. The others are 'v0', which has that order.
-        any_extent: take over layers of another extent than the backbone's, see
+        version: version of the layers in a file of the published ConvNeXt-dcls code,
+            whose positions are then reordered to the axes here: 'gauss' for its gauss
+            files. The others are 'v0', which has the same order.
+        any_extent: accept layers whose extent differs from the backbone's, see
             :func:`..conversion.without_extent`.
 
     Raises:
         ContentError: a ValueError; other keys are missing or left over, a shape
-            differs, nothing has the prefix, the file's positions differ where the
-            backbone shares them, or they are of another extent, interpolation or order
-            of axes, or may be.
+            differs, no key has the prefix, the file's positions differ where the
+            backbone shares them, or their extent, interpolation or order of axes
+            differs or may differ.
         CheckpointError: the file can't be read.
     """
     logger = MMLogger.get_current_instance()
@@ -90,12 +90,12 @@ def load_pretrained(
 def backbone_state_dict(
     checkpoint: Mapping, prefix: str | None = None, source: str = 'checkpoint'
 ) -> OrderedDict:
-    """The weights in a loaded checkpoint, unwrapped and without ``prefix``.
+    """Return the weights in a loaded checkpoint, unwrapped and without ``prefix``.
 
-    Their metadata are kept, which say how the layers' parameters are to be read.
+    The metadata, which say how to read the layers' parameters, are kept.
 
     Raises:
-        ContentError: it holds no weights, or none with the prefix.
+        ContentError: the checkpoint holds no weights, or none with the prefix.
     """
     weights: Any = tensors_of(checkpoint, source)  # torch's metadata has no type
     start = len(prefix or '')
@@ -127,7 +127,7 @@ def match_keys(
         Sentences about the optional keys that only one of them has.
 
     Raises:
-        ContentError: any other difference.
+        ContentError: they differ in any other way.
     """
     own = backbone.state_dict()
     missing = [key for key in own if key not in state_dict]
@@ -156,7 +156,7 @@ def match_keys(
 
 
 def _is_optional(key: str, backbone: Any) -> bool:
-    """Whether a key may be missing in the backbone, or in a file."""
+    """Return whether a key may be missing in the backbone or in a file."""
     stage = STAGE_KEYS.match(key)
     if stage is None:
         return OPTIONAL_KEYS.match(key) is not None
@@ -164,7 +164,7 @@ def _is_optional(key: str, backbone: Any) -> bool:
 
 
 def _check_shared(backbone, state_dict: Mapping[str, Tensor], source: str) -> None:
-    """Keys of one shared parameter must hold one value, else the last would win."""
+    """Check that the keys of a shared parameter agree, else the last would win."""
     first_key: dict[int, str] = {}
     for key, parameter in backbone.named_parameters(remove_duplicate=False):
         first = first_key.setdefault(id(parameter), key)

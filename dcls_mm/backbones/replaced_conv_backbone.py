@@ -1,4 +1,4 @@
-"""Any backbone of the registry, with convolutions of it replaced by DCLS layers."""
+"""Any registered backbone with convolutions replaced by DCLS layers."""
 
 import inspect
 from typing import Any
@@ -18,25 +18,28 @@ class ReplacedConvBackbone(BaseModule):
     """A backbone of mmdet, mmseg or another library, with convolutions replaced.
 
     Example: ``dict(type='ReplacedConvBackbone', backbone=dict(type='MobileNetV2'),
-    layer=dict(type='DCLSConv2d', dilated_kernel_size=17), depthwise=True)``.
-    What was replaced is logged, and stays in the attribute ``replaced``.
+    layer=dict(type='DCLSConv2d', dilated_kernel_size=17), depthwise=True)``. What was
+    replaced is logged and kept in the attribute ``replaced``.
 
-    The backbone's weights are found under the prefix ``backbone.``, so in a detector's
-    checkpoint under ``backbone.backbone.``.
+    The backbone's weights have the prefix ``backbone.``, so in a detector's checkpoint
+    it is ``backbone.backbone.``.
 
     Args:
         backbone: config of the backbone, with the ``init_cfg`` that loads its weights.
-        layer: config of the layers: the ``type`` of a registered layer of dcls_mm and
-            the arguments that the replaced convolution does not give.
-        name, kernel_size, depthwise: which convolutions, see :func:`.replace_convs`.
-        start: 'conv', the backbone computes at first what its weights compute by plain
-            convolutions; 'fresh', the replaced ones have the layer's initial values.
+        layer: config of the layers: the ``type`` of a registered dcls_mm layer and the
+            arguments that the replaced convolution does not determine.
+        name, kernel_size, depthwise: which convolutions to replace, see
+            :func:`.replace_convs`.
+        start: with 'conv', the backbone first computes what its weights compute with
+            plain convolutions; with 'fresh', the new layers have their own initial
+            values.
         share_positions: which layers share positions, see :func:`.replace_convs`.
-        pretrained: handed on to the backbone; mmseg's segmentors set it from theirs.
-        init_cfg: must be None: it is for ``backbone``, by its own names.
+        pretrained: passed on to the backbone; mmseg's segmentors set it from theirs.
+        init_cfg: must be None; it belongs in ``backbone``, with that model's own key
+            names.
 
     Raises:
-        ValueError, TypeError: an argument that doesn't fit, by its name.
+        ValueError, TypeError: an argument is invalid; the message names it.
     """
 
     def __init__(
@@ -60,13 +63,13 @@ class ReplacedConvBackbone(BaseModule):
                 )
         if init_cfg is not None:
             raise ValueError(
-                'init_cfg must stand in the config of the replaced backbone, '
-                f'backbone=dict(..., init_cfg=...), got {init_cfg!r} beside it'
+                'init_cfg must be in the config of the replaced backbone, '
+                f'backbone=dict(..., init_cfg=...), got {init_cfg!r} outside it'
             )
         if pretrained is not None:
             if backbone.get('pretrained') or backbone.get('init_cfg'):
                 raise ValueError(
-                    f'pretrained={pretrained!r} is given beside a backbone that has '
+                    f'pretrained={pretrained!r} is given although the backbone has '
                     'its own init_cfg or pretrained: leave one out (pretrained=None '
                     'in the model)'
                 )
@@ -75,7 +78,7 @@ class ReplacedConvBackbone(BaseModule):
         options = {key: value for key, value in layer.items() if key != 'type'}
         if own := sorted({*DCLSConvNd.CONV_ARGUMENTS, 'bias'} & set(options)):
             raise ValueError(
-                f'layer must leave out {own}: the replaced convolution gives them'
+                f'layer must leave out {own}: the replaced convolution sets them'
             )
         self._choice = dict(
             layer=_layer_class(layer.get('type')),
@@ -92,14 +95,14 @@ class ReplacedConvBackbone(BaseModule):
         print_log('\n  '.join(map(str, lines)), logger='current')
 
     def forward(self, x: Tensor) -> Any:
-        """What the backbone gives, contiguous."""
+        """Return the backbone's outputs in contiguous memory."""
         return _contiguous(self.backbone(x))
 
     def init_weights(self) -> None:
-        """Initialize the backbone as it would be with plain convolutions, then replace.
+        """Initialize the backbone with plain convolutions, then replace them.
 
-        So its ``init_cfg`` finds the convolutions that it was written for. A second
-        call does nothing, as mmengine's, but for a warning.
+        This way its ``init_cfg`` finds the convolutions that it was written for. As in
+        mmengine, a second call only warns.
         """
         if self.is_init:
             super().init_weights()
@@ -107,12 +110,12 @@ class ReplacedConvBackbone(BaseModule):
         plain = self._build_plain()
         plain.init_weights()
         self._replace(plain)
-        # An optimizer or a wrapper may know the parameters: only values are moved.
+        # An optimizer or a wrapper may hold the parameters, so only copy the values.
         self.backbone.load_state_dict(plain.state_dict())
         self._is_init = True
 
     def switch_to_deploy(self) -> None:
-        """Make every DCLS layer the plain convolution that it computes.
+        """Replace every DCLS layer with the plain convolution that it computes.
 
         See :func:`dcls_mm.layers.switch_to_deploy`.
 
@@ -123,7 +126,7 @@ class ReplacedConvBackbone(BaseModule):
 
     def _build_plain(self) -> Any:
         backbone = MODELS.build(self._backbone_cfg)
-        backbone.train()  # where some freeze their stages; many return nothing
+        backbone.train()  # some freeze their stages here; many return nothing
         return backbone
 
     def _replace(self, backbone: nn.Module) -> list[Replaced]:
@@ -131,7 +134,7 @@ class ReplacedConvBackbone(BaseModule):
 
 
 def _layer_class(layer_type: str | type | None) -> type:
-    """The class that a config's ``layer.type`` names."""
+    """Return the class that a config's ``layer.type`` names."""
     found = layer_type
     if not inspect.isclass(found):
         found = MODELS.get(str(found))
@@ -144,7 +147,7 @@ def _layer_class(layer_type: str | type | None) -> type:
 
 
 def _contiguous(outputs: Any) -> Any:
-    # mmcv's RoIAlign takes any memory for contiguous, without an error.
+    # mmcv's RoIAlign silently assumes contiguous memory.
     if isinstance(outputs, Tensor):
         return outputs.contiguous()
     if type(outputs) in (tuple, list):

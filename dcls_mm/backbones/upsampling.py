@@ -1,4 +1,4 @@
-"""Upsampling blocks with learned positions, for the decoders of OpenMMLab."""
+"""Upsampling blocks with learned positions for OpenMMLab's decoders."""
 
 import torch
 from mmcv.cnn import ConvModule
@@ -9,22 +9,22 @@ from ..functional._arguments import as_bool, as_int
 
 
 class DCLSDeconvModule(ConvModule):
-    """Transposed DCLS convolution, norm and activation, as mmseg's DeconvModule.
+    """Transposed DCLS convolution, norm and activation, like mmseg's DeconvModule.
 
-    It takes what decoders hand to the layer of their ``upsample_cfg``; UNet's does:
+    It accepts what decoders such as UNet pass to the layer of their ``upsample_cfg``:
     ``upsample_cfg=dict(type='DCLSDeconvModule', dilated_kernel_size=8)``.
 
     Args:
         in_channels, out_channels: as in a convolution.
         with_cp: recompute the block in the backward pass to save memory.
-        norm_cfg, act_cfg: of the norm and the activation, None for neither.
-        kernel_size: of the transposed convolution that is replaced; it differs from
-            ``scale_factor`` by an even number, or 0.
-        scale_factor: by which height and width grow.
+        norm_cfg, act_cfg: configs of the norm and the activation; None for none.
+        kernel_size: size of the transposed convolution that is replaced; equal to
+            ``scale_factor`` or larger by an even number.
+        scale_factor: factor by which height and width grow.
         options: keyword arguments of :class:`.DCLSConvTranspose2d`.
 
     Raises:
-        ValueError, TypeError: an argument that doesn't fit, by its name.
+        ValueError, TypeError: an argument is invalid; the message names it.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class DCLSDeconvModule(ConvModule):
         self.with_cp = with_cp
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, in, H, W) -> (batch, out, scale_factor H, scale_factor W)."""
+        """Map (batch, in, H, W) to (batch, out, scale_factor H, scale_factor W)."""
         if self.with_cp and torch.is_grad_enabled():
             return run_checkpointed(super().forward, x, use_reentrant=False)
         return super().forward(x)

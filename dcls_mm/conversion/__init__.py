@@ -1,4 +1,4 @@
-"""From one package's state_dict to another's: pure functions, without files."""
+"""Conversions of state_dicts between packages: pure functions, without files."""
 
 from .convnext_weights import (
     from_convnext,

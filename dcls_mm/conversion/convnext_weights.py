@@ -1,8 +1,8 @@
-"""Between the ConvNeXt weights of other packages and :class:`ConvNeXtDCLS`.
+"""Conversions between other packages' ConvNeXt weights and :class:`ConvNeXtDCLS`.
 
-The keys on this side are those of the original ConvNeXt release, with ``P`` and ``SIG``
-in the depthwise convolutions. A classifier's ``norm`` and ``head`` are kept, so that
-nothing is lost; a dense-prediction backbone doesn't use them.
+ConvNeXtDCLS has the keys of the original ConvNeXt release, with ``P`` and ``SIG`` in
+the depthwise convolutions. A classifier's ``norm`` and ``head`` are kept so that
+nothing is lost, although a dense-prediction backbone doesn't use them.
 """
 
 import re
@@ -31,7 +31,7 @@ from .state_dicts import (
     real_tensor,
 )
 
-# Where each package's keys differ from the original's: pattern -> replacement.
+# How each package's keys differ from the original's: pattern -> replacement.
 RELEASES = {
     'convnext': {},
     'mmpretrain': {
@@ -58,7 +58,7 @@ PLAIN_KEY = (
 )
 POSITION_KEY = r'(stages\.\d+)\.\d+\.dwconv\.(P|SIG)'
 
-# The published backbones have square kernels, the same conversion for every extent.
+# The published backbones have square kernels, whose conversion ignores the extent.
 ANY_SQUARE = 1
 
 
@@ -70,17 +70,18 @@ def from_convnext(
     dilated_kernel_size: IntOrTuple = 17,
     interpolation: str = 'bilinear',
 ) -> OrderedDict:
-    """Weights with which ConvNeXtDCLS computes what a plain ConvNeXt did.
+    """Convert weights so that ConvNeXtDCLS computes what a plain ConvNeXt did.
 
-    Each tap of a depthwise convolution becomes an element on its place of the grid, so
-    that 7x7 weights need ``depthwise_cfg=dict(type='DCLSConv2d', kernel_count=49,
-    dilated_kernel_size=...)``. The positions of all blocks of a stage are equal, and
-    can be shared.
+    Each tap of a depthwise convolution becomes an element at its place on the grid, so
+    7x7 weights need ``depthwise_cfg=dict(type='DCLSConv2d', kernel_count=49,
+    dilated_kernel_size=...)``. All blocks of a stage get the same positions and can
+    share them.
 
     Args:
-        state_dict: of a classifier or a backbone; it is left as it is.
-        release: whose keys it has: 'convnext' (the original), 'mmpretrain' or 'timm'.
-        dilated_kernel_size: extent in pixels, odd as the kernels of ``state_dict``.
+        state_dict: weights of a classifier or a backbone; left unchanged.
+        release: the source of its keys: 'convnext' (the original), 'mmpretrain' or
+            'timm'.
+        dilated_kernel_size: extent in pixels, odd like the kernels of ``state_dict``.
         interpolation: 'bilinear' or 'triangle', or 'max', whose SIG must then be 0.
 
     Returns:
@@ -88,8 +89,8 @@ def from_convnext(
         the depthwise convolutions.
 
     Raises:
-        ValueError, TypeError: an argument that doesn't fit, or a key or shape that a
-            plain ConvNeXt of this release has not, by its name.
+        ValueError, TypeError: an argument is invalid, or a plain ConvNeXt of this
+            release has no such key or shape; the message names it.
 
     Example:
         >>> from dcls_mm import ConvNeXtDCLS
@@ -123,21 +124,21 @@ def to_convnext(
     dilated_kernel_size: IntOrTuple,
     interpolation: str = 'bilinear',
 ) -> OrderedDict:
-    """Weights of a plain ConvNeXt, with the original's keys and dense large kernels.
+    """Convert weights to a plain ConvNeXt with the original's keys and dense kernels.
 
     Each learned kernel becomes the weight of an ``nn.Conv2d`` of its extent, which
-    computes the same; the positions themselves can't be had back from it.
+    computes the same. The positions can't be recovered from it.
 
     Args:
-        state_dict: of ConvNeXtDCLS; it is left as it is.
-        dilated_kernel_size, interpolation: of its depthwise convolutions.
+        state_dict: weights of ConvNeXtDCLS; left unchanged.
+        dilated_kernel_size, interpolation: arguments of its depthwise convolutions.
 
     Returns:
         The weights, with weight (channels, 1, *dilated_kernel_size) in the depthwise
         convolutions.
 
     Raises:
-        ValueError, TypeError: an argument or a layer doesn't fit.
+        ValueError, TypeError: an argument or a layer is invalid; the message names it.
     """
     extent = as_tuple('dilated_kernel_size', dilated_kernel_size, 2, minimum=1)
     name = interpolation_name(interpolation)
@@ -175,22 +176,22 @@ def from_convnext_dcls(
     sync_positions: bool = True,
     prefix: str = '',
 ) -> OrderedDict:
-    """Weights of ConvNeXtDCLS from the published ConvNeXt-dcls code.
+    """Convert weights of the published ConvNeXt-dcls code to ConvNeXtDCLS.
 
-    Its keys are ours. What differs is what the rows of P and SIG stand for, see
+    The keys are the same; only the order of the rows of P and SIG differs, see
     :func:`from_published`.
 
     Args:
-        state_dict: of a classifier or a backbone; it is left as it is.
-        version: of its layers: 'v0', 'v1', 'max' or 'gauss'. The published weights are
-            'v0' but for those with SIG, which are 'gauss'.
-        sync_positions: the blocks of a stage have equal positions, which is checked;
-            False for weights that were trained without sharing them.
-        prefix: the backbone's keys start with this; the others are left as they are.
+        state_dict: weights of a classifier or a backbone; left unchanged.
+        version: version of its layers: 'v0', 'v1', 'max' or 'gauss'. The published
+            weights are 'v0' except those with SIG, which are 'gauss'.
+        sync_positions: check that the blocks of a stage have equal positions; False for
+            weights that were trained without sharing them.
+        prefix: what the backbone's keys start with; other keys are left unchanged.
 
     Raises:
-        ValueError, TypeError: an argument that doesn't fit, or a key or value that
-            isn't of such a backbone, by its name.
+        ValueError, TypeError: an argument is invalid, or such a backbone has no such
+            key or value; the message names it.
     """
     check_state_dict(state_dict)
     check_prefix(prefix)
@@ -212,14 +213,14 @@ def from_convnext_dcls(
 def to_convnext_dcls(
     state_dict: Mapping[str, Tensor], *, version: str, prefix: str = ''
 ) -> OrderedDict:
-    """The inverse of :func:`from_convnext_dcls`, with the same arguments."""
+    """Invert :func:`from_convnext_dcls`, with the same arguments."""
     return to_published(
         state_dict, version=version, dilated_kernel_size=ANY_SQUARE, prefix=prefix
     )
 
 
 def _original_keys(state_dict: Mapping[str, Tensor], release: str) -> OrderedDict:
-    """The state_dict of a plain ConvNeXt, by the original's keys."""
+    """Rename the keys of a plain ConvNeXt's state_dict to the original's."""
     check_state_dict(state_dict)
     check_choice('release', release, RELEASES)
     names = {}
@@ -228,11 +229,11 @@ def _original_keys(state_dict: Mapping[str, Tensor], release: str) -> OrderedDic
         for pattern, replacement in RELEASES[release].items():
             name = re.sub(pattern, replacement, name)
         names[key] = name
-    # mmpretrain calls a classifier's one norm by the number of the last stage.
+    # mmpretrain names a classifier's only norm after the last stage's number.
     norms = {name.split('.')[0] for name in names.values() if name.startswith('norm')}
     if len(norms) == 1 and 'head.weight' in names.values():
         names = {k: re.sub(r'^norm\d*\.', 'norm.', name) for k, name in names.items()}
-    _check_keys(names, f'a plain ConvNeXt by the keys of {release}', positions=False)
+    _check_keys(names, f'a plain ConvNeXt with the keys of {release}', positions=False)
     if release != 'convnext' and all(key == name for key, name in names.items()):
         raise ValueError(
             f'state_dict is not of {release}: it has the keys of the original release, '
@@ -241,17 +242,17 @@ def _original_keys(state_dict: Mapping[str, Tensor], release: str) -> OrderedDic
     renamed = OrderedDict()
     for key, name in names.items():
         value = real_tensor(state_dict, key)
-        # Some variants have 1x1 convolutions for linear layers.
+        # Some variants have 1x1 convolutions in place of linear layers.
         is_conv = re.search(r'\.pwconv[12]\.weight$', name) and value.ndim == 4
         renamed[name] = value.flatten(1) if is_conv else value
     return renamed
 
 
 def _check_keys(names: Mapping[str, str], source: str, positions: bool) -> None:
-    """Raise a ValueError for what doesn't belong, or isn't there.
+    """Raise a ValueError for keys that don't belong or are missing.
 
     Args:
-        names: the keys of a state_dict, each with its name in the original.
+        names: key of a state_dict -> its name in the original.
         source: what the state_dict should be of.
         positions: whether the depthwise convolutions have positions.
     """
@@ -273,14 +274,14 @@ def _check_keys(names: Mapping[str, str], source: str, positions: bool) -> None:
 def _on_a_grid(
     weight: Tensor, extent: tuple[int, ...], interpolation: str, key: str
 ) -> dict[str, Tensor]:
-    """The parameters of the depthwise layer that computes what ``weight`` does."""
+    """Return the parameters of a depthwise layer that computes what ``weight`` does."""
     if weight.ndim != 4 or weight.shape[1] != 1:
         raise ValueError(
             f'{key} must be depthwise, (channels, 1, height, width), '
             f'got {tuple(weight.shape)}'
         )
     channels, _, *size = weight.shape
-    # The random initial values are of no use: leave the generator as it was.
+    # The random initial values are discarded, so leave the generator as it was.
     with torch.random.fork_rng(devices=[]):
         conv = nn.Conv2d(
             channels,
@@ -308,5 +309,5 @@ def _check_shared(state_dict: Mapping[str, Tensor], prefix: str) -> None:
                 raise ValueError(
                     f'{prefix}{key} differs from {prefix}{shared}, which the blocks '
                     'of a stage share: give sync_positions=False here and to the '
-                    'backbone if they were trained apart'
+                    'backbone if they were trained separately'
                 )

@@ -1,4 +1,4 @@
-"""Between :class:`.LegacyDcls2d`, of the first `dcls` releases, and DCLSConv2d."""
+"""Conversions between :class:`.LegacyDcls2d` (first `dcls` releases) and DCLSConv2d."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -30,23 +30,23 @@ def from_legacy(
     formulation: str = 'construct',
     prefix: str = '',
 ) -> OrderedDict:
-    """A state_dict with which DCLSConv2d computes what :class:`.LegacyDcls2d` did.
+    """Convert a state_dict so that DCLSConv2d computes what :class:`.LegacyDcls2d` did.
 
-    It is for a DCLSConv2d of the legacy layer's arguments and ``formulation``, with
-    ``per_output_positions=False`` for 'sample'. Clamping is part of the conversion.
+    The DCLSConv2d needs the legacy layer's arguments and ``formulation``, and
+    ``per_output_positions=False`` for 'sample'. The conversion clamps the positions.
 
     Args:
-        state_dict: of a layer or a model; it is left as it is.
-        dilation, gain, formulation: of its legacy layers.
+        state_dict: weights of a layer or a model; left unchanged.
+        dilation, gain, formulation: arguments of its legacy layers.
         prefix: convert only keys that start with this.
 
     Returns:
-        All of ``state_dict``; in its legacy layers, weight (out, in // groups, count)
-        and P (2, out, in // groups, count), for 'sample' (2, in // groups, count), in
-        pixels from the kernel's centre.
+        All of ``state_dict``. Its legacy layers now have weight (out, in // groups,
+        count) and P (2, out, in // groups, count), or (2, in // groups, count) for
+        'sample', in pixels from the kernel's centre.
 
     Raises:
-        ValueError, TypeError: an argument or a layer doesn't fit, by its name or key.
+        ValueError, TypeError: an argument or a layer is invalid; the message names it.
     """
     dilation = as_tuple('dilation', dilation, 2, minimum=1)
     converted = copy_with_metadata(state_dict)
@@ -76,16 +76,17 @@ def to_legacy(
     formulation: str = 'construct',
     prefix: str = '',
 ) -> OrderedDict:
-    """The inverse of :func:`from_legacy`, up to what was clamped.
+    """Invert :func:`from_legacy`, except for clamping.
 
     Args:
-        state_dict: of DCLSConv2d, whose extent is ``dilation * (kernel_size - 1) + 1``.
-        kernel_size: the taps an axis of the legacy layers.
+        state_dict: weights of DCLSConv2d layers whose extent is
+            ``dilation * (kernel_size - 1) + 1``.
+        kernel_size: taps per axis of the legacy layers.
         dilation, gain, formulation, prefix: as in :func:`from_legacy`.
 
     Raises:
-        ValueError, TypeError: an argument or a layer doesn't fit, by its name or key,
-            or positions are beyond the extent, where the legacy layer has none.
+        ValueError, TypeError: an argument or a layer is invalid, or positions are
+            beyond the extent, where a legacy layer can have none; the message names it.
     """
     kernel_size = as_tuple('kernel_size', kernel_size, 2, minimum=1)
     dilation = as_tuple('dilation', dilation, 2, minimum=1)
@@ -101,13 +102,13 @@ def to_legacy(
             raise ValueError(f'{layer}P must stand for the axes (0, 1), got {axes}')
         if weight.shape[2] != regular[0].numel():
             raise ValueError(
-                f'kernel_size {kernel_size} has {regular[0].numel()} elements, '
+                f'kernel_size {kernel_size} has {regular[0].numel()} elements, but '
                 f'{layer}weight has {weight.shape[2]}'
             )
         check_noted(state_dict, layer, 'a legacy layer', 'bilinear', extent)
         if f'{layer}SIG' in state_dict:
             raise ValueError(
-                f'state_dict has {layer}SIG, so the layer is of interpolation '
+                f'state_dict has {layer}SIG, so the layer has interpolation '
                 "'max' or 'gauss': legacy layers are 'bilinear'"
             )
         moves = []
@@ -118,7 +119,7 @@ def to_legacy(
                 raise ValueError(
                     f'{layer}P has positions beyond the extent of kernel_size '
                     f'{kernel_size} and dilation {dilation}, where a legacy layer has '
-                    'none: correct these, or clamp the positions'
+                    'none: correct the arguments, or clamp the positions'
                 )
             moves.append(index - taps.to(index))
         converted[f'{layer}weight'] = weight.unflatten(2, kernel_size)

@@ -1,4 +1,4 @@
-"""Whole models with the published ConvNeXt-dcls backbone, for OpenMMLab 2."""
+"""Conversions of whole models with the published ConvNeXt-dcls to OpenMMLab 2."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ from .state_dicts import SHOWN_KEYS, check_state_dict
 
 BACKBONE = 'backbone.'
 
-# What two-stage detectors and encoder-decoders consist of; the first part is one that
-# all have. mmdet 2.28 and 3.3, and mmseg 0.30 and 1.2, name and shape the published
-# models' heads alike, so that only the backbone is converted.
+# The parts of two-stage detectors and of encoder-decoders; all models have the first
+# one. mmdet 2.28 and 3.3, and mmseg 0.30 and 1.2, give the published models' heads the
+# same names and shapes, so only the backbone needs conversion.
 DETECTOR_PARTS = ('roi_head.', 'rpn_head.', 'neck.')
 SEGMENTOR_PARTS = ('decode_head.', 'auxiliary_head.', 'neck.')
 
@@ -21,15 +21,15 @@ SEGMENTOR_PARTS = ('decode_head.', 'auxiliary_head.', 'neck.')
 def from_mmdet2(
     state_dict: Mapping[str, Tensor], *, version: str, sync_positions: bool = True
 ) -> OrderedDict:
-    """A two-stage detector's weights for mmdet 3, from the published mmdet 2 code.
+    """Convert a two-stage detector of the published mmdet 2 code for mmdet 3.
 
     Args:
-        state_dict: of a (Cascade) Mask R-CNN with a ConvNeXt-dcls backbone.
+        state_dict: weights of a (Cascade) Mask R-CNN with a ConvNeXt-dcls backbone.
         version, sync_positions: as in :func:`from_convnext_dcls`.
 
     Raises:
-        ValueError, TypeError: as :func:`from_convnext_dcls`; also for keys that are of
-            no part of such a model.
+        ValueError, TypeError: as in :func:`from_convnext_dcls`, or a key belongs to no
+            part of such a model.
     """
     _check_parts(state_dict, DETECTOR_PARTS, 'a two-stage detector of mmdet 2')
     return from_convnext_dcls(
@@ -40,14 +40,14 @@ def from_mmdet2(
 def from_mmseg0(
     state_dict: Mapping[str, Tensor], *, version: str, sync_positions: bool = True
 ) -> OrderedDict:
-    """A segmentor's weights for mmseg 1, from the published mmseg 0 code.
+    """Convert a segmentor of the published mmseg 0 code for mmseg 1.
 
     Args:
-        state_dict: of an encoder-decoder, such as UperNet, with that backbone.
+        state_dict: weights of an encoder-decoder, such as UperNet, with that backbone.
         version, sync_positions: as in :func:`from_convnext_dcls`.
 
     Raises:
-        ValueError, TypeError: as :func:`from_mmdet2`.
+        ValueError, TypeError: as in :func:`from_mmdet2`.
     """
     _check_parts(state_dict, SEGMENTOR_PARTS, 'a segmentor of mmseg 0')
     return from_convnext_dcls(

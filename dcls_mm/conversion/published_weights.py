@@ -1,4 +1,4 @@
-"""Between the layers of the published `dcls` package and :class:`DCLSConvNd`."""
+"""Conversions between the published `dcls` package's layers and :class:`DCLSConvNd`."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -35,30 +35,30 @@ def from_published(
     dilated_kernel_size: IntOrTuple | None = None,
     prefix: str = '',
 ) -> OrderedDict:
-    """A state_dict with which dcls_mm's layers compute what the published ones did.
+    """Convert a state_dict so that dcls_mm computes what the published layers did.
 
     For every layer with positions, the rows of P and SIG are put into the order of the
-    spatial axes, and P is counted from the centre of its own axis: the published layers
-    take the extent of another one, so that P moves where a kernel is rectangular. The
-    SIG of ``Dcls2_1d`` with 'gauss' grows by the 0.73 pixels by which that layer is too
-    wide. ``Dcls1d``, ``Dcls3_1d`` and ``Dcls2dK1d`` stay as they are.
+    spatial axes, and P counts from the centre of its own axis. The published layers use
+    the extent of another axis, so in rectangular kernels P changes. The SIG of
+    ``Dcls2_1d`` with 'gauss' grows by the 0.73 pixels by which that layer is too wide.
+    ``Dcls1d``, ``Dcls3_1d`` and ``Dcls2dK1d`` stay unchanged.
 
     Args:
-        state_dict: of a layer or a model; it is left as it is.
-        version: of its layers: 'v0', 'v1', 'max' or 'gauss'.
-        dilated_kernel_size: their extent, one an axis, or any int where all axes are
-            equal; needed where the order of the rows changes.
+        state_dict: weights of a layer or a model; left unchanged.
+        version: version of its layers: 'v0', 'v1', 'max' or 'gauss'.
+        dilated_kernel_size: extent of the layers, one int per axis, or any int if all
+            axes are equal; needed where the order of the rows changes.
         prefix: convert only keys that start with this.
 
     Returns:
-        All of ``state_dict``, for DCLSConvNd and, layers with positions along the last
-        axis, for DCLSConvNd with ``position_axes``; with the metadata that tell them.
+        All of ``state_dict``, with metadata that describe the layers, for DCLSConvNd.
+        Layers with positions along the last axis need its ``position_axes``.
 
     Raises:
-        ValueError, TypeError: an argument or a layer doesn't fit, by its name or key.
+        ValueError, TypeError: an argument or a layer is invalid; the message names it.
 
     Example:
-        The published 'v1' has columns first, here is rows first:
+        The published 'v1' has columns first; dcls_mm has rows first:
 
         >>> import torch
         >>> from dcls_mm.conversion import from_published
@@ -98,14 +98,14 @@ def to_published(
     dilated_kernel_size: IntOrTuple | None = None,
     prefix: str = '',
 ) -> OrderedDict:
-    """The inverse of :func:`from_published`, with the same arguments.
+    """Invert :func:`from_published`, with the same arguments.
 
-    The rows of P stand for the axes that the metadata of ``state_dict`` tell, else for
+    The rows of P are for the axes noted in the metadata of ``state_dict``, or else for
     the spatial axes in order.
 
     Raises:
-        ValueError, TypeError: as :func:`from_published`; also if the published package
-            has no such layer, or none so narrow.
+        ValueError, TypeError: as in :func:`from_published`, or the published package
+            has no such layer, or none that narrow.
     """
     name = published_interpolation(version)
     converted = copy_with_metadata(state_dict)
@@ -126,7 +126,7 @@ def to_published(
             sigma = sigma.abs() - extra
             if (sigma < 0).any():
                 raise ValueError(
-                    f'{layer}SIG must be {extra:.2f} pixels at least for the '
+                    f'{layer}SIG must be at least {extra:.2f} pixels for the '
                     "published Dcls2_1d of version 'gauss', which can't be narrower"
                 )
         check_noted(state_dict, layer, f'version={version!r}', name, extent)
@@ -138,7 +138,7 @@ def to_published(
 def _parameters(
     state_dict: Mapping[str, Tensor], layer: str, version: str
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """P, SIG and weight of a layer that the published package could have."""
+    """Return P, SIG and weight of a layer that the published package could have."""
     positions = real_tensor(state_dict, f'{layer}P')
     weight = real_tensor(state_dict, f'{layer}weight')
     shape, elements = tuple(positions.shape), tuple(weight.shape)
@@ -167,7 +167,7 @@ def _parameters(
 def _row_shifts(
     positions: Tensor, name: str, dilated_kernel_size: IntOrTuple | None, layer: str
 ) -> Tensor | None:
-    """What to add to the published rows of P, (rows, 1, 1, 1); None for nothing."""
+    """Return what to add to the published rows of P, (rows, 1, 1, 1), or None."""
     rows = len(positions)
     is_text = isinstance(dilated_kernel_size, str)
     if isinstance(dilated_kernel_size, Iterable) and not is_text:
@@ -175,15 +175,15 @@ def _row_shifts(
         if len(dilated_kernel_size) != rows:
             raise ValueError(
                 f'dilated_kernel_size {dilated_kernel_size} does not fit {layer}P, '
-                f'which has {rows} rows: convert layers of other dimensions by '
-                'themselves, with a prefix'
+                f'which has {rows} rows: convert layers with other numbers of axes '
+                'separately, using prefix'
             )
     if dilated_kernel_size is None:
         if published_axes(name, rows) == tuple(range(rows)):
             return None
         raise ValueError(
             f'dilated_kernel_size must be given for {layer}P, whose {rows} rows are '
-            f'of other axes in interpolation {name!r}: the extent of the kernel'
+            f'in another order in interpolation {name!r}: pass the extent of the kernel'
         )
     extent = as_tuple('dilated_kernel_size', dilated_kernel_size, rows, minimum=1)
     shifts = published_shifts(name, extent)
@@ -196,7 +196,7 @@ def _extent_of(
     dilated_kernel_size: IntOrTuple | None,
     rows: int,
 ) -> tuple[int, ...] | None:
-    """The extent that is given; None for none, or an int beside a noted square."""
+    """Return the given extent; None if none is given or an int meets a noted square."""
     noted = layer_metadata(state_dict, layer).get('extent') or (0,)
     if dilated_kernel_size is None or (
         isinstance(dilated_kernel_size, int) and len(set(noted)) == 1
@@ -206,7 +206,7 @@ def _extent_of(
 
 
 def _spatial_axes(rows: int, weight: Tensor) -> tuple[int, ...] | None:
-    """What the rows stand for; None if Dcls1d's axis or either one of Dcls2dK1d."""
+    """Return the axes of the rows; None for a Dcls1d or Dcls2dK1d, which look alike."""
     if rows > 1:
         return tuple(range(rows))
     return (weight.ndim - 3,) if weight.ndim > 3 else None
@@ -215,7 +215,7 @@ def _spatial_axes(rows: int, weight: Tensor) -> tuple[int, ...] | None:
 def _own_axes(
     state_dict: Mapping[str, Tensor], layer: str, rows: int, weight: Tensor
 ) -> tuple[int, ...] | None:
-    """What the rows of a layer of dcls_mm stand for, which it may have noted."""
+    """Return the axes of the rows of a dcls_mm layer, which may have noted them."""
     expected = _spatial_axes(rows, weight)
     metadata = layer_metadata(state_dict, layer)
     if expected is None:
@@ -224,20 +224,20 @@ def _own_axes(
         if is_published(metadata):
             raise ValueError(
                 f'{layer}P is of the published package already, as the metadata of '
-                'state_dict tell: load it there as it is'
+                'state_dict say: load it there as it is'
             )
         return expected
     axes = noted_axes(state_dict, layer, expected)
     if sorted(axes) != list(expected):
         raise ValueError(
-            f'{layer}P stands for the axes {axes}; the published package has layers '
+            f'{layer}P is for the axes {axes}; the published package has only layers '
             'with positions along all axes or the last one'
         )
     return axes
 
 
 def _extra_width(weight: Tensor, name: str) -> float:
-    """What the published layer with one row adds to sigma, if it is a Dcls2_1d."""
+    """Return what the published layer with one row adds to sigma, if a Dcls2_1d."""
     return DCLS2_1D_EXTRA_WIDTH.get(name, 0.0) if weight.ndim == 4 else 0.0
 
 

@@ -1,4 +1,4 @@
-"""What the conversions share: finding the layers of a state_dict, and its metadata."""
+"""What the conversions share: layers, values and metadata of a state_dict."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ SHOWN_KEYS = 4
 
 
 def check_state_dict(state_dict: Mapping[str, Tensor]) -> None:
-    """Raise a TypeError unless it is a dict with names for keys, and good metadata."""
+    """Raise a TypeError unless it is a dict with string keys and valid metadata."""
     if not isinstance(state_dict, Mapping):
         hint = ''
         if isinstance(state_dict, nn.Module):
             hint = ': call its state_dict()'
         elif isinstance(state_dict, (str, bytes)):
-            hint = ': load the file, and give the weights in it'
+            hint = ': load the file and pass the weights in it'
         raise TypeError(
             'state_dict must be a dict of tensors by name, as state_dict() of a module '
             f'gives, got {type(state_dict).__name__}{hint}'
@@ -37,13 +37,13 @@ def check_state_dict(state_dict: Mapping[str, Tensor]) -> None:
     for value in values:
         if not isinstance(value, Mapping):
             raise TypeError(
-                '_metadata of state_dict must be a dict with a dict for each module, '
+                '_metadata of state_dict must be a dict with one dict per module, '
                 f'got {value!r}'
             )
 
 
 def real_tensor(state_dict: Mapping[str, Tensor], key: str) -> Tensor:
-    """The value of a key, or a TypeError if it isn't a tensor of real numbers."""
+    """Return the value of a key; raise a TypeError unless it is a real tensor."""
     value = state_dict[key]
     if not isinstance(value, Tensor) or not value.is_floating_point():
         got = value.dtype if isinstance(value, Tensor) else type(value).__name__
@@ -54,27 +54,30 @@ def real_tensor(state_dict: Mapping[str, Tensor], key: str) -> Tensor:
 def real_sigma(
     state_dict: Mapping[str, Tensor], layer: str, argument: str, value: str
 ) -> Tensor | None:
-    """The SIG of a layer, None if its interpolation has none, or a ValueError.
+    """Return the SIG of a layer, or None if its interpolation has none.
 
     Args:
-        argument, value: name the interpolation, such as 'version' and 'gauss'.
+        argument, value: name and value of the argument that gives the interpolation,
+            such as 'version' and 'gauss'.
+
+    Raises:
+        ValueError: SIG is missing, or the interpolation has none.
     """
     key = f'{layer}SIG'
     given = key in state_dict
     if INTERPOLATIONS[interpolation_name(value)].has_sigma != given:
         raise ValueError(
-            f'state_dict {"has" if given else "lacks"} {key}, which {argument}s '
-            f"'max' and 'gauss' have and the others have not: {argument} can't be "
-            f'{value!r}'
+            f'state_dict {"has" if given else "lacks"} {key}, which only {argument}s '
+            f"'max' and 'gauss' have: {argument} can't be {value!r}"
         )
     return real_tensor(state_dict, key) if given else None
 
 
 def layers_with_positions(state_dict: Mapping[str, Tensor], prefix: str) -> list[str]:
-    """What comes before ``P`` in the keys of each layer, such as 'stages.0.dwconv.'.
+    """List what precedes ``P`` in the keys of each layer, such as 'stages.0.dwconv.'.
 
     Raises:
-        TypeError: ``prefix`` is no string.
+        TypeError: ``prefix`` is not a string.
         ValueError: no key under ``prefix`` is the P of a layer with a weight.
     """
     check_prefix(prefix)
@@ -88,14 +91,14 @@ def layers_with_positions(state_dict: Mapping[str, Tensor], prefix: str) -> list
     if not layers:
         raise ValueError(
             f'state_dict has no layer with P and weight under the prefix {prefix!r}; '
-            'give the weights themselves, not a checkpoint around them, and a prefix '
-            f'that they have. Its keys start with {list(state_dict)[:SHOWN_KEYS]}'
+            'pass the weights themselves, not a checkpoint around them, and a prefix '
+            f'that they have. Its first keys are {list(state_dict)[:SHOWN_KEYS]}'
         )
     return layers
 
 
 def check_prefix(prefix: str) -> None:
-    """Raise a TypeError unless it is a string."""
+    """Raise a TypeError unless ``prefix`` is a string."""
     if not isinstance(prefix, str):
         raise TypeError(
             f"prefix must be what keys start with, such as 'backbone.', got {prefix!r}"
@@ -103,12 +106,12 @@ def check_prefix(prefix: str) -> None:
 
 
 def layer_metadata(state_dict: Mapping[str, Tensor], layer: str) -> dict:
-    """What torch and the layer have noted of themselves; empty if nothing."""
+    """Return what torch and the layer have noted about themselves, if anything."""
     return (getattr(state_dict, '_metadata', None) or {}).get(layer[:-1], {})
 
 
 def copy_with_metadata(state_dict: Mapping[str, Tensor]) -> OrderedDict:
-    """A copy of the dictionary and of its metadata; the tensors are the same.
+    """Copy the dictionary and its metadata, but not the tensors.
 
     Raises:
         TypeError: see :func:`check_state_dict`.
@@ -123,17 +126,17 @@ def copy_with_metadata(state_dict: Mapping[str, Tensor]) -> OrderedDict:
 def noted_axes(
     state_dict: Mapping[str, Tensor], layer: str, default: tuple[int, ...] | None
 ) -> tuple[int, ...] | None:
-    """The axes that the rows of a layer's P stand for, ``default`` if none are noted.
+    """Return the axes of the rows of a layer's P; ``default`` if none are noted.
 
     Raises:
-        ValueError: what is noted are no axes.
+        ValueError: what is noted is not a tuple of axes.
     """
     axes = layer_metadata(state_dict, layer).get('position_axes', default)
     if axes is default:
         return default
     if not isinstance(axes, (tuple, list)) or not all(type(a) is int for a in axes):
         raise ValueError(
-            f'the metadata of state_dict must tell axes for {layer}P, such as (0, 1), '
+            f'the metadata of state_dict must give axes for {layer}P, such as (0, 1), '
             f'got {axes!r}'
         )
     return tuple(axes)
@@ -142,7 +145,7 @@ def noted_axes(
 def note_position_axes(
     state_dict: OrderedDict, layer: str, axes: tuple[int, ...] | None
 ) -> None:
-    """Say which axes the rows of a layer's P stand for; None: as in other packages."""
+    """Note the axes of the rows of a layer's P; None removes all notes of dcls_mm."""
     metadata = state_dict._metadata.setdefault(layer[:-1], {})
     metadata.setdefault('version', 1)
     if axes is not None:
@@ -153,11 +156,11 @@ def note_position_axes(
 
 
 def refuse_converted(state_dict: Mapping[str, Tensor], layer: str) -> None:
-    """Raise a ValueError if the layer is one of dcls_mm's already."""
+    """Raise a ValueError if the layer already belongs to dcls_mm."""
     if 'position_axes' in layer_metadata(state_dict, layer):
         raise ValueError(
             f'{layer}P is of a layer of dcls_mm already, as the metadata of state_dict '
-            'tell: load it as it is'
+            'say: load it as it is'
         )
 
 
@@ -168,23 +171,23 @@ def check_noted(
     interpolation: str,
     extent: tuple[int, ...] | None = None,
 ) -> None:
-    """Raise a ValueError if the metadata of a layer tell of another than is given.
+    """Raise a ValueError if a layer's metadata contradict the arguments.
 
     Args:
         argument: what gives the interpolation, such as ``version='gauss'``.
-        interpolation: its name.
-        extent: in taps; None for any.
+        interpolation: name of the interpolation.
+        extent: extent in taps; None for any.
     """
     notes = layer_metadata(state_dict, layer)
     noted = notes.get('interpolation')
     if is_other_interpolation(noted, interpolation):
         raise ValueError(
             f'{layer}P is of interpolation {noted!r}, as the metadata of state_dict '
-            f'tell: {argument} would compute something else'
+            f'say: {argument} would compute something else'
         )
     noted = as_noted(notes.get('extent'))
     if extent is not None and noted not in (None, extent):
         raise ValueError(
-            f'{layer}P is of the extent {noted}, as the metadata of state_dict tell, '
-            f'got {extent}; conversion.without_extent(state_dict) lets it be another'
+            f'{layer}P is of the extent {noted}, as the metadata of state_dict say, '
+            f'got {extent}; conversion.without_extent(state_dict) allows another one'
         )

@@ -1,4 +1,4 @@
-"""Scenes to train on where no data set is at hand, and corrupted images."""
+"""Scenes to train on when no data set is at hand, and corrupted images."""
 
 from typing import TYPE_CHECKING
 

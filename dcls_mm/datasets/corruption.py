@@ -1,4 +1,4 @@
-"""Common corruptions of images, in the pipelines of mmdet and mmseg alike."""
+"""Common image corruptions for the pipelines of both mmdet and mmseg."""
 
 import inspect
 
@@ -10,21 +10,21 @@ LEAST_SIDE = 32
 
 
 class CorruptImage(BaseTransform):
-    """Corrupts ``results['img']`` by `imagecorruptions`.
+    """A transform that corrupts ``results['img']`` using `imagecorruptions`.
 
-    The image is (height, width, 3) in BGR, or grey, (height, width) or (height, width,
-    1); corruptions are defined on 8 bits a channel. A grey image gets what the green
-    channel of a grey picture would get: the mean of the channels had less noise than
-    the severity says. Images in floats are taken if they hold such 8-bit values, as
-    ``LoadImageFromFile(to_float32=True)`` gives them.
+    The image is BGR (height, width, 3), or grey (height, width) or (height, width, 1).
+    Corruptions are defined on 8 bits per channel. A grey image gets what the green
+    channel of a grey picture would get; the mean of the channels would have less noise
+    than the severity implies. Float images are accepted if they hold such 8-bit values,
+    as from ``LoadImageFromFile(to_float32=True)``.
 
-    mmdet's own ``Corrupt`` takes BGR for RGB, is missing in its fork, and is no part of
+    mmdet's own ``Corrupt`` treats BGR as RGB and is missing from mmdet's fork and from
     mmseg.
 
-    What is random in it follows numpy's seed.
+    All randomness follows numpy's seed.
 
     Args:
-        corruption: the name of one, such as 'fog'.
+        corruption: name of the corruption, such as 'fog'.
         severity: from 1 to 5.
 
     Source: arXiv 1903.12261.
@@ -36,15 +36,15 @@ class CorruptImage(BaseTransform):
         self.corrupt = imagecorruptions.corrupt
         self.corruption = corruption
         self.severity = severity
-        # Two kinds draw from a generator of their own, another one in each call.
+        # Two kinds draw from their own generator, a new one in each call.
         function = imagecorruptions.corruption_dict[corruption]
         self.takes_seed = 'seed' in inspect.signature(function).parameters
 
     def transform(self, results: dict) -> dict:
-        """See the class.
+        """Corrupt the image of ``results``.
 
         Raises:
-            ValueError: the image is of another form, or smaller than 32 pixels.
+            ValueError: the image has the wrong format, or a side under 32 pixels.
         """
         image = results['img']
         problem = _problem(image)
@@ -71,12 +71,12 @@ class CorruptImage(BaseTransform):
 
 
 def _problem(image: np.ndarray) -> str | None:
-    """Why an image can't be corrupted, None if it can."""
+    """Say why an image can't be corrupted; None if it can."""
     if image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,)):
         return f'must have 1 or 3 channels, has the shape {image.shape}'
     if min(image.shape[:2]) < LEAST_SIDE:
         size = '{}x{}'.format(*image.shape)
-        return f'must be of {LEAST_SIDE} pixels at least on each side, is {size}'
+        return f'must have at least {LEAST_SIDE} pixels on each side, has {size}'
     if image.dtype == np.uint8:
         return None
     highest = image.max()

@@ -1,8 +1,8 @@
-"""Scenes of textured shapes, to train and evaluate on where no data set is at hand.
+"""Scenes of textured shapes to train and evaluate on when no data set is at hand.
 
 Shapes are vivid and the background is pale, so it is easy to learn where a shape is.
-Colours and textures are the same for all shapes, so which one it is can be told by its
-outline only, which takes a receptive field as large as the shape.
+All shapes have the same colours and textures, so only its outline tells which shape it
+is, and that takes a receptive field as large as the shape.
 """
 
 import json
@@ -17,12 +17,12 @@ import numpy as np
 from .._files import write_whole
 from ..functional._arguments import as_int
 
-SIZE = 160  # of a scene in pixels, unless another is asked for
+SIZE = 160  # default side of a scene in pixels
 RADIUS = (0.09, 0.24)  # of a shape, as a fraction of the scene's side
 OBJECTS = (2, 6)  # least and most shapes in a scene
-PALE, VIVID = (0.0, 0.3), (0.6, 1.0)  # saturation of the background, of a shape
+PALE, VIVID = (0.0, 0.3), (0.6, 1.0)  # saturation of the background and of shapes
 BRIGHTNESS = (0.4, 1.0)
-CONTRAST = 60.0  # least distance of mean colours between a shape and what it covers
+CONTRAST = 60.0  # least distance between mean colours of a shape and what it covers
 VISIBLE = 0.6  # least fraction of a shape that later shapes leave uncovered
 
 
@@ -32,7 +32,7 @@ def _circle(radius: float) -> np.ndarray:
 
 
 def _polygon(corners: int, *radii: float) -> np.ndarray:
-    """A regular polygon; given several radii, its corners take turns in them."""
+    """Make a regular polygon; its corners cycle through the radii."""
     angle = 2 * np.pi * np.arange(corners) / corners
     unit = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     return np.resize(radii, corners)[:, None] * unit
@@ -54,8 +54,8 @@ def _wave(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
     return np.sin(2 * np.pi * (x / period + rng.random()))
 
 
-# How far each pixel is on the way from a texture's first colour to its second, in
-# [0, 1]; u and v are the pixels' coordinates in a frame turned at random.
+# How far each pixel is from a texture's first colour to its second, from 0 to 1. u and
+# v are the pixels' coordinates in a randomly rotated frame.
 TEXTURES: dict[str, Callable[..., np.ndarray]] = {
     'plain': lambda rng, u, v: np.zeros(u.shape),
     'gradient': lambda rng, u, v: (u - u.min()) / np.ptp(u),
@@ -79,23 +79,23 @@ class Scene(NamedTuple):
     labels: np.ndarray
 
     def label_map(self) -> np.ndarray:
-        """(size, size) uint8: 0 for the background, else 1 + index into ``SHAPES``."""
+        """Return (size, size) uint8: 0 for background, else 1 + index in ``SHAPES``."""
         numbers = (self.labels + 1)[:, None, None]
         return (self.masks * numbers).sum(axis=0).astype(np.uint8)
 
 
 def draw_scene(rng: np.random.Generator, size: int = SIZE) -> Scene:
-    """Draw shapes of random class, size, turn and texture on a textured background.
+    """Draw shapes of random class, size, angle and texture on a textured background.
 
     Later shapes partly cover earlier ones. The same state of ``rng`` gives the same
     scene, and at another size much the same scene with more or fewer pixels.
 
     Args:
-        rng: Where all randomness comes from.
-        size: Side of the scene in pixels, at least 32.
+        rng: source of all randomness.
+        size: side of the scene in pixels, at least 32.
 
     Raises:
-        ValueError: If ``size`` is too small for outlines to be told apart.
+        ValueError: ``size`` is too small to tell outlines apart.
     """
     if size < 32:
         raise ValueError(f'size must be at least 32 pixels, got {size}')
@@ -152,7 +152,7 @@ def _place(
     masks: list[np.ndarray],
     areas: list[int],
 ) -> np.ndarray | None:
-    """A mask that leaves enough of the others visible, or None in a crowded scene."""
+    """Find a mask that leaves enough of the others visible; None in a crowded scene."""
     for _ in range(20):
         radius = size * rng.uniform(*RADIUS)
         centre = rng.uniform(radius, size - radius, 2)
@@ -160,7 +160,7 @@ def _place(
         cos, sin = radius * np.cos(angle), radius * np.sin(angle)
         turn = np.array([[cos, sin], [-sin, cos]])
         corners = [np.rint(o @ turn + centre).astype(np.int32) for o in outlines]
-        # Filled together, the second outline leaves a hole in the first.
+        # When both are filled together, the second outline leaves a hole in the first.
         mask = cv2.fillPoly(np.zeros((size, size), np.uint8), corners, 1) > 0
         left = [(other & ~mask).sum() / area for other, area in zip(masks, areas)]
         if min(left, default=1.0) >= VISIBLE:
@@ -173,23 +173,24 @@ def write_scenes(
 ) -> Iterator[int]:
     """Draw scenes into COCO instance format and ADE-style label maps.
 
-    Writes ``images/{split}/*.jpg``, ``labels/{split}/*.png`` (see
+    This writes ``images/{split}/*.jpg``, ``labels/{split}/*.png`` (see
     :meth:`Scene.label_map`) and, last, ``annotations/{split}.json``, whose ``info``
-    records the arguments. Scene ``i`` depends on ``seed``, ``size`` and ``i`` only.
+    records the arguments. Scene ``i`` depends only on ``seed``, ``size`` and ``i``.
 
     Args:
-        root: The data set's directory; made if absent.
-        split: Name of the part, such as 'train'.
-        count: Number of scenes.
-        seed: Different seeds give different scenes.
-        size: Side of the scenes in pixels.
+        root: directory of the data set; created if missing.
+        split: name of the part, such as 'train'.
+        count: number of scenes.
+        seed: seed of the scenes; different seeds give different scenes.
+        size: side of the scenes in pixels.
 
     Yields:
-        How many scenes are done, so that a caller can show progress.
+        The number of scenes done, so that a caller can show progress.
 
     Raises:
-        ValueError: If ``count``, ``seed`` or ``size`` is too small, ``split`` a path.
-        FileExistsError: If scenes were written there before.
+        ValueError: ``count``, ``seed`` or ``size`` is too small, or ``split`` is a
+            path.
+        FileExistsError: scenes have been written there before.
     """
     as_int('count', count, minimum=1)
     as_int('seed', seed, minimum=0)
@@ -197,7 +198,7 @@ def write_scenes(
         raise ValueError(f'split must be the name of a folder, got {split!r}')
     if _annotation_file(root, split).exists():
         raise FileExistsError(
-            f'{root} has scenes of {split} already: remove it to draw others'
+            f'{root} already has scenes of {split}: remove it to draw others'
         )
     folders = {name: Path(root, name, split) for name in ('images', 'labels')}
     for folder in folders.values():
@@ -233,7 +234,7 @@ def write_scenes(
 
 
 def has_scenes(root: str, split: str, count: int, seed: int, size: int = SIZE) -> bool:
-    """Whether :func:`write_scenes` has finished with these arguments before."""
+    """Return whether :func:`write_scenes` has finished with these arguments before."""
     path = _annotation_file(root, split)
     if not path.is_file():
         return False
@@ -241,7 +242,7 @@ def has_scenes(root: str, split: str, count: int, seed: int, size: int = SIZE) -
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:
-    """COCO's uncompressed run lengths: by columns, the first run being of zeros."""
+    """Encode a mask as COCO's uncompressed run lengths: by columns, zeros first."""
     pixels = np.concatenate([[False], mask.T.ravel()]).astype(np.int8)
     edges = np.flatnonzero(np.diff(pixels))
     counts = np.diff(np.concatenate([[0], edges, [mask.size]]))
@@ -249,7 +250,7 @@ def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:
 
 
 def _bounding_box(mask: np.ndarray) -> list[int]:
-    """[x, y, width, height] in pixels."""
+    """Return [x, y, width, height] in pixels."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     x, y = columns[0], rows[0]
     return [int(v) for v in (x, y, columns[-1] - x + 1, rows[-1] - y + 1)]

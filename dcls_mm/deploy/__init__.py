@@ -1,1 +1,1 @@
-"""What of a trained model runs without this package, and the files that hold it."""
+"""The parts of a trained model that run without this package, and their files."""

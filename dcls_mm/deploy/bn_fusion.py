@@ -1,4 +1,4 @@
-"""mmcv's fusion of convolutions and batch norms, kept from the wrong convolution."""
+"""mmcv's fusion of convolutions and batch norms, kept from wrong pairs."""
 
 import functools
 import importlib
@@ -11,17 +11,17 @@ from ..layers import ConstructedConvNd
 
 
 def fuse_conv_bn(fuse: Callable[[nn.Module], nn.Module], module: nn.Module):
-    """Apply ``fuse``, mmcv's ``fuse_conv_bn``, with our layers heeded.
+    """Apply mmcv's ``fuse_conv_bn`` without fusing a norm into the wrong convolution.
 
-    It takes the last torch.nn.Conv2d before a norm for the one that the norm follows.
-    No layer of dcls_mm is one, so that of Conv2d, DCLSConv2d, BatchNorm2d it would fuse
-    the norm with the Conv2d. Here a child with such a layer inside ends what comes
-    before it: the norm behind stays, and computes the same. To fuse it too, fold
-    the layers first, by :func:`.folding.switch_to_deploy`.
+    mmcv assumes that a norm follows the last torch.nn.Conv2d before it. No layer of
+    dcls_mm is one, so in Conv2d, DCLSConv2d, BatchNorm2d mmcv would fuse the norm into
+    the Conv2d. Here a child with such a layer inside separates what comes before it
+    from what comes after: the norm stays and computes the same. To fuse it too, first
+    fold the layers with :func:`.folding.switch_to_deploy`.
 
     Args:
-        fuse: changes a module in place, calling itself for the modules inside.
-        module: changed in place.
+        fuse: mmcv's function, which changes a module in place and recurses into it.
+        module: module to change in place.
     """
     if not _has_layers(module):
         return fuse(module)
@@ -42,17 +42,17 @@ def _has_layers(module: nn.Module) -> bool:
 
 
 def guard_mmcv() -> None:
-    """Let mmcv's ``fuse_conv_bn`` heed our layers, wherever it is called from.
+    """Make mmcv's ``fuse_conv_bn`` respect our layers, wherever it is called from.
 
-    It calls itself by its module's name, so that one which was imported by name before
-    dcls_mm comes here for the modules inside, but not for the outermost: import dcls_mm
-    first.
+    Import dcls_mm first. If ``fuse_conv_bn`` was imported by name before dcls_mm, only
+    its recursive calls, which go through mmcv's module, come here; the outermost call
+    does not.
     """
-    # By name: the package's attribute of this name is the function.
+    # By name, since the package's attribute of the same name is the function.
     home = importlib.import_module('mmcv.cnn.utils.fuse_conv_bn')
     fuse = home.fuse_conv_bn
     if isinstance(fuse, functools.partial) and fuse.func.__module__ == __name__:
-        (fuse,) = fuse.args  # an earlier import was here, with classes of its own
+        (fuse,) = fuse.args  # from an earlier import, which had its own classes
     guarded = functools.wraps(fuse)(functools.partial(fuse_conv_bn, fuse))
     for place in (home, mmcv.cnn.utils, mmcv.cnn):
         place.fuse_conv_bn = guarded

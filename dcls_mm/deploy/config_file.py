@@ -1,9 +1,9 @@
-"""Config files as text that gives back the values that went in, and runs nothing else.
+"""Config files that give back exactly the values written, and run nothing else.
 
-mmengine's own ``Config.dump`` pastes the keys of dictionaries into the text as they
-are, and when mmengine reads a file it replaces ``{{ fileDirname }}`` and its like, also
-inside strings, by text that is then evaluated: a folder named ``x'+f()+'`` calls f.
-Here every value goes by ``repr``, and no ``{{`` is left to replace.
+mmengine's own ``Config.dump`` pastes dictionary keys into the text verbatim. When
+mmengine reads a file, it replaces ``{{ fileDirname }}`` and similar, even inside
+strings, with text that is then evaluated: a folder named ``x'+f()+'`` calls f. Here
+every value is written by ``repr``, and no ``{{`` is left to replace.
 """
 
 import keyword
@@ -17,10 +17,10 @@ from mmengine.utils import get_object_from_string
 
 from ..checks.errors import ConfigError
 
-# What repr writes exactly, by the exact type: a numpy number is a float too.
+# What repr writes exactly. Types are compared exactly: a numpy number is a float too.
 _PLAIN = (type(None), bool, int, str, bytes)
 _LISTS = (list, tuple, set, frozenset)
-# What mmengine reads as something else than a section, or refuses.
+# Names that mmengine refuses or doesn't read as sections.
 _RESERVED = {
     '_base_',
     '_deprecation_',
@@ -30,7 +30,7 @@ _RESERVED = {
     'text',
 }
 
-# A module of Python that mmengine knows as such in every version, unlike os; mmengine
+# Every version of mmengine knows sys, unlike os, as a module of Python. mmengine
 # compiles a config under its absolute file name.
 _FOLDER = """import sys
 
@@ -41,7 +41,7 @@ __beside = __import__('os').path.join(__import__('os').path.dirname(__file), '')
 
 
 class _Code:
-    """What repr gives, and with it pprint."""
+    """Code that repr, and so pprint, writes as it is."""
 
     def __init__(self, code: str):
         self.code = code
@@ -51,10 +51,10 @@ class _Code:
 
 
 class Beside(_Code):
-    """The absolute name of a file that lies in the config's folder, wherever that is.
+    """The absolute name of a file in the config's folder, wherever that folder is.
 
     Args:
-        name: of the file.
+        name: name of the file.
     """
 
     def __init__(self, name: str):
@@ -65,14 +65,13 @@ def write_config(path: Path, content: dict[str, Any]) -> None:
     """Write a config file.
 
     Args:
-        path: the file, ending in .py.
-        content: the config: plain values of Python, and classes or functions as a
-            'type', which become dotted names. Values that are :class:`Beside` give
-            names of files.
+        path: file to write, ending in .py.
+        content: the config: plain Python values, and classes or functions as a 'type',
+            which become dotted names. :class:`Beside` values give names of files.
 
     Raises:
-        ConfigError: a value that no text gives back, or a key that mmengine would not
-            read; it is named.
+        ConfigError: text can't express a value, or mmengine would not read a key; the
+            message names it.
     """
     sections = []
     for key, value in content.items():
@@ -81,10 +80,10 @@ def write_config(path: Path, content: dict[str, Any]) -> None:
         start = f'{key} = '
         width = max(88 - len(start), 40)
         written = pformat(_literal(value, key), width=width, sort_dicts=False)
-        # A line ends between values only: repr has no line end of its own.
+        # Lines end only between values, since repr writes no line ends.
         sections.append(start + written.replace('\n', '\n' + ' ' * len(start)) + '\n')
     text = _FOLDER + ''.join(sections)
-    # Only strings have two braces in a row.
+    # Only strings contain two braces in a row.
     path.write_bytes(text.replace('{{', '{\\x7b').encode())
 
 
@@ -99,7 +98,7 @@ def _is_variable(key: Any) -> bool:
 
 
 def _literal(value: Any, key: str) -> Any:
-    """A copy of plain values, whose repr evaluates to them."""
+    """Copy plain values so that the copy's repr evaluates to them."""
     if type(value) in _PLAIN or isinstance(value, _Code):
         return value
     if type(value) is float:
@@ -117,14 +116,14 @@ def _literal(value: Any, key: str) -> Any:
             for name, item in value.items()
         }
     raise ConfigError(
-        f"{key} is {value!r}, a {type(value).__name__}, which a config file can't give "
-        'back: set it by plain numbers, strings, lists or dicts (--cfg-options '
+        f"{key} is {value!r}, a {type(value).__name__}, which a config file can't "
+        'express: use plain numbers, strings, lists or dicts (--cfg-options '
         f'{key}=...)'
     )
 
 
 def dotted_name(item: Any, key: str) -> str:
-    """The name by which mmengine's registries find a class or function.
+    """Return the name by which mmengine's registries find a class or function.
 
     Raises:
         ConfigError: there is none.
@@ -133,6 +132,6 @@ def dotted_name(item: Any, key: str) -> str:
     if get_object_from_string(name) is not item:
         raise ConfigError(
             f"{key} is {name}, which can't be imported by that name: define it at the "
-            'top of a module'
+            'top level of a module'
         )
     return name

@@ -1,4 +1,4 @@
-"""The parts of a model that are one function of tensors, and their outputs."""
+"""The parts of a model that are a single function of tensors, and their outputs."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,21 +12,21 @@ from ..checks.arguments import check_option
 from ..checks.channels import input_channels
 from ..checks.errors import ConfigError, refusals
 
-# Images by which a model is recorded, and others by which the record is checked: no
-# feature map of a usual model, up to the stride 128, has a side of 1, for which
-# torch.export would make a rule.
+# Shapes of the images that record a model, and of others that check the recording. No
+# feature map of a usual model, up to stride 128, has a side of 1, which torch.export
+# would specialise on.
 RECORDED_SHAPE = 2, 256, 320
 CHECKED_SHAPES = (1, 320, 256), (3, 288, 384)
 
-# The largest difference that rounding explains, of the largest value.
+# The largest difference that rounding explains, relative to the largest value.
 ROUNDING = 1e-4
 
 
 class Part(nn.Module):
-    """A part of a model as a function of images that gives a flat tuple of tensors.
+    """A part of a model as a function from images to a flat tuple of tensors.
 
-    The images are (batch, channels, height, width), prepared as by the model's
-    data_preprocessor: mean and std taken, padded.
+    The images are (batch, channels, height, width), normalised and padded as by the
+    model's data_preprocessor.
     """
 
     def __init__(self, model: nn.Module):
@@ -37,11 +37,11 @@ class Part(nn.Module):
         return tuple(tensor for _, tensor in self._flat(images))
 
     def named_outputs(self, images: Tensor) -> dict[str, Any]:
-        """Tensors, or nested lists of them, by name."""
+        """Return tensors, or nested lists of them, by name."""
         raise NotImplementedError(f'{type(self).__name__} must define named_outputs()')
 
     def names(self, images: Tensor) -> list[str]:
-        """The names of the outputs."""
+        """Return the names of the outputs."""
         return [name for name, _ in self._flat(images)]
 
     def _flat(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -50,30 +50,30 @@ class Part(nn.Module):
 
 
 class Backbone(Part):
-    """feature_0 and on: the feature maps."""
+    """The feature maps: feature_0, feature_1 and so on."""
 
     def named_outputs(self, images: Tensor) -> dict[str, Any]:
         return {'feature': self.model.backbone(images)}
 
 
 class Segmentor(Part):
-    """logits (batch, classes, height, width), of the images' size."""
+    """logits (batch, classes, height, width), in the images' size."""
 
     def named_outputs(self, images: Tensor) -> dict[str, Any]:
         size = images.shape[2:]
         if _only_resizes(self.model.decode_head):
-            # As encode_decode, whose warnings of sizes would make these constants.
+            # Like encode_decode, whose warnings about sizes would make them constants.
             logits = self.model.decode_head(self.model.extract_feat(images))
             corners = self.model.align_corners
             logits = F.interpolate(logits, size, mode='bilinear', align_corners=corners)
         else:
-            # Heads read the size of the first; one each would fix their number.
+            # Heads read the first size; one per image would fix the batch size.
             logits = self.model.encode_decode(images, [{'img_shape': size}])
         return {'logits': logits}
 
 
 def _only_resizes(head: nn.Module) -> bool:
-    """Whether a segmentor's head predicts its outputs, resized, and nothing else."""
+    """Return whether a segmentor's head merely resizes its outputs to predict."""
     from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
     return all(
@@ -83,21 +83,21 @@ def _only_resizes(head: nn.Module) -> bool:
 
 
 class OneStageDetector(Part):
-    """head_<i>_<level>: output i of the head; for anchors 0 scores, 1 boxes' deltas."""
+    """head_<i>_<level>: output i of the head; with anchors 0 scores, 1 box deltas."""
 
     def named_outputs(self, images: Tensor) -> dict[str, Any]:
         return {'head': self.model.bbox_head(self.model.extract_feat(images))}
 
 
 class TwoStageDetector(Part):
-    """feature_<level> of the neck; of the RPN rpn_0_<level>: scores, rpn_1: deltas."""
+    """The neck's feature_<level>; the RPN's rpn_0_<level> (scores), rpn_1 (deltas)."""
 
     def named_outputs(self, images: Tensor) -> dict[str, Any]:
         features = self.model.extract_feat(images)
         return {'feature': features, 'rpn': self.model.rpn_head(features)}
 
 
-# What 'model' exports, by an attribute that tells the kind of model.
+# What '--part model' exports, by an attribute that reveals the kind of model.
 KINDS: dict[str, Callable[[nn.Module], Part]] = {
     'decode_head': Segmentor,
     'rpn_head': TwoStageDetector,
@@ -107,35 +107,35 @@ PARTS = ('backbone', 'model')
 
 
 def take_part(model: nn.Module, part: str) -> Part:
-    """A part of a model, in evaluation.
+    """Take a part of a model, in evaluation mode.
 
     Raises:
-        ConfigError: the model has no such part that is one function of the images.
+        ConfigError: the model has no such part that is a function of the images alone.
     """
     check_option('--part', part, PARTS)
     if part == 'backbone':
         kind = Backbone if hasattr(model, 'backbone') else None
-    else:  # what has an encoder beside its backbone runs it with queries, in a loop
+    else:  # a model with an encoder of its own runs it with queries, in a loop
         known = [] if hasattr(model, 'encoder') else KINDS
         kind = next((KINDS[key] for key in known if hasattr(model, key)), None)
     if kind is None:
         raise ConfigError(
-            f'--part {part}: a {type(model).__name__} has none that is known as a '
-            'function of the images alone'
-            + (', but a backbone has: --part backbone' if part == 'model' else '')
+            f'--part {part}: a {type(model).__name__} has no such part that is known '
+            'to be a function of the images alone'
+            + ('; its backbone may be: --part backbone' if part == 'model' else '')
         )
     return kind(model).eval()
 
 
 def sample_images(part: nn.Module, *shapes: tuple[int, int, int]) -> list[Tensor]:
-    """Random images, (batch, channels, height, width), the same at every call.
+    """Make random images (batch, channels, height, width), the same at every call.
 
     Args:
-        part: takes them; tells how many channels they have.
+        part: module that takes the images and determines their number of channels.
         shapes: (batch, height, width) of each.
 
     Raises:
-        ConfigError: it takes no images.
+        ConfigError: ``part`` does not take images.
     """
     with refusals(f'{type(part).__name__} does not run on images alone'):
         channels = input_channels(part, shapes[0][1:])
@@ -147,9 +147,10 @@ def sample_images(part: nn.Module, *shapes: tuple[int, int, int]) -> list[Tensor
 
 
 def largest_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """Over all outputs, the largest difference relative to the largest value.
+    """Return the largest difference relative to the largest value, over all outputs.
 
-    NaN where one has a NaN; infinite where they are not as many, or of other shapes.
+    It is NaN if an output has a NaN, and infinite if numbers or shapes of outputs
+    differ.
     """
     if [f.shape for f in found] != [e.shape for e in expected]:
         return math.inf
@@ -161,12 +162,13 @@ def _difference(found: Tensor, expected: Tensor) -> Tensor:
     if not expected.numel():
         return torch.zeros((), dtype=torch.double)
     finite = expected.masked_fill(~expected.isfinite(), 0.0)
-    apart = (found - expected).abs().masked_fill(found == expected, 0.0)  # as infinity
+    # Equal infinities differ by NaN.
+    apart = (found - expected).abs().masked_fill(found == expected, 0.0)
     return apart.max() / finite.abs().max().clamp(min=1e-12)
 
 
 def check_difference(difference: float, what: str) -> None:
-    """Raise a ConfigError unless the difference is one of rounding."""
+    """Raise a ConfigError unless rounding explains the difference."""
     if not difference <= ROUNDING:
         raise ConfigError(
             f'{what} differs from the model by {difference:.2g} of its largest '
@@ -175,7 +177,7 @@ def check_difference(difference: float, what: str) -> None:
 
 
 def flatten(outputs: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of nested lists and dicts, each with a name.
+    """Yield the tensors of nested lists and dicts, each with a name.
 
     Raises:
         ConfigError: there is something else.
@@ -190,5 +192,5 @@ def flatten(outputs: Any, name: str) -> Iterator[tuple[str, Tensor]]:
             yield from flatten(item, f'{name}_{key}')
     else:
         raise ConfigError(
-            f'the output {name} is {type(outputs).__name__}, and files hold tensors'
+            f'the output {name} is {type(outputs).__name__}; files hold only tensors'
         )

@@ -10,10 +10,10 @@ from ..functional._arguments import as_bool
 from .base import ConstructedConvNd
 from .module_places import find_places, put
 
-# What a layer computes beside its kernel; some kinds have not all of these.
+# What a layer computes besides its kernel; some kinds lack one of these.
 FORWARD_PASS = ('forward', '_conv_forward')
 
-# All other parameters are weights, of a kernel or of the network that makes it.
+# All other parameters are weights of a kernel or of the network that makes it.
 NOT_WEIGHTS = {'bias', 'P', 'SIG'}
 
 
@@ -21,8 +21,8 @@ class Folded(NamedTuple):
     """A layer that has become a plain convolution.
 
     Attributes:
-        name: of the layer, inside the model.
-        taps: of its kernels in all.
+        name: name of the layer inside the model.
+        taps: number of taps in all its kernels.
         used: how many of them are not zero.
     """
 
@@ -32,25 +32,25 @@ class Folded(NamedTuple):
 
 
 def switch_to_deploy(model: nn.Module, round_positions: bool = False) -> list[Folded]:
-    """Put a plain torch.nn.ConvNd in the place of every DCLS layer of a model.
+    """Replace every DCLS layer of a model with a plain torch.nn.ConvNd.
 
-    So it goes with every layer that makes its kernel: transposed ones, those of other
-    packages' signatures, those that sample their input, and large-kernel convolutions.
-    The model computes the same as before in evaluation, up to rounding; positions are
-    no longer shared, nor learned. A layer that stands under several names stays one
-    layer under all of them; where torch.compile has wrapped it, the wrapper goes too.
+    This covers all layers that make their kernel: transposed layers, layers with the
+    signatures of other packages, layers that sample their input, and large-kernel
+    convolutions. In evaluation mode the model computes the same as before, up to
+    rounding. Positions are no longer shared or learned. A layer with several names
+    stays one layer under all of them; a wrapper from torch.compile goes too.
 
     Args:
-        model: changed in place, or not at all where a layer can't be folded.
-        round_positions: see :func:`fold`; this changes the outputs.
+        model: model to change in place; left unchanged if a layer can't be folded.
+        round_positions: see :func:`fold`; True changes the outputs.
 
     Returns:
         What was replaced, in the order of the model.
 
     Raises:
-        ValueError: there is no such layer, ``model`` itself is one, or one can't be
-            folded; it is named.
-        TypeError: an argument that doesn't fit, by its name.
+        ValueError: there is no such layer, ``model`` itself is one, or the layer named
+            in the message can't be folded.
+        TypeError: the argument named in the message has the wrong type.
 
     Example:
         >>> import torch
@@ -93,29 +93,29 @@ def switch_to_deploy(model: nn.Module, round_positions: bool = False) -> list[Fo
 
 @torch.no_grad()
 def fold(layer: ConstructedConvNd, round_positions: bool = False) -> nn.Module:
-    """The plain convolution that a layer computes in evaluation.
+    """Return the plain convolution that a layer computes in evaluation mode.
 
     Args:
-        layer: stays as it is.
+        layer: layer to fold; it is left unchanged.
         round_positions: move every element to the nearest whole pixel, so that it has
-            one tap, and a kernel at most as many that are not zero as it has elements.
+            one tap and a kernel has no more nonzero taps than elements.
 
     Returns:
-        A torch.nn.ConvNd, or ConvTransposeNd for a transposed layer, without dilation,
-        whose kernel size is the layer's extent, or what a FlexConv's mask leaves of it;
-        of a causal layer a torch.nn.Sequential of its padding and that. What is frozen
-        in the layer, its weights or its bias, is frozen in the convolution.
+        A torch.nn.ConvNd, or ConvTransposeNd for a transposed layer, without dilation.
+        Its kernel size is the layer's extent, or what a FlexConv's mask leaves of it. A
+        causal layer gives a torch.nn.Sequential of its padding and the convolution.
+        Weights and bias that are frozen in the layer are frozen in the convolution.
 
     Raises:
         NotImplementedError: the layer has no kernel that is the same for every input.
-        ValueError: its elements can't be rounded to one tap each, or it computes more
-            than its class: by forward hooks, or a forward pass of a subclass.
-        TypeError: an argument that doesn't fit, by its name.
+        ValueError: the elements can't be rounded to one tap each, or the layer computes
+            more than its class, through forward hooks or a subclass's forward pass.
+        TypeError: the argument named in the message has the wrong type.
     """
     if not isinstance(layer, ConstructedConvNd):
         raise TypeError(
-            'layer must be one of dcls_mm that makes its kernel, such as a DCLSConv2d, '
-            f'got {layer!r}; a model folds by switch_to_deploy'
+            'layer must be a dcls_mm layer that makes its kernel, such as DCLSConv2d, '
+            f'got {layer!r}; fold a model with switch_to_deploy'
         )
     as_bool('round_positions', round_positions)
     _check_only_convolves(layer)
@@ -163,7 +163,7 @@ def fold(layer: ConstructedConvNd, round_positions: bool = False) -> nn.Module:
 
 
 def _learned(layer: nn.Module) -> set[str]:
-    """The attributes of a layer whose parameters are not frozen."""
+    """Return the attributes of a layer whose parameters are not frozen."""
     return {
         name.removeprefix('parametrizations.').split('.')[0]
         for name, parameter in layer.named_parameters()
@@ -174,7 +174,7 @@ def _learned(layer: nn.Module) -> set[str]:
 def _with_whole_sides(
     layer: ConstructedConvNd, kernel: Tensor
 ) -> tuple[Tensor, list[tuple[int, int]]]:
-    """A layer's kernel with its padding, with zeros about it if that is negative."""
+    """Return a layer's kernel and padding; a larger kernel avoids negative padding."""
     sides = layer.padding_sides(kernel)
     missing = [max(0, -before) for before, _ in sides]
     kernel = F.pad(kernel, [n for n in reversed(missing) for _ in range(2)])
@@ -189,7 +189,7 @@ def _check_only_convolves(layer: ConstructedConvNd) -> None:
         raise ValueError(
             f'it has forward hooks ({names}), which a plain convolution would not run: '
             'remove them first (torch.nn.utils.remove_spectral_norm and '
-            'remove_weight_norm take out those of torch)'
+            "remove_weight_norm remove torch's own)"
         )
     for name in FORWARD_PASS:
         if not hasattr(layer, name):
@@ -212,10 +212,10 @@ def _check_roundable(layer: Any) -> None:
         return
     if not hasattr(layer, 'integer_positions'):
         raise ValueError(f"a {type(layer).__name__}'s positions can't be rounded")
-    sigma = layer.elements()[2]  # a drop-in layer may have a SIG that it doesn't read
+    sigma = layer.elements()[2]  # a drop-in layer may have a SIG that it ignores
     if layer.interpolation == 'gauss' or (sigma is not None and sigma.any()):
         raise ValueError(
-            'only elements that stay on one tap can be rounded, those of interpolation '
-            "'bilinear', 'triangle', or 'max' with sigma 0, not of "
+            'only elements that stay on one tap can be rounded (interpolation '
+            "'bilinear' or 'triangle', or 'max' with sigma 0), got "
             f'{layer.interpolation!r}'
         )

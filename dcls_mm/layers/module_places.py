@@ -1,4 +1,4 @@
-"""Where modules stand in a model: under every name, also where one has several."""
+"""Where modules are in a model, under all of their names."""
 
 from typing import TypeVar
 
@@ -6,18 +6,18 @@ from torch import nn
 
 M = TypeVar('M', bound=nn.Module)
 
-# torch.compile's wrapper keeps the module under this name, and a call compiled for it:
-# another module put there would not run.
+# torch.compile's wrapper keeps the module under this name, with a call compiled for it.
+# A module put there instead would not run.
 _COMPILED = '._orig_mod'
 
 
 def find_places(
     model: nn.Module, kind: type[M] | tuple[type[M], ...]
 ) -> dict[M, list[str]]:
-    """Every module of a kind, with all its dotted names, in the order of the model.
+    """Find every module of a kind, with all its dotted names, in the model's order.
 
-    Of a module that torch.compile wraps, the names are the wrapper's. ``model`` itself
-    has the name ''.
+    A module that torch.compile has wrapped goes by the wrapper's names. ``model``
+    itself has the name ''.
     """
     places: dict[M, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -27,7 +27,7 @@ def find_places(
 
 
 def put(model: nn.Module, names: list[str], module: nn.Module) -> None:
-    """Let ``module`` stand in a model under all these names, as :func:`find_places`."""
+    """Put ``module`` into a model under names that :func:`find_places` gave."""
     for name in names:
         parent, _, attribute = name.rpartition('.')
         setattr(model.get_submodule(parent), attribute, module)

@@ -1,4 +1,4 @@
-"""What the published `dcls` package does otherwise: its names, axes and widths."""
+"""What the published `dcls` package does differently: its names, axes and widths."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from ..functional.interpolation import (
 VERSIONS = ('v0', 'v1', 'max', 'gauss')
 _VERSION_NAMES = {name: version for version, name in ALIASES.items()}
 
-# Where the published package's P has its rows in another order than the spatial axes.
+# Layers of the published package whose rows of P are not in the order of the axes.
 PUBLISHED_AXES = {
     ('bilinear', 3): (0, 2, 1),
     ('triangle', 2): (1, 0),
@@ -25,12 +25,12 @@ PUBLISHED_AXES = {
     ('gauss', 3): (2, 1, 0),
 }
 
-# By how many pixels the published Dcls2_1d is too wide; only later sources have it.
+# Pixels by which the published Dcls2_1d (later releases only) is too wide.
 DCLS2_1D_EXTRA_WIDTH = {'gauss': 1.0 - GAUSS_BASE_WIDTH}
 
 
 def published_interpolation(version: str) -> str:
-    """The interpolation that is published as ``version``.
+    """Return the interpolation that is published as ``version``.
 
     Raises:
         ValueError: ``version`` is not a published name.
@@ -40,12 +40,12 @@ def published_interpolation(version: str) -> str:
 
 
 def published_version(interpolation: str) -> str:
-    """The inverse of :func:`published_interpolation`."""
+    """Invert :func:`published_interpolation`."""
     return _VERSION_NAMES.get(interpolation, interpolation)
 
 
 def published_axes(interpolation: str, ndim: int) -> tuple[int, ...]:
-    """The spatial axis that each row of the published package's P stands for.
+    """Return the spatial axis of each row of the published package's P.
 
     Measured on `dcls` 0.1.1, for layers that learn along all ``ndim`` axes.
     """
@@ -53,18 +53,18 @@ def published_axes(interpolation: str, ndim: int) -> tuple[int, ...]:
 
 
 def published_shifts(interpolation: str, extent: tuple[int, ...]) -> tuple[int, ...]:
-    """How far the published package sets each row of P past its axis' centre.
+    """Return how many pixels the published package shifts each row of P off centre.
 
-    It centres row i by the extent of axis i, also where the row belongs to another
-    axis, so that on rectangles an element at 0 is not in the kernel's centre. In
-    pixels; for layers that learn along all axes.
+    It centres row i by the extent of axis i even where the row belongs to another axis,
+    so that in a rectangular kernel an element at 0 is not at the centre. This applies
+    to layers that learn along all axes.
     """
     axes = published_axes(interpolation, len(extent))
     return tuple(size // 2 - extent[axis] // 2 for size, axis in zip(extent, axes))
 
 
 def is_published(notes: Mapping[str, Any]) -> bool:
-    """Whether the metadata of a layer in a state_dict are the published package's.
+    """Return whether a layer's metadata in a state_dict are the published package's.
 
     Its layers save torch's default version and no axes.
     """

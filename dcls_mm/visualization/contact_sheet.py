@@ -9,15 +9,15 @@ import numpy as np
 def draw_contact_sheet(
     rows: Sequence[Sequence[np.ndarray]], width: int = 1800
 ) -> np.ndarray:
-    """Put pictures into rows that are all of one width.
+    """Arrange pictures in rows of the same width.
 
     Args:
-        rows: Pictures from left to right, (height, width, 3) uint8 RGB. Those of a row
-            are resized to one height and keep their proportions.
-        width: Width of the sheet in pixels.
+        rows: pictures from left to right, (height, width, 3) uint8 RGB. Those of a row
+            are resized to the same height, keeping their proportions.
+        width: width of the sheet in pixels.
 
     Raises:
-        ValueError: There is no row, or one has no picture.
+        ValueError: there is no row, or one has no picture.
     """
     if not rows or not all(rows):
         raise ValueError('rows must be one or more, with at least one picture in each')

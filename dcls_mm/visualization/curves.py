@@ -1,4 +1,4 @@
-"""Curves of what a training logged."""
+"""Curves of the metrics that a training run logged."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +18,11 @@ def draw_curves(
     x_label: str = 'epoch',
     y_label: str = 'metric',
 ) -> np.ndarray:
-    """Draw curves over a common axis; the y axis starts at 0.
+    """Draw curves in common axes; the y axis starts at 0.
 
     Args:
         curves: name -> points (x, y).
-        title: stands above the picture.
+        title: title of the picture.
         x_label: what x counts.
         y_label: what y measures, with its unit.
     """
@@ -34,26 +34,27 @@ def draw_curves(
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
-    # Below the curves, which it would cover wherever it stood among them.
+    # Inside the axes, the legend would cover curves.
     figure.legend(title='last value', loc='outside lower center', ncols=2, fontsize=8)
     return render(figure)
 
 
 def read_curves(work_dir: str | Path, metrics: Sequence[str]) -> dict[str, Curve]:
-    """Read metrics that a training logged, joining the parts of a resumed one.
+    """Read metrics that a training run logged, joining the parts of a resumed one.
+
+    A last line that was cut off, as by a kill or a full disk, is ignored.
 
     Args:
         work_dir: where the training ran.
         metrics: keys as logged, such as 'coco/bbox_mAP_50'.
 
     Returns:
-        Metric -> points (step, value) by step. Where a resumed training repeated a
-        step, the later value counts.
+        Metric -> points (step, value) by step. If a resumed run repeated a step, the
+        later value counts.
 
     Raises:
-        FileNotFoundError: no training logged any scalars there.
-        ValueError: one of the metrics was never logged, or a log is damaged. A
-            last line that was cut off, as by a kill or a full disk, is passed over.
+        FileNotFoundError: no training run logged scalars there.
+        ValueError: a metric was never logged, or a log is damaged.
     """
     logs = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
     if not logs:
@@ -70,7 +71,7 @@ def read_curves(work_dir: str | Path, metrics: Sequence[str]) -> dict[str, Curve
 
 
 def _records(log: Path) -> Iterator[dict]:
-    """The lines of a log, each {key: value}; all of them but the last must be whole."""
+    """Yield the lines of a log as {key: value}; only the last one may be incomplete."""
     lines = log.read_bytes().splitlines()
     for number, line in enumerate(lines, 1):
         try:
@@ -78,7 +79,7 @@ def _records(log: Path) -> Iterator[dict]:
         except ValueError as error:
             if number == len(lines):
                 return
-            raise ValueError(f'{log}, line {number}: is damaged ({error})') from error
+            raise ValueError(f'{log}, line {number}: damaged ({error})') from error
         if not isinstance(record, dict):
-            raise ValueError(f'{log}, line {number}: expected a record, is {record!r}')
+            raise ValueError(f'{log}, line {number}: must be a record, got {record!r}')
         yield record

@@ -15,7 +15,7 @@ def depthwise_kernels(model: nn.Module) -> dict[str, torch.Tensor]:
 
     Returns:
         Name of the layer -> kernel, (channels, 1, height, width), for each layer that
-        makes its kernel, has two axes and a group a channel.
+        makes its kernel and has two axes and one group per channel.
     """
     return {
         name: module.kernel().detach()
@@ -27,17 +27,17 @@ def depthwise_kernels(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def draw_kernels(kernels: Mapping[str, torch.Tensor], columns: int = 8) -> np.ndarray:
-    """Draw some channels of depthwise kernels, one row of panels a layer.
+    """Draw some channels of depthwise kernels, one row of panels per layer.
 
-    Channels are taken at even distances. Each panel is scaled by its own largest
-    absolute weight, so that the shapes of weak kernels can be seen too.
+    The channels are evenly spaced. Each panel is scaled by its own largest absolute
+    weight, so that the shapes of weak kernels are visible too.
 
     Args:
         kernels: name of the layer -> kernel, (channels, 1, height, width).
-        columns: how many channels to draw of a layer, at most.
+        columns: largest number of channels to draw per layer.
 
     Raises:
-        ValueError: there is no kernel, or one is not of that shape.
+        ValueError: there is no kernel, or one has another shape.
     """
     if not kernels:
         raise ValueError('kernels is empty: the model has no layer that constructs one')
@@ -79,5 +79,5 @@ def _draw_panel(axis, weights: np.ndarray):
     axis.set_xticks([-left, 0, width - left - 1])
     axis.set_yticks([-top, 0, height - top - 1])
     axis.tick_params(labelsize=6, length=2, pad=1)
-    # Blue to red by way of white: told apart with any colour vision.
+    # Blue to white to red is distinguishable with any colour vision.
     return axis.imshow(weights / scale, cmap='RdBu_r', vmin=-1, vmax=1, extent=edges)

@@ -1,4 +1,4 @@
-"""Pictures of learned positions: where the elements lie, and how they moved."""
+"""Pictures of learned positions: where the elements are, and how they moved."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,23 +9,23 @@ from matplotlib.patches import Rectangle
 from ..analysis.elements import LayerElements, at_border
 from ._figure import COLOURS, DENSITY, NORMAL, SMALL, new_figure, render, row_label
 
-# More points than these make no difference to the eye.
+# More points than this make no visible difference.
 _SCATTERED = 5000
-# Pixels of margin about the extent.
+# Margin around the extent in pixels.
 _MARGIN = 1.0
 
 
 def draw_positions(elements: Mapping[str, LayerElements]) -> np.ndarray:
-    """Draw where elements lie, one row of panels for each set of positions.
+    """Draw where elements are, one row of panels for each set of positions.
 
-    From the left: the elements of all kernels as points, those at the border marked;
-    their density, in whole pixels; how many lie along each axis.
+    From left to right: the elements of all kernels as points, with those at the border
+    marked; their density per pixel; their distribution along each axis.
 
     Args:
-        elements: as ``analysis.collect_elements`` gives them.
+        elements: elements by layer from ``analysis.collect_elements``.
 
     Raises:
-        ValueError: none of the layers has positions along two axes.
+        ValueError: no layer has positions along two axes.
     """
     elements = _planar(elements)
     figure = new_figure(10, 2.9 * len(elements) + 0.7)
@@ -63,9 +63,9 @@ def draw_positions(elements: Mapping[str, LayerElements]) -> np.ndarray:
 
 
 def draw_histograms(elements: Mapping[str, LayerElements]) -> np.ndarray:
-    """Draw how many positions lie where along each learned axis, a panel a layer.
+    """Draw the distribution of positions along each learned axis, one panel per layer.
 
-    Unlike ``draw_positions`` it serves any number of axes.
+    Unlike ``draw_positions``, this supports any number of axes.
 
     Raises:
         ValueError: there are no layers.
@@ -76,7 +76,7 @@ def draw_histograms(elements: Mapping[str, LayerElements]) -> np.ndarray:
     rows = -(-len(elements) // columns)
     figure = new_figure(max(3.6 * columns, 5), 2.6 * rows + 0.6)
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    # The layers first: zip takes no panel then that none of them fills.
+    # With the layers first, zip consumes only the panels that they fill.
     for (name, layer), panel in zip(elements.items(), panels):
         points = layer.positions.reshape(-1, len(layer.axes))
         _draw_marginals(panel, points, layer.limits, layer.axes)
@@ -93,17 +93,17 @@ def draw_movement(
     unit: str = 'epoch',
     columns: int = 5,
 ) -> np.ndarray:
-    """Draw the way of each element of some channels, one row of panels a layer.
+    """Draw the path of each element of some kernels, one row of panels per layer.
 
     Args:
-        tracks: the elements of one model at several times.
-        steps: the times, as many.
-        unit: what they count.
-        columns: how many kernels to draw of a layer, at most, at even distances.
+        tracks: elements of one model at several times.
+        steps: these times, one per track.
+        unit: unit of the times.
+        columns: largest number of kernels to draw per layer, evenly spaced.
 
     Raises:
-        ValueError: fewer than two times, models that differ, or no layer with positions
-            along two axes.
+        ValueError: there are fewer than two times, the models differ, or no layer has
+            positions along two axes.
     """
     _check_tracks(tracks, steps)
     last = _planar(tracks[-1])
@@ -152,16 +152,16 @@ def draw_movement(
 def displacement(
     tracks: Sequence[Mapping[str, LayerElements]], steps: Sequence[float]
 ) -> dict[str, list[tuple[float, float]]]:
-    """The mean distance of the elements from where they were at the first time.
+    """Compute the mean distance of the elements from where they were at first.
 
     Args:
-        tracks, steps: as for ``draw_movement``; any number of axes.
+        tracks, steps: as for ``draw_movement``, with any number of axes.
 
     Returns:
-        Layer -> points (step, pixels), as ``draw_curves`` takes them.
+        Layer -> points (step, pixels), for ``draw_curves``.
 
     Raises:
-        ValueError: fewer than two times, or models that differ.
+        ValueError: there are fewer than two times, or the models differ.
     """
     _check_tracks(tracks, steps)
     return {
@@ -174,12 +174,12 @@ def displacement(
 
 
 def _mean_distance(before: np.ndarray, after: np.ndarray) -> float:
-    """The mean Euclidean distance of (..., axes) positions, in pixels."""
+    """Return the mean Euclidean distance of (..., axes) positions, in pixels."""
     return float(np.linalg.norm(after - before, axis=-1).mean())
 
 
 def _planar(elements: Mapping[str, LayerElements]) -> dict[str, LayerElements]:
-    """Those of the layers that learn positions along two axes, as pictures need.
+    """Select the layers with positions along two axes, which pictures need.
 
     Raises:
         ValueError: there are none.
@@ -193,11 +193,11 @@ def _planar(elements: Mapping[str, LayerElements]) -> dict[str, LayerElements]:
 def _check_tracks(
     tracks: Sequence[Mapping[str, LayerElements]], steps: Sequence[float]
 ) -> None:
-    """Raises ValueError unless these are two or more times of one model."""
+    """Raise a ValueError unless these are two or more times of one model."""
     if len(tracks) < 2 or len(tracks) != len(steps):
         raise ValueError(
-            'tracks must hold the elements at two times at least, and steps as many '
-            f'numbers; got {len(tracks)} and {len(steps)}'
+            'tracks must hold the elements at two or more times, and steps as many '
+            f'numbers, got {len(tracks)} and {len(steps)}'
         )
     shapes = [
         {name: layer.positions.shape for name, layer in track.items()}
@@ -257,14 +257,14 @@ def _draw_marginals(axis, points: np.ndarray, limits, axes=(0, 1)) -> None:
         axis.step(taps, shares, where='mid', color=colour, linestyle=line, label=name)
     axis.set_xlabel('offset from the centre (pixels)', fontsize=SMALL)
     axis.set_ylabel('elements (%)', fontsize=SMALL)
-    axis.set_ylim(0, 1.25 * axis.dataLim.ymax)  # the legend above the lines
+    axis.set_ylim(0, 1.25 * axis.dataLim.ymax)  # room for the legend above the lines
     axis.tick_params(labelsize=6, length=2, pad=1)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=SMALL, loc='upper right', ncols=3)
 
 
 def _frame(axis, limits) -> None:
-    """The limits as a rectangle; rows count downwards, as in an image."""
+    """Draw the limits as a rectangle; rows count downwards, as in an image."""
     (top, bottom), (left, right) = limits
     axis.add_patch(
         Rectangle(
@@ -283,7 +283,7 @@ def _frame(axis, limits) -> None:
 
 
 def _mark_taps(axis, limits) -> None:
-    """Ticks at the first tap, the centre and the last tap of both axes."""
+    """Put ticks at the first tap, the centre and the last tap of both axes."""
     for ticks, (first, last) in zip((axis.set_yticks, axis.set_xticks), limits):
         ticks(sorted({first, 0, last}))
     axis.tick_params(labelsize=6, length=2, pad=1)

@@ -1,4 +1,4 @@
-"""Pictures of one image side by side: truth and predictions of several models."""
+"""Pictures of one image side by side: ground truth and several models' predictions."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from ._figure import NORMAL, SMALL, new_figure, render, set_title
 
-# Widths of a panel, in inches.
+# Limits of a panel's width in inches.
 _NARROWEST, _WIDEST = 4.0, 10.0
 
 
@@ -15,7 +15,7 @@ def draw_side_by_side(pictures: Mapping[str, np.ndarray], title: str) -> np.ndar
 
     Args:
         pictures: name -> (height, width, 3) uint8 RGB.
-        title: stands above them.
+        title: title above the pictures.
 
     Raises:
         ValueError: there are no pictures, or they differ in size.

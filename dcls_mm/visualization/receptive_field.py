@@ -12,22 +12,22 @@ from torch import Tensor, nn
 
 from ._figure import DENSITY, NORMAL, SMALL, new_figure, render, set_title
 
-# Shares of the contribution whose area is measured by default.
+# Default shares of the contribution whose area is measured.
 SHARES = (0.5, 0.8, 0.95)
-# Decades of the colour scale.
+# Decades that the colour scale spans.
 _DECADES = 5
-# Width of a panel, in inches.
+# Width of a panel in inches.
 _PANEL = 4.6
 
 
 class ReceptiveField(NamedTuple):
-    """What each input pixel contributes to the central output.
+    """Contribution of each input pixel to the central output.
 
     Attributes:
-        contribution: (height, width), of sum 1.
-        centre: (row, column) of the central output's middle, in pixels from the upper
-            left corner of the image; pixel 0 reaches from 0 to 1.
-        stride: pixels an output.
+        contribution: (height, width), with sum 1.
+        centre: (row, column) of the middle of the central output, in pixels from the
+            upper left corner of the image; pixel 0 spans 0 to 1.
+        stride: pixels per output.
     """
 
     contribution: np.ndarray
@@ -35,13 +35,13 @@ class ReceptiveField(NamedTuple):
     stride: int
 
     def side(self, share: float) -> float:
-        """The side of the smallest square about the centre with ``share`` inside.
+        """Return the side of the smallest square around the centre holding ``share``.
 
-        In pixels, whole pixels counted. Where it reaches the edges of the image, what
-        lies outside is not seen, and the field is larger.
+        The side is in pixels and counts whole pixels. If the square reaches the edges
+        of the image, the true field is larger, since what is outside is not seen.
 
         Source: RepLKNet, arXiv 2203.06717, whose table of effective receptive fields
-        gives the square's area as a ratio of the image's.
+        gives the square's area relative to the image's.
 
         Raises:
             ValueError: ``share`` is not between 0 and 1.
@@ -62,24 +62,24 @@ class ReceptiveField(NamedTuple):
 def receptive_field(
     backbone: nn.Module, images: Iterable[Tensor], level: int = -1, seed: int = 0
 ) -> ReceptiveField:
-    """The effective receptive field of a backbone's central output.
+    """Compute the effective receptive field of a backbone's central output.
 
-    It is the mean over images, and the sum over their channels, of the absolute
-    gradient of the central output unit with respect to the image. The unit's channels
-    are added with random signs, drawn anew for each image: the plain sum, as in the
-    source, is nearly constant behind a layer norm, and has no gradient to speak of.
+    It is the absolute gradient of the central output unit with respect to the image,
+    summed over the image's channels and averaged over images. The unit's channels are
+    added with random signs, drawn anew for each image. The plain sum, as in the source,
+    is nearly constant after a layer norm and has almost no gradient.
 
     Args:
         backbone: (1, channels, height, width) -> one or several outputs of that form;
-            run in evaluation, and left as it was.
-        images: (channels, height, width) each, all of one size, as the backbone takes
-            them (normalised).
-        level: which of several outputs.
-        seed: of the signs.
+            run in evaluation mode and then returned to its own.
+        images: (channels, height, width) each, all of one size, normalised for the
+            backbone.
+        level: index of the output, if there are several.
+        seed: seed of the signs.
 
     Raises:
-        ValueError: there are no images, they differ in size, the backbone takes none of
-            that size, there is no such output, or it does not depend on the images.
+        ValueError: there are no images, they differ in size, the backbone rejects their
+            size, there is no such output, or it does not depend on the images.
 
     Source: Luo et al., arXiv 1701.04128.
     """
@@ -151,7 +151,7 @@ def _central_gradient(
 def noise_images(
     count: int, shape: tuple[int, int], channels: int = 3, seed: int = 0
 ) -> Iterable[Tensor]:
-    """Images of independent N(0, 1) numbers, as normalised images are on the whole."""
+    """Yield images of independent N(0, 1) values, the statistics of normalised ones."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(count):
         yield torch.randn(channels, *shape, generator=generator)
@@ -160,13 +160,13 @@ def noise_images(
 def draw_receptive_fields(
     fields: Mapping[str, ReceptiveField], shares: Sequence[float] = SHARES
 ) -> np.ndarray:
-    """Draw receptive fields side by side, in one logarithmic scale of colours.
+    """Draw receptive fields side by side with one logarithmic colour scale.
 
-    Squares hold ``shares`` of the contribution.
+    Squares enclose ``shares`` of the contribution.
 
     Args:
         fields: name -> field.
-        shares: of the contribution, each between 0 and 1.
+        shares: shares of the contribution, each between 0 and 1.
 
     Raises:
         ValueError: there are no fields.

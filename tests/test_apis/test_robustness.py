@@ -124,7 +124,7 @@ def test_8_bit_values_in_floats_stay_floats(image):
         (lambda x: x + np.nan, 'hold 8-bit values'),
         (lambda x: x > 99, 'hold 8-bit values'),
         (lambda x: np.dstack([x, x[..., :1]]), r'1 or 3 channels, .* \(40, 48, 4\)'),
-        (lambda x: x[:31], 'of 32 pixels at least on each side, is 31x48'),
+        (lambda x: x[:31], 'at least 32 pixels on each side, has 31x48'),
     ],
 )
 def test_other_images_are_refused_by_name(change, message, image):

@@ -302,7 +302,7 @@ def half_frozen():
         ),
         (
             *(small_model, DCLSConv2d, dict(share_positions='stage'), ValueError),
-            "share_positions='stage' is found in no name .* such as stem",
+            "share_positions='stage' matches none of the names .* such as stem",
         ),
         (
             *(small_model, LargeKernelConv2d),
@@ -311,7 +311,7 @@ def half_frozen():
         ),
         (
             *(half_frozen, DCLSConv2d, dict(share_positions=''), ValueError),
-            'joins 0 and 1, of which one is frozen',
+            'joins 0 and 1, of which only one is frozen',
         ),
         (
             *(small_model, DCLSConv2d, dict(dilated_kernel_size=8), ValueError),
@@ -336,14 +336,14 @@ def half_frozen():
         ),
         (
             *(weight_standardized, DCLSConv2d, {}, ValueError),
-            "1 can't be replaced, as it is a ConvAWS2d, .*leaves it out",
+            "1 can't be replaced because it is a ConvAWS2d, .*exclude it by name",
         ),
         (
             *(weight_normalized, DCLSConv2d, {}, ValueError),
             '1 .* computes its weight from bias, weight_g, weight_v',
         ),
         (parametrized, DCLSConv2d, {}, ValueError, '1 .* is a ParametrizedConv2d'),
-        (tied, DCLSConv2d, {}, ValueError, '0 .* has one weight with 1'),
+        (tied, DCLSConv2d, {}, ValueError, '0 .* shares its weight with 1'),
     ],
 )
 def test_mistakes_leave_the_model_as_it_is(make, layer, choice, error, message):

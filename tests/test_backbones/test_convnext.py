@@ -334,7 +334,11 @@ def test_trains_under_autocast_with_checkpointing():
         (dict(drop_path_rate=1), ValueError, r'drop_path_rate must be in \[0, 1\)'),
         (dict(layer_scale_init_value=-1), ValueError, 'layer_scale_init_value must'),
         (dict(out_indices=(0, 4)), ValueError, r'out_indices must .* 0\.\.3'),
-        (dict(out_indices=(1, 0)), ValueError, 'out_indices must rise'),
+        (
+            dict(out_indices=(1, 0)),
+            ValueError,
+            'out_indices must be one or more ascending',
+        ),
         (dict(frozen_stages=5), ValueError, 'frozen_stages must be at most 4'),
         (dict(frozen_stages=-2), ValueError, 'frozen_stages must be at least -1'),
         (dict(depthwise_cfg=dict(kernel_size=7)), ValueError, "registered conv as 'ty"),

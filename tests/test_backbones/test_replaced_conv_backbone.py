@@ -114,7 +114,7 @@ def test_frozen_stages_stay_frozen(backbone):
 def test_a_stage_frozen_while_training_shares_no_positions_with_others():
     """mmseg's MobileNetV2 freezes only in train(), which is called before replacing."""
     backbone = dict(MOBILENET, frozen_stages=2)
-    with pytest.raises(ValueError, match='of which one is frozen'):
+    with pytest.raises(ValueError, match='of which only one is frozen'):
         build(backbone=backbone, depthwise=True, share_positions='layer')
 
 
@@ -215,7 +215,7 @@ def test_pretrained_reaches_the_backbone(scope):
 @pytest.mark.parametrize(
     'arguments, error, message',
     [
-        (dict(kernel_size=11), ValueError, 'kernel_size=11, .* choose none of the 20'),
+        (dict(kernel_size=11), ValueError, 'kernel_size=11, .* match none of the 20'),
         (dict(layer=dict(type='Nothing')), ValueError, "'type', .* got 'Nothing'"),
         (dict(layer=dict(dilated_kernel_size=9)), ValueError, "'type', .* got None"),
         (dict(layer=dict(type='Conv2d')), TypeError, 'layer must be a class of'),
@@ -238,18 +238,18 @@ def test_pretrained_reaches_the_backbone(scope):
         (dict(start='weights'), ValueError, 'start must be one of'),
         (
             dict(init_cfg=dict(type='Pretrained')),
-            *(ValueError, 'init_cfg must stand in the config of the replaced backbone'),
+            *(ValueError, 'init_cfg must be in the config of the replaced backbone'),
         ),
         (
             dict(
                 pretrained='a.pth',
                 backbone=dict(RESNET, init_cfg=dict(type='Constant', layer='Conv2d')),
             ),
-            *(ValueError, "pretrained='a.pth' is given beside a backbone"),
+            *(ValueError, "pretrained='a.pth' is given although the backbone"),
         ),
         (
             dict(backbone=dict(RESNET, conv_cfg=dict(type='ConvAWS'))),
-            *(ValueError, "layer1.0.conv1 can't be replaced, as it is a ConvAWS2d"),
+            *(ValueError, "layer1.0.conv1 can't be replaced because it is a ConvAWS2d"),
         ),
     ],
 )

@@ -118,7 +118,7 @@ def test_gauss_width_of_the_published_2_1d():
     back = to_published(converted, version='gauss')
     assert_close(back['SIG'], torch.full_like(back['SIG'], 0.2), factor=5)
     converted['SIG'].fill_(0.5)
-    with pytest.raises(ValueError, match='SIG must be 0.73 pixels at least'):
+    with pytest.raises(ValueError, match='SIG must be at least 0.73 pixels'):
         to_published(converted, version='gauss')
 
 
@@ -247,5 +247,5 @@ def test_layers_that_the_published_package_lacks_are_refused():
     layer = DCLSConv2d(
         4, 4, kernel_count=3, dilated_kernel_size=(5, 2), position_axes=(0,)
     )
-    with pytest.raises(ValueError, match=r'P stands for the axes \(0,\)'):
+    with pytest.raises(ValueError, match=r'P is for the axes \(0,\)'):
         to_published(layer.state_dict(), version='v0')

@@ -124,7 +124,7 @@ def test_has_scenes_only_once_all_are_written(tmp_path):
 
 def test_other_scenes_are_not_mixed_in(tmp_path):
     write(tmp_path)
-    with pytest.raises(FileExistsError, match='has scenes of val already'):
+    with pytest.raises(FileExistsError, match='already has scenes of val'):
         next(write_scenes(str(tmp_path), 'val', count=2, seed=3))
 
 

@@ -212,5 +212,5 @@ def test_a_layer_that_cannot_be_folded_leaves_the_model_as_it_is():
 
 def test_wide_elements_cannot_be_rounded():
     model = nn.Sequential(DCLSConv2d(2, 2, 3, interpolation='gauss'))
-    with pytest.raises(ValueError, match="0 can't be folded: .*not of 'gauss'"):
+    with pytest.raises(ValueError, match="0 can't be folded: .*got 'gauss'"):
         switch_to_deploy(model, round_positions=True)

@@ -113,7 +113,7 @@ def test_no_panel_is_left_empty(elements_at):
 def test_tracks_that_do_not_fit(elements_at):
     one, other = elements_at((0.0, 0.0)), elements_at((0.0, 0.0), (1.0, 1.0))
     for tracks, steps, message in (
-        ([one], [0], 'two times at least'),
+        ([one], [0], 'two or more times'),
         ([one, one], [0], 'got 2 and 1'),
         ([one, other], [0, 1], 'must be of one model'),
         ([{}, {}], [0, 1], 'must be of one model'),

@@ -129,12 +129,20 @@ ROWS = [
         *(TypeError, 'the input must be of a floating dtype', 'torch.uint8'),
     ),
     # Stages.
-    wrong(convnext(out_indices=()), ValueError, 'out_indices', 'one at least, got ()'),
+    wrong(convnext(out_indices=()), ValueError, 'out_indices', 'one or more', 'got ()'),
     wrong(convnext(out_indices=2), ValueError, 'out_indices', '0..1', 'got 2'),
     wrong(convnext(out_indices=-3), ValueError, 'out_indices must be at least -2'),
-    wrong(convnext(out_indices=(1, 0)), ValueError, 'out_indices must rise', '(1, 0)'),
     wrong(
-        convnext(out_indices=(1, -1)), ValueError, 'out_indices must rise', '(1, -1)'
+        convnext(out_indices=(1, 0)),
+        ValueError,
+        'out_indices must be one or more ascending',
+        '(1, 0)',
+    ),
+    wrong(
+        convnext(out_indices=(1, -1)),
+        ValueError,
+        'out_indices must be one or more ascending',
+        '(1, -1)',
     ),
     wrong(
         convnext(out_indices='1'), TypeError, "out_indices must be an integer, got '1"
@@ -151,17 +159,17 @@ ROWS = [
     wrong(
         convnext(arch=dict(depths=3, dims=[8])),
         TypeError,
-        'arch.depths must be integers, one a stage, got 3',
+        'arch.depths must be integers, one per stage, got 3',
     ),
     wrong(
         convnext(arch=dict(depths=[3], dims='8')),
         TypeError,
-        "arch.dims must be integers, one a stage, got '8'",
+        "arch.dims must be integers, one per stage, got '8'",
     ),
     wrong(
         convnext(arch=dict(depths=[1, 1], dims=[8])),
         ValueError,
-        'arch must have as many depths as dims, one a stage, got 2 and 1',
+        'arch must have as many depths as dims, one per stage, got 2 and 1',
     ),
     wrong(
         convnext(arch=dict(depths=['1', '1'], dims=[4, 8])),
@@ -238,7 +246,7 @@ ROWS = [
     wrong(
         run(1, 3, 7, 32),
         ValueError,
-        *('at least 8 x 8 pixels, which make one of the last stage', '(1, 3, 7, 32)'),
+        *('at least 8 x 8 pixels, which make one in the last stage', '(1, 3, 7, 32)'),
     ),
     wrong(
         run(1, 3, 32, 3, out_indices=0),
@@ -321,14 +329,14 @@ ROWS = [
     wrong(
         replaced(init_cfg=dict(type='Pretrained')),
         ValueError,
-        'init_cfg must stand in the config of the replaced backbone',
+        'init_cfg must be in the config of the replaced backbone',
     ),
     wrong(
         replaced(dict(PLAIN, init_cfg=dict(type='Constant')), pretrained='a.pth'),
         ValueError,
-        "pretrained='a.pth' is given beside a backbone that has its own init_cfg",
+        "pretrained='a.pth' is given although the backbone has its own init_cfg",
     ),
-    wrong(replaced(name='stem'), ValueError, "name='stem'", 'choose none of the'),
+    wrong(replaced(name='stem'), ValueError, "name='stem'", 'match none of the'),
     wrong(replaced(name=7), TypeError, 'name must be a regular expression, got 7'),
     wrong(replaced(start='warm'), ValueError, "start must be one of ['conv', 'fresh']"),
     wrong(replaced(depthwise='no'), TypeError, 'depthwise must be True, False or None'),

@@ -59,7 +59,7 @@ def noted_layer(key='', **options):
 
 
 DWCONV = 'stages.0.0.dwconv'
-OTHER_EXTENT = 'as the metadata of state_dict tell, got'
+OTHER_EXTENT = 'as the metadata of state_dict say, got'
 
 NO_DICT = 'state_dict must be a dict of tensors by name'
 NOT_FLOATING = 'must be a tensor of floating point, got'
@@ -122,7 +122,7 @@ ROWS = [
     wrong(
         convert('from_convnext', 'convnext.pth'),
         TypeError,
-        'got str: load the file, and give the weights in it',
+        'got str: load the file and pass the weights in it',
     ),
     wrong(convert('to_legacy', torch.zeros(3)), TypeError, NO_DICT, 'got Tensor'),
     wrong(
@@ -147,7 +147,7 @@ ROWS = [
     wrong(
         convert('to_published', {'state_dict': PUBLISHED}),
         ValueError,
-        'give the weights themselves, not a checkpoint around them',
+        'pass the weights themselves, not a checkpoint around them',
         "['state_dict']",
     ),
     wrong(
@@ -261,7 +261,7 @@ ROWS = [
     wrong(
         convert('from_published', plain(SIG=torch.zeros(2, 4, 4, 3))),
         ValueError,
-        "state_dict has SIG, which versions 'max' and 'gauss' have",
+        "state_dict has SIG, which only versions 'max' and 'gauss' have",
         "version can't be 'v0'",
     ),
     wrong(
@@ -338,7 +338,7 @@ ROWS = [
     wrong(
         convert('to_legacy', plain()),
         ValueError,
-        'kernel_size (3, 3) has 9 elements, weight has 3',
+        'kernel_size (3, 3) has 9 elements, but weight has 3',
     ),
     wrong(
         convert('from_legacy', LEGACY, formulation='sample'),
@@ -357,13 +357,13 @@ ROWS = [
     wrong(
         convert('from_published', noting(3)),
         TypeError,
-        '_metadata of state_dict must be a dict with a dict for each module, got 3',
+        '_metadata of state_dict must be a dict with one dict per module, got 3',
     ),
     wrong(convert('to_legacy', noting({'': 5})), TypeError, '_metadata', 'got 5'),
     wrong(
         convert('to_published', noting({'': {'version': 1, 'position_axes': 'ab'}})),
         ValueError,
-        'the metadata of state_dict must tell axes for P',
+        'the metadata of state_dict must give axes for P',
         "got 'ab'",
     ),
     wrong(
@@ -379,7 +379,7 @@ ROWS = [
     wrong(
         convert('to_published', noting({'': {'version': 1, 'position_axes': (0, 2)}})),
         ValueError,
-        'P stands for the axes (0, 2)',
+        'P is for the axes (0, 2)',
     ),
     # Other arguments.
     wrong(

@@ -170,13 +170,13 @@ FOLDING = [
     ),
     wrong(
         lambda: switch_to_deploy(_nested(_layer(interpolation='gauss')), True),
-        *(ValueError, "body.0 can't be folded", 'can be rounded', "not of 'gauss'"),
+        *(ValueError, "body.0 can't be folded", 'can be rounded', "got 'gauss'"),
     ),
-    wrong(lambda: fold(None), TypeError, 'layer must be one of dcls_mm', 'got None'),
+    wrong(lambda: fold(None), TypeError, 'layer must be a dcls_mm layer', 'got None'),
     wrong(lambda: fold(nn.Conv2d(1, 1, 1)), TypeError, 'makes its kernel', 'Conv2d(1'),
     wrong(
         lambda: fold(nn.Sequential(_layer())),
-        *(TypeError, 'layer must be', 'a model folds by switch_to_deploy'),
+        *(TypeError, 'layer must be', 'fold a model with switch_to_deploy'),
     ),
     wrong(
         lambda: fold(_layer(), round_positions=None),
@@ -186,7 +186,7 @@ FOLDING = [
         lambda: fold(DCLSConv1d(2, 2, 3, interpolation='gauss'), round_positions=True),
         *(ValueError, 'only elements that stay on one tap', "'gauss'"),
     ),
-    wrong(lambda: fold(_wide(), True), ValueError, 'sigma 0', "not of 'max'"),
+    wrong(lambda: fold(_wide(), True), ValueError, 'sigma 0', "got 'max'"),
     wrong(
         lambda: fold(_changed(lambda m: m.register_forward_hook(print))),
         *(ValueError, 'forward hooks (print)', 'remove them first'),
@@ -245,11 +245,11 @@ CONFIGS = [
     ),
     wrong(
         lambda: _config(model={'norm': nn.LayerNorm}),
-        *(ConfigError, 'model.norm is', 'LayerNorm', "can't give back"),
+        *(ConfigError, 'model.norm is', 'LayerNorm', "can't express"),
     ),
     wrong(
         lambda: _config(model={'type': lambda: 0}),
-        *(ConfigError, 'model.type is', 'lambda', 'at the top of a module'),
+        *(ConfigError, 'model.type is', 'lambda', 'at the top level of a module'),
     ),
     wrong(
         lambda: _config(data_root=Path('images')),
@@ -341,7 +341,7 @@ FOLD_COMMAND = [
             lambda: _fold('--round-positions'),
             backbone=_backbone(depthwise_cfg=GAUSS),
         ),
-        *(SystemExit, "can't be folded", "not of 'gauss'"),
+        *(SystemExit, "can't be folded", "got 'gauss'"),
     ),
     wrong(
         _given(
@@ -359,7 +359,7 @@ FOLD_COMMAND = [
     ),
     wrong(
         _given(_fold, sections={'test_cfg': {'scale': 1j}}),
-        *(SystemExit, 'test_cfg.scale is 1j', "can't give back"),
+        *(SystemExit, 'test_cfg.scale is 1j', "can't express"),
     ),
 ]
 

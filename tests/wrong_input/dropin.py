@@ -135,7 +135,7 @@ ROWS = [
     wrong(
         lambda: dropin.Dcls2d.from_conv(torch.nn.Conv2d(4, 4, 3)),
         TypeError,
-        'Dcls2d has the arguments of the dcls package',
+        'Dcls2d takes the arguments of the dcls package',
         'use DCLSConv2d.from_conv',
     ),
     # Assignments.
@@ -161,7 +161,7 @@ ROWS = [
     wrong(
         assigned('DCK', dropin.ConstructKernel2d(4, 4, 1, 3, 5, 'v1')),
         AttributeError,
-        'DCK stands for what the layer itself computes and is not to be replaced',
+        'DCK is a view of what the layer itself computes and must not be replaced',
         'assign its version',
     ),
     wrong(
@@ -182,13 +182,13 @@ ROWS = [
     wrong(
         constructed(W, P[:1], P),
         ValueError,
-        "P must have a row for each of 2 axes, of W's shape (4, 4, 3)",
+        "P must have a row of W's shape (4, 4, 3) for each of 2 axes",
         'got (1, 4, 4, 3)',
     ),
     wrong(
         constructed(W, P, P[..., :2]),
         ValueError,
-        'SIG must have a row for each of 2 axes',
+        "SIG must have a row of W's shape (4, 4, 3) for each of 2 axes",
         'got (2, 4, 4, 2)',
     ),
     wrong(KERNEL_1D(3, 5, 'v2'), ValueError, f"{NOT_A_VERSION} 'v2'"),

@@ -463,7 +463,7 @@ ROWS = [
     wrong(
         replace(start=['conv']), ValueError, "start must be one of ['conv', 'fresh']"
     ),
-    wrong(replace(layer=FlexConv2d), ValueError, 'from_conv', "take start='fresh'"),
+    wrong(replace(layer=FlexConv2d), ValueError, 'from_conv', "use start='fresh'"),
     wrong(
         replace(layer=FlexConv2d, start='fresh', share_positions='.'),
         ValueError,
@@ -472,7 +472,7 @@ ROWS = [
     wrong(
         replace(share_positions='stage'),
         ValueError,
-        "share_positions='stage' is found in no name",
+        "share_positions='stage' matches none of the names",
         'such as 0',
     ),
     wrong(
@@ -481,17 +481,17 @@ ROWS = [
     wrong(
         lambda: replace_convs(nn.Sequential(OwnConv2d(2, 2, 3)), DCLSConv2d),
         ValueError,
-        "0 can't be replaced, as it is a OwnConv2d",
-        'choose by a name',
+        "0 can't be replaced because it is a OwnConv2d",
+        'exclude it by name',
     ),
     wrong(
         lambda: replace_convs(tied(), DCLSConv2d),
         ValueError,
-        "0 can't be replaced, as it has one weight with 1",
+        "0 can't be replaced because it shares its weight with 1",
     ),
     wrong(
         lambda: replace_convs(half_frozen(), DCLSConv2d, share_positions='.'),
         ValueError,
-        "share_positions='.' joins 0 and 1, of which one is frozen",
+        "share_positions='.' joins 0 and 1, of which only one is frozen",
     ),
 ]

@@ -1,8 +1,8 @@
-"""The published `dcls` package, by its names and with its arguments.
+"""The published `dcls` package under its own names and with its own arguments.
 
-``from dcls_mm.layers.dropin import Dcls2d`` in the place of ``from
-DCLS.construct.modules import Dcls2d`` ports code, and the state_dicts of its layers.
-What differs, name by name, is in docs/migration.md.
+To port code and the state_dicts of its layers, replace ``from DCLS.construct.modules
+import Dcls2d`` with ``from dcls_mm.layers.dropin import Dcls2d``. docs/migration.md
+lists what differs, name by name.
 """
 
 from ..published import VERSIONS, published_shifts

@@ -1,4 +1,4 @@
-"""The layer of the first releases of the `dcls` package, of 2021 and 2022."""
+"""The layer of the first releases of the `dcls` package, from 2021 and 2022."""
 
 import math
 from collections.abc import Iterable
@@ -14,13 +14,13 @@ from ..geometry import extent_of
 
 
 def regular_taps(kernel_size: Iterable[int], dilation: Iterable[int]) -> Tensor:
-    """The taps of a dilated convolution, counted from its first, (2, kh, kw)."""
+    """Return the taps of a dilated convolution, counted from the first, (2, kh, kw)."""
     axes = [step * torch.arange(size) for size, step in zip(kernel_size, dilation)]
     return torch.stack(torch.meshgrid(*axes, indexing='ij'))
 
 
 def position_scale(positions: Tensor, gain: float) -> float:
-    """Pixels a unit of P: ``gain * sqrt(numbers in a row of P)``.
+    """Return the pixels per unit of P: ``gain * sqrt(numbers in a row of P)``.
 
     Raises:
         ValueError, TypeError: ``gain`` is not a positive number.
@@ -33,15 +33,15 @@ def position_scale(positions: Tensor, gain: float) -> float:
 def pixel_positions(
     positions: Tensor, dilation: tuple[int, ...], gain: float
 ) -> Tensor:
-    """Where the elements of a :class:`LegacyDcls2d` sit.
+    """Compute the positions of a :class:`LegacyDcls2d`'s elements in pixels.
 
     Args:
         positions: the parameter P, (2, ..., kh, kw).
-        dilation, gain: of the layer.
+        dilation, gain: the layer's arguments.
 
     Returns:
-        Pixels from the kernel's centre, which is tap ``extent // 2``; of the shape of
-        ``positions``, float32 at least.
+        Pixels from the kernel's centre, tap ``extent // 2``, in the shape of
+        ``positions`` and at least float32.
     """
     taps = regular_taps(positions.shape[-2:], dilation).to(positions.device)
     taps = taps.view(2, *[1] * (positions.ndim - 3), *positions.shape[-2:])
@@ -50,7 +50,7 @@ def pixel_positions(
     rows = []
     for row, count, step in zip(moved, positions.shape[-2:], dilation):
         last = step * (count - 1)
-        # On the border an element learns: clamp has no gradient there since torch 2.15.
+        # Elements on the border learn; since torch 2.15 clamp has no gradient there.
         beyond = (row < 0) | (row > last)
         row = torch.where(beyond, row.detach().clamp(0, last), row)
         rows.append(row - (last + 1) // 2)
@@ -58,28 +58,29 @@ def pixel_positions(
 
 
 class LegacyDcls2d(ConstructedConvNd):
-    """A dilated 2-d convolution whose elements have learned to leave their grid.
+    """A dilated 2-d convolution whose elements learn to leave their grid.
 
     ``from dcls_mm.layers.dropin import LegacyDcls2d as Dcls2d`` ports code such as
-    ``Dcls2d(16, 33, 3, dilation=4, stride=2, gain=10)``. Element (i, j) sits, bilinear,
-    at tap ``clamp((i, j) * dilation + P * scale, 0, extent - 1)``, ``scale = gain *
-    sqrt(kh * kw * (in // groups) * out)``, without ``out`` in the 'sample' formulation:
-    P = 0 is the ordinary dilated convolution. P[0] is along the rows, P[1] along the
-    columns. A position beyond the extent has no gradient.
+    ``Dcls2d(16, 33, 3, dilation=4, stride=2, gain=10)``. Element (i, j) is at tap
+    ``clamp((i, j) * dilation + P * scale, 0, extent - 1)``, interpolated bilinearly,
+    with ``scale = gain * sqrt(kh * kw * (in // groups) * out)``. The 'sample'
+    formulation has no ``out`` in the scale. P = 0 is the ordinary dilated convolution.
+    P[0] is along the rows, P[1] along the columns. A position beyond the extent has no
+    gradient.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups:
             as in torch.nn.Conv2d.
-        bias, padding_mode: the same.
-        gain: how fast the positions move, more than 0.
+        bias, padding_mode: as in torch.nn.Conv2d.
+        gain: how fast the positions move, greater than 0.
         formulation: 'construct' builds the kernel; 'sample' (the im2col method) samples
             the input at positions that all outputs and groups share.
 
-    Its parameters are weight (out, in // groups, kh, kw); P (2, out, in // groups, kh,
-    kw), for 'sample' (2, in // groups, kh, kw); bias (out,).
+    The parameters are weight (out, in // groups, kh, kw), P (2, out, in // groups, kh,
+    kw), or (2, in // groups, kh, kw) for 'sample', and bias (out,).
 
     Raises:
-        ValueError, TypeError: an argument that doesn't fit, by its name.
+        ValueError, TypeError: an argument is invalid; the message names it.
 
     Source: arXiv 2112.03740.
     """
@@ -126,29 +127,32 @@ class LegacyDcls2d(ConstructedConvNd):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """torch.nn.Conv2d's weights; positions half a dilation about their taps."""
+        """Reset weight and bias as in torch.nn.Conv2d, and the positions.
+
+        These are normal around their taps, with a std of half a dilation.
+        """
         super().reset_parameters()
         scale = position_scale(self.P, self.gain)
         for row, step in zip(self.P, self.dilation):
             nn.init.normal_(row, std=step / 2 / scale)
 
     def elements(self) -> tuple[Tensor, Tensor]:
-        """weight (out, in // groups, count), positions (2, [out,] in // groups, count).
+        """Return the weight and, in pixels from the kernel's centre, the positions.
 
-        The positions are in pixels from the kernel's centre.
+        Their shapes are (out, in // groups, count) and (2, [out,] in // groups, count).
         """
         positions = pixel_positions(self.P, self.dilation, self.gain)
         return self.weight.flatten(2), positions.flatten(-2)
 
     def kernel(self) -> Tensor:
-        """The constructed kernel, (out, in // groups, *extent)."""
+        """Construct the kernel, (out, in // groups, *extent)."""
         weight, positions = self.elements()
         if self.formulation == 'sample':
             positions = positions.unsqueeze(1)
         return construct_kernel(weight, positions, kernel_size=self.extent)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, in, h, w) -> (batch, out, out_h, out_w), as torch.nn.Conv2d."""
+        """Map (batch, in, h, w) to (batch, out, out_h, out_w), as torch.nn.Conv2d."""
         if self.formulation == 'construct':
             return super().forward(x)
         return sampled_convolution(

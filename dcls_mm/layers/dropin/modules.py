@@ -1,4 +1,4 @@
-"""The layers of the published `dcls` package, by their names and arguments."""
+"""The layers of the published `dcls` package, with its names and arguments."""
 
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from .signatures import extends
 
 
 class _DclsNd(PublishedLayer):
-    """What the published layers that learn along all axes are instances of."""
+    """The base class of the published layers that learn along all axes."""
 
 
 class Dcls1d(_DclsNd, DCLSConv1d):
@@ -43,7 +43,7 @@ class Dcls2d(_DclsNd, DCLSConv2d):
 
     @property
     def use_implicit_gemm(self) -> bool:
-        """Whether another convolution than torch's own may serve."""
+        """Whether a convolution other than torch's own may be used."""
         return self.backend != 'native'
 
     @use_implicit_gemm.setter
@@ -52,7 +52,7 @@ class Dcls2d(_DclsNd, DCLSConv2d):
 
     @property
     def cond(self) -> bool:
-        """Whether the published package's implicit GEMM takes the layer's shape."""
+        """Whether the published package's implicit GEMM supports the layer's shape."""
         half = tuple(size // 2 for size in self.extent)
         depthwise = self.in_channels == self.out_channels == self.groups
         return depthwise and self.padding == half
@@ -67,8 +67,8 @@ class Dcls3d(_DclsNd, DCLSConv3d):
 class _DclsN_Md(PublishedLayer):
     """Positions along the last axis, ``dense_kernel_size`` taps along the others.
 
-    weight (out, in // groups, *dense_kernel_size, kernel_count), P (1, *weight's
-    shape), uniform at first. Takes 'v0' too, which the published layers do not.
+    weight is (out, in // groups, *dense_kernel_size, kernel_count), P is (1, *weight's
+    shape) and starts uniform. Unlike the published layers, this one accepts 'v0' too.
     """
 
     __constants__ = [
@@ -103,8 +103,8 @@ class _DclsN_Md(PublishedLayer):
 class Dcls2_1d(_DclsN_Md, DCLSConv2d):
     """:class:`_DclsN_Md` over (batch, channels, height, width).
 
-    The published one, which is not in every release, adds 1.0 to the |SIG| of 'gauss';
-    here it is 0.27, as in all other layers.
+    The published layer, which not every release has, adds 1.0 to the |SIG| of 'gauss';
+    this one adds 0.27, as all other layers do.
     """
 
     kernel_module = ConstructKernel2_1d
@@ -122,12 +122,12 @@ class Dcls3_1d(_DclsN_Md, DCLSConv3d):
 class Dcls2dK1d(_DclsNd, DCLSConv2d):
     """A flat kernel with positions along its one axis, over (batch, channels, h, w).
 
-    weight (out, in // groups, kernel_count), P (1, *weight's shape).
+    weight is (out, in // groups, kernel_count), P is (1, *weight's shape).
 
     Args:
         flat_dim: 0 for a kernel of (dilated_kernel_size, 1), 1 for one of
             (1, dilated_kernel_size). This is what the published code computes; its
-            README has it the other way round.
+            README says the opposite.
     """
 
     kernel_module = ConstructKernel1d
@@ -158,7 +158,7 @@ class Dcls2dK1d(_DclsNd, DCLSConv2d):
         return (*self.kernel_channels, self.kernel_count)
 
     def kernel(self) -> Tensor:
-        """The constructed kernel, (out, in // groups, *extent)."""
+        """Construct the kernel, (out, in // groups, *extent)."""
         kernel = construct_kernel(
             *self.elements(),
             kernel_size=self.dilated_kernel_size,

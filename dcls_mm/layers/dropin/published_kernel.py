@@ -1,4 +1,4 @@
-"""The modules of the published `dcls` package that construct a kernel, by its names."""
+"""The kernel-constructing modules of the published `dcls` package, under its names."""
 
 from typing import Any
 
@@ -11,19 +11,19 @@ from .signatures import extends
 
 
 class ConstructKernelNd(nn.Module):
-    """What makes the kernel of a published layer; it has no parameters.
+    """A parameterless module that constructs the kernel of a published layer.
 
-    Called with (W, P, SIG), of a layer's shapes, or (W, P) for 'v0' and 'v1', it
-    returns the kernel. The ``DCK`` of a layer is such a module, made when it is asked
-    for: it reads and sets the ``version`` of that layer, and is none of its children.
+    It is called with (W, P, SIG), or (W, P) for 'v0' and 'v1', in a layer's shapes. The
+    ``DCK`` of a layer is such a module, made on access: it reads and sets the layer's
+    ``version`` and is not one of its children.
 
     Args:
-        out_channels, in_channels, groups, kernel_count: of a layer.
+        out_channels, in_channels, groups, kernel_count: as in a layer.
         dilated_kernel_size: extent in pixels along the learned axes.
         version: 'v0' (bilinear), 'v1' (triangle), 'max' or 'gauss'.
 
     Raises:
-        ValueError, TypeError: an argument that doesn't fit, by its name.
+        ValueError, TypeError: an argument is invalid; the message names it.
     """
 
     ndim: int
@@ -45,12 +45,12 @@ class ConstructKernelNd(nn.Module):
         self.dilated_kernel_size = as_tuple(
             'dilated_kernel_size', dilated_kernel_size, self.ndim, minimum=1
         )
-        self._layer: tuple[Any] = (None,)  # in a tuple, lest a layer become a submodule
+        self._layer: tuple[Any] = (None,)  # a tuple keeps it from becoming a submodule
         self.version = version
 
     @classmethod
     def of(cls, layer: nn.Module) -> 'ConstructKernelNd':
-        """The module of a layer, whose ``version`` is the layer's."""
+        """Make the module of a layer, whose ``version`` is the layer's."""
         kernel = cls.__new__(cls)
         nn.Module.__init__(kernel)
         for name in cls.COPIED:
@@ -68,7 +68,7 @@ class ConstructKernelNd(nn.Module):
 
     @property
     def version(self) -> str:
-        """What it constructs: 'v0', 'v1', 'max' or 'gauss'."""
+        """The kind of kernel: 'v0', 'v1', 'max' or 'gauss'."""
         (layer,) = self._layer
         return self._published_version if layer is None else layer.version
 
@@ -82,11 +82,11 @@ class ConstructKernelNd(nn.Module):
             layer.version = version
 
     def forward(self, W: Tensor, P: Tensor, SIG: Tensor | None = None) -> Tensor:
-        """(out, in // groups, count) -> (out, in // groups, *dilated_kernel_size).
+        """Construct the kernel, (out, in // groups, *dilated_kernel_size).
 
         Raises:
-            TypeError: one is no tensor, as SIG must be for 'max' and 'gauss'.
-            ValueError: a shape doesn't fit.
+            TypeError: an argument is not a tensor; 'max' and 'gauss' need SIG.
+            ValueError: a shape doesn't match.
         """
         interpolation = published_interpolation(self.version)
         (layer,) = self._layer
@@ -107,8 +107,8 @@ class ConstructKernelNd(nn.Module):
         for name, rows in list(given.items())[1:]:
             if rows.shape != (len(axes), *W.shape):
                 raise ValueError(
-                    f"{name} must have a row for each of {len(axes)} axes, of W's "
-                    f'shape {tuple(W.shape)}, got {tuple(rows.shape)}'
+                    f"{name} must have a row of W's shape {tuple(W.shape)} for each of "
+                    f'{len(axes)} axes, got {tuple(rows.shape)}'
                 )
             placed.append(rows[order])
         return construct_kernel(
@@ -151,9 +151,9 @@ class ConstructKernel3d(ConstructKernelNd):
 class ConstructKernelN_1d(ConstructKernelNd):
     """:class:`ConstructKernelNd` along the last axis, with dense taps along the others.
 
-    W is (out, in // groups, *dense_kernel_size, count), the kernel (out, in // groups,
-    *dense_kernel_size, *dilated_kernel_size). Takes 'v0' too, which the published one
-    does not.
+    W is (out, in // groups, *dense_kernel_size, count). The kernel is (out,
+    in // groups, *dense_kernel_size, *dilated_kernel_size). Unlike the published
+    module, this one accepts 'v0' too.
     """
 
     ndim = 1
@@ -169,12 +169,12 @@ class ConstructKernelN_1d(ConstructKernelNd):
 
 
 class ConstructKernel2_1d(ConstructKernelN_1d):
-    """:class:`ConstructKernelN_1d` of two axes."""
+    """:class:`ConstructKernelN_1d` for two axes."""
 
     dense_axes = 1
 
 
 class ConstructKernel3_1d(ConstructKernelN_1d):
-    """:class:`ConstructKernelN_1d` of three axes."""
+    """:class:`ConstructKernelN_1d` for three axes."""
 
     dense_axes = 2

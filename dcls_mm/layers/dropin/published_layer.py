@@ -1,4 +1,4 @@
-"""What the layers of the published `dcls` package share, under its names."""
+"""The common base of the published `dcls` package's layers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,23 +24,24 @@ from .published_kernel import ConstructKernelNd
 class PublishedLayer(DCLSConvNd):
     """The published arguments, parameters and row order on :class:`.dcls.DCLSConvNd`.
 
-    The outputs and gradients are the published ones, but where those are wrong: here
-    every row of P counts from the centre of its own axis, the positions are clamped to
-    the last tap also of an even extent, and ``Dcls2_1d`` has the width of 'gauss'. A
-    published state_dict that depends on the first or the last is not loaded, as it
-    would compute something else: convert it with ``dcls_mm.conversion.from_published``.
+    The outputs and gradients are the published ones except where those are wrong. Here
+    every row of P counts from the centre of its own axis, positions are clamped to the
+    last tap of an even extent too, and ``Dcls2_1d`` has the usual width of 'gauss'. A
+    published state_dict that depends on the first or the last of these is refused
+    because it would compute something else: convert it with
+    ``dcls_mm.conversion.from_published``.
 
     Args:
         in_channels, out_channels, stride, groups, bias, padding_mode: as in
             torch.nn.ConvNd.
         kernel_count: number of elements.
-        padding: as in torch.nn.ConvNd, of the dilated kernel.
-        dilated_kernel_size: extent in pixels, an int or one an axis.
+        padding: as in torch.nn.ConvNd, for the dilated kernel.
+        dilated_kernel_size: extent in pixels, one int or one per axis.
         version: 'v0' (bilinear), 'v1' (triangle), 'max' or 'gauss'; may be assigned.
         position_axes, initial_positions, backend: as in DCLSConvNd; not published.
 
     Raises:
-        ValueError, TypeError: an argument that doesn't fit, by its name.
+        ValueError, TypeError: an argument is invalid; the message names it.
     """
 
     # The published list, for code that reads it.
@@ -57,7 +58,7 @@ class PublishedLayer(DCLSConvNd):
         'version',
     ]
     kernel_module: type[ConstructKernelNd]
-    _kept_values: list[Tensor] = []  # of which the kept kernel is made; never changed
+    _kept_values: list[Tensor] = []  # what the kept kernel was made of; never mutated
 
     def __init__(
         self,
@@ -98,24 +99,24 @@ class PublishedLayer(DCLSConvNd):
         )
 
     def __setattr__(self, name: str, value) -> None:
-        if name == 'DCK':  # torch.nn.Module would take it in, beside the property
+        if name == 'DCK':  # torch.nn.Module would register it despite the property
             raise AttributeError(
-                'DCK stands for what the layer itself computes and is not to be '
+                'DCK is a view of what the layer itself computes and must not be '
                 'replaced: assign its version, or define kernel() in a subclass'
             )
         super().__setattr__(name, value)
 
     @property
     def version(self) -> str:
-        """What the layer computes: 'v0', 'v1', 'max' or 'gauss'.
+        """The kind of kernel: 'v0', 'v1', 'max' or 'gauss'.
 
-        Assigned, here or to :attr:`DCK`, it gives the same parameters another meaning,
-        as in the published package: the rows of P stand for the axes of the new one,
-        and SIG is kept but not read in 'v0' and 'v1'.
+        Assigning it, here or to :attr:`DCK`, reinterprets the same parameters, as in
+        the published package: the rows of P are read in the new version's order of
+        axes; 'v0' and 'v1' keep SIG but ignore it.
 
         Raises:
-            ValueError: there is no such version, or it needs the SIG that a layer made
-                as 'v0' or 'v1' has not.
+            ValueError: there is no such version, or it needs SIG and the layer, made as
+                'v0' or 'v1', has none.
         """
         return published_version(self.interpolation)
 
@@ -134,7 +135,7 @@ class PublishedLayer(DCLSConvNd):
 
     @property
     def DCK(self) -> ConstructKernelNd:
-        """What constructs the kernel, callable with (W, P, SIG)."""
+        """The module that constructs the kernel, callable with (W, P, SIG)."""
         return self.kernel_module.of(self)
 
     @property
@@ -144,7 +145,7 @@ class PublishedLayer(DCLSConvNd):
         return tuple(n for side in reversed(sides) for n in side)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(batch, in, *size) -> (batch, out, *out_size), as torch.nn.ConvNd."""
+        """Map (batch, in, *size) to (batch, out, *out_size), as torch.nn.ConvNd."""
         return self._conv_forward(input, self.weight, self.bias, self.P, self.SIG)
 
     def _conv_forward(
@@ -155,7 +156,7 @@ class PublishedLayer(DCLSConvNd):
         P: Tensor,
         SIG: Tensor | None,
     ) -> Tensor:
-        """The convolution of other weights and positions than the layer's own."""
+        """Convolve with the given parameters, which need not be the layer's own."""
         own = self.weight, self.bias, self.P, self.SIG
         if all(mine is given for mine, given in zip(own, (weight, bias, P, SIG))):
             return super().forward(input)
@@ -172,11 +173,11 @@ class PublishedLayer(DCLSConvNd):
         )
 
     def _current_kernel(self) -> Tensor:
-        """See the base; a write through ``.data`` is noticed too.
+        """See the base class; this also notices a write through ``.data``.
 
-        Code for the published package writes so, and that package keeps no kernel. It
-        leaves no trace, so the values are compared; where there are none, or this would
-        wait for a device, no kernel is kept.
+        Code for the published package writes this way, as that package keeps no kernel.
+        Such a write leaves no trace, so the values are compared. If they can't be read,
+        or comparing would wait for a device, no kernel is kept.
         """
         if self.training or torch.is_grad_enabled() or is_compiling():
             return super()._current_kernel()
@@ -193,7 +194,7 @@ class PublishedLayer(DCLSConvNd):
         return {**super().__getstate__(), '_kept_values': []}
 
     def elements(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """See DCLSConvNd; without a SIG that the version does not read."""
+        """See DCLSConvNd; omit a SIG that the version ignores."""
         weight, positions, sigma = super().elements()
         has_sigma = INTERPOLATIONS[self.interpolation].has_sigma
         return weight, positions, sigma if has_sigma else None
@@ -201,7 +202,7 @@ class PublishedLayer(DCLSConvNd):
     @classmethod
     def from_conv(cls, conv, **options):
         raise TypeError(
-            f'{cls.__name__} has the arguments of the dcls package and not those of '
+            f'{cls.__name__} takes the arguments of the dcls package, not those of '
             f'a convolution: use DCLSConv{cls.ndim}d.from_conv'
         )
 
@@ -211,7 +212,7 @@ class PublishedLayer(DCLSConvNd):
         return tuple(self.extent[axis] for axis in self.learned_axes)
 
     def clamp_parameters(self) -> None:
-        """The published name of :meth:`clamp_positions`."""
+        """Call :meth:`clamp_positions`, under its published name."""
         self.clamp_positions()
 
     def extra_repr(self) -> str:
@@ -248,7 +249,7 @@ class PublishedLayer(DCLSConvNd):
     def misreading(
         self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]
     ) -> str | None:
-        """See the base; also what the published layer computes otherwise."""
+        """See the base class; also find what the published layer does differently."""
         published = f'{prefix}P' in state_dict and is_published(notes)
         if published and not self._computes_as_published():
             return (

@@ -1,4 +1,4 @@
-"""Published signatures that have a few arguments beside the common ones."""
+"""Published signatures with a few arguments besides the common ones."""
 
 import functools
 import inspect
@@ -11,15 +11,15 @@ EITHER, BY_NAME = Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY
 def extends(
     common: Callable[..., None], before: str | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give an ``__init__`` the arguments of another one beside its own.
+    """Give an ``__init__`` the arguments of another one besides its own.
 
-    The decorated function declares its own arguments as keyword-only ones and receives
-    the others as ``**arguments``; its callers pass each by position or by name.
+    The decorated function declares its own arguments as keyword-only and receives the
+    others as ``**arguments``; callers may pass all of them by position or by name.
 
     Args:
         common: the other ``__init__``. An argument that the decorated function declares
-            too keeps its place, with the default that it has there.
-        before: the common argument before which new ones stand; None for last.
+            too keeps its place and takes the decorated function's default.
+        before: the common argument before which new ones go; None puts them last.
     """
 
     def decorate(init: Callable[..., None]) -> Callable[..., None]:
