@@ -140,7 +140,8 @@ def reloaded(model, given):
     for frozen, own in zip(model.parameters(), other.parameters()):
         own.requires_grad_(frozen.requires_grad)
     if model.fourth.P is model.third.P:
-        other.fourth.share_positions(other.third)
+        # Not by `share_positions`, which refuses interpolations that differ by now.
+        other.fourth.P, other.fourth.SIG = other.third.P, other.third.SIG
     other.load_state_dict(torch.load(buffer, weights_only=True))
     return other
 
