@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ...functional import INTERPOLATIONS, construct_kernel
@@ -110,7 +111,8 @@ class ConstructKernelNd(nn.Module):
                     f"{name} must have a row of W's shape {tuple(W.shape)} for each of "
                     f'{len(axes)} axes, got {tuple(rows.shape)}'
                 )
-            placed.append(rows[order])
+            # By integers: an index made of a list would be copied to the device.
+            placed.append(torch.stack([rows[i] for i in order]))
         return construct_kernel(
             W,
             *placed,
