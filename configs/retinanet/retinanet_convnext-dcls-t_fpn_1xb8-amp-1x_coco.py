@@ -19,8 +19,7 @@ model = dict(
         arch='tiny',
         drop_path_rate=0.1,
         layer_scale_init_value=1.0,
-        # The neck doesn't use the first stage, whose norm would have no gradient, which
-        # DDP refuses.
+        # DDP refuses a norm without a gradient: the neck reads no first stage.
         out_indices=(1, 2, 3),
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint_file),
     ),
