@@ -121,17 +121,17 @@ ROWS = [
     wrong(
         lambda: test('--out', 'folder'),
         SystemExit,
-        'error: --out folder: detections go into one file, whose name ends in .pkl',
+        'error: --out folder: detections go into one file, whose name must end in .pkl',
     ),
     wrong(
         lambda: test('--out', 'maps.pkl', make=segmentor),
         SystemExit,
-        'error: --out maps.pkl: label maps are one image each',
+        'error: --out maps.pkl: must be the name of a folder',
     ),
     wrong(
         lambda: test('--show-dir', 'shown'),
         SystemExit,
-        'error: --show and --show-dir need a default_hooks.visualization',
+        'error: --show and --show-dir need default_hooks.visualization',
     ),
     wrong(
         lambda: test('--tta', make=segmentor),

@@ -139,7 +139,7 @@ SECTIONS = [
     wrong(
         lambda: train(detector(optim_wrapper={'type': 'ApexOptimWrapper'}), amp=True),
         ConfigError,
-        '--amp: optim_wrapper.type must be OptimWrapper or AmpOptimWrapper, is Apex',
+        '--amp: optim_wrapper.type must be OptimWrapper or AmpOptimWrapper, got Apex',
     ),
     wrong(
         lambda: train(detector(dataset={'ann_file': 'absent.json'})),
@@ -169,17 +169,17 @@ SECTIONS = [
     wrong(
         lambda: test(detector(), out='maps'),
         ConfigError,
-        '--out maps: detections go into one file, whose name ends in .pkl',
+        '--out maps: detections go into one file, whose name must end in .pkl',
     ),
     wrong(
         lambda: test(segmentor(), out='maps.pkl'),
         ConfigError,
-        '--out maps.pkl: label maps are one image each, give the name of a folder',
+        '--out maps.pkl: must be the name of a folder, as label maps are one file',
     ),
     wrong(
         lambda: test(detector(default_hooks=None), show_dir='shown'),
         ConfigError,
-        '--show and --show-dir need a default_hooks.visualization in the config',
+        '--show and --show-dir need default_hooks.visualization in the config',
     ),
     wrong(
         lambda: test(
@@ -257,13 +257,13 @@ READING = [
     wrong(
         lambda: read("model = dict(type='RetinaNet')"),
         ConfigError,
-        'cfg.py: default_scope must be one of mmdet, mmseg, is None, and no type in '
-        'the config is a class of theirs',
+        'cfg.py: default_scope must be one of mmdet, mmseg, got None, and no type in '
+        'the config is one of their classes',
     ),
     wrong(
         lambda: read("default_scope = 'mmpose'"),
         ConfigError,
-        "cfg.py: default_scope must be one of mmdet, mmseg, is 'mmpose'",
+        "cfg.py: default_scope must be one of mmdet, mmseg, got 'mmpose'",
     ),
 ]
 
@@ -333,12 +333,12 @@ LAUNCHERS = [
     wrong(
         lambda: join('slurm'),
         ConfigError,
-        '--launcher slurm: needs a GPU, and none is found',
+        '--launcher slurm: needs a GPU, and none was found',
     ),
     wrong(
         lambda: join('mpi'),
         ConfigError,
-        '--launcher mpi: needs a GPU, and none is found',
+        '--launcher mpi: needs a GPU, and none was found',
     ),
     wrong(
         lambda: join('pytorch', strategy={'type': 'DDPStrategy'}),

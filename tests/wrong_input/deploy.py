@@ -281,7 +281,7 @@ FOLD_COMMAND = [
     ),
     wrong(
         _there('out/backbone.pt', call=_fold),
-        *(SystemExit, 'out/backbone.pt exists', 'another place'),
+        *(SystemExit, 'out/backbone.pt exists', 'another --out'),
     ),
     wrong(_fold, SystemExit, 'config model.py does not exist'),
     wrong(
