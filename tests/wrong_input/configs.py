@@ -83,7 +83,7 @@ SECTIONS = [
         wrong(
             lambda key=key: train(without(detector(), key)),
             ConfigError,
-            f'the config has no {key}, it is not for training',
+            f'the config has no {key}, so it is not for training',
         )
         for key in ('model', 'optim_wrapper', 'train_dataloader', 'train_cfg')
     ),
@@ -91,7 +91,7 @@ SECTIONS = [
         wrong(
             lambda key=key: test(without(detector(), key)),
             ConfigError,
-            f'the config has no {key}, it is not for testing',
+            f'the config has no {key}, so it is not for testing',
         )
         for key in ('test_dataloader', 'test_evaluator', 'test_cfg')
     ),
@@ -114,17 +114,17 @@ SECTIONS = [
     wrong(
         lambda: train(loader(num_workers=-1)),
         ConfigError,
-        'train_dataloader.num_workers must be a number, 0 or more, got -1',
+        'train_dataloader.num_workers must be an integer of at least 0, got -1',
     ),
     wrong(
         lambda: train(loader(num_workers='two')),
         ConfigError,
-        "train_dataloader.num_workers must be a number, 0 or more, got 'two'",
+        "train_dataloader.num_workers must be an integer of at least 0, got 'two'",
     ),
     wrong(
         lambda: train(loader(num_workers=True)),
         ConfigError,
-        'train_dataloader.num_workers must be a number, 0 or more, got True',
+        'train_dataloader.num_workers must be an integer of at least 0, got True',
     ),
     wrong(
         lambda: train(detector(), auto_scale_lr=True),
@@ -287,8 +287,8 @@ OVERRIDES = [
     wrong(
         lambda: override('default_hooks.checkpoint.interval', default_hooks=None),
         ConfigError,
-        '--cfg-options default_hooks.checkpoint.interval: default_hooks is None, and '
-        'has no checkpoint to set',
+        '--cfg-options default_hooks.checkpoint.interval: default_hooks is None, '
+        'which has no checkpoint to set',
     ),
     wrong(
         lambda: override('train_dataloder.batch_size'),
@@ -313,13 +313,13 @@ OVERRIDES = [
     wrong(
         lambda: override('train_cfg.max_epochs.first'),
         ConfigError,
-        'train_cfg.max_epochs is 1, and has no first to set',
+        'train_cfg.max_epochs is 1, which has no first to set',
     ),
     wrong(
         lambda: override('data_root', 'x', data_root='data'),
         ConfigError,
-        'data_root is a variable of the config file, whose value has been used by now; '
-        'set train_dataloader.dataset.data_root, test_dataloader.dataset.data_root',
+        'data_root is a variable of the config file, and its value has already been '
+        'used; set train_dataloader.dataset.data_root, test_dataloader.dataset.data',
     ),
 ]
 
