@@ -94,8 +94,7 @@ def compatible_backends(
         sentence. The backends are in the order in which they are tried.
 
     Raises:
-        ValueError, TypeError, RuntimeError: the arguments are wrong for every backend;
-            see :func:`convolve`.
+        ValueError, TypeError, RuntimeError: wrong arguments, see :func:`convolve`.
     """
     stride, sides, groups = _checked(
         x, kernel, bias, stride, padding, groups, padding_mode
@@ -117,8 +116,8 @@ def convolve_checked(
 ) -> Tensor:
     """Run :func:`convolve` with checked arguments and :func:`padding_sides`.
 
-    Sides may be negative, see :func:`pad`. Checked here is only that the tensors and
-    the sides fit together.
+    Sides may be negative, see :func:`pad`. It only checks that the tensors and the
+    sides fit together.
     """
     ndim = len(stride)
     call = _described(x, kernel, bias, stride, sides, groups, padding_mode)

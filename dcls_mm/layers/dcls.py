@@ -37,9 +37,9 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
 
     It replaces a torch.nn.ConvNd with the same first arguments. By default it has as
     many weights and the same extent. With a larger extent the padding grows by half the
-    difference, so that the output has the size that it had. ``kernel_size`` may be None
-    if ``kernel_count`` and ``dilated_kernel_size`` are given; the padding is then that
-    of the extent itself.
+    difference, so that the output size stays the same. ``kernel_size`` may be None if
+    ``kernel_count`` and ``dilated_kernel_size`` are given; the padding is then that of
+    the extent itself.
 
     Axes that ``position_axes`` leaves out are dense: there the kernel has the replaced
     conv's taps, each with its own elements along the learned axes.

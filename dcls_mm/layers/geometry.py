@@ -77,7 +77,7 @@ def layer_geometry(
 
 
 def grown_padding(padding: IntOrTuple | str, geometry: Geometry) -> IntOrTuple | str:
-    """Return the padding with which the output has the size that the conv's had.
+    """Return the padding that keeps the output size of the replaced conv.
 
     Raises:
         ValueError: there is none, or ``padding`` is an unknown string.

@@ -9,7 +9,7 @@ _HELD = ('_parameters', '_buffers', '_modules')
 
 
 class KeptKernel:
-    """A kernel, with what tells whether its module would still make the same.
+    """A kernel, and the state by which to tell whether its module would still make it.
 
     It is unknown which attributes of the module, and of those inside it, the kernel
     depends on. So it is valid while all of them are the same objects, and no tensor
