@@ -1,4 +1,4 @@
-"""What each command of ``tools/`` does, a module a command."""
+"""What each command of ``tools/`` does, one module per command."""
 
 from typing import TYPE_CHECKING
 

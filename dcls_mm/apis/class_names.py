@@ -1,4 +1,4 @@
-"""What the classes are called that a model tells apart, and their colours."""
+"""The names and colours of the classes that a model predicts."""
 
 from copy import deepcopy
 from typing import Any
@@ -11,18 +11,19 @@ from ..checks.config_tree import innermost_datasets
 
 
 def class_names(checkpoint: dict, cfg: Config) -> dict[str, Any]:
-    """The classes that a model tells apart, and their colours.
+    """Return the classes that a model predicts, and their colours.
 
-    They are the checkpoint's, and where it has none those of the config's test set;
-    mmdet and mmseg would take COCO's or Cityscapes'.
+    They come from the checkpoint, or else from the config's test set; mmdet and mmseg
+    would fall back to COCO's or Cityscapes'.
 
     Args:
-        checkpoint: As read from a file; its meta has a 'dataset_meta' as mmengine has
-            it, 'CLASSES' and 'PALETTE' as mmdet 2 and mmseg 0 did, or neither.
-        cfg: Of the model.
+        checkpoint: as read from a file; its meta has 'dataset_meta' as in mmengine,
+            'CLASSES' and 'PALETTE' as in mmdet 2 and mmseg 0, or neither.
+        cfg: the model's config.
 
     Returns:
-        'classes', and as 'palette' a colour each; empty where neither names any.
+        'classes', and 'palette' with a colour per class; empty if neither source names
+        any.
     """
     of_config = _metainfo(cfg)
     meta = checkpoint.get('meta') or {}
@@ -31,19 +32,19 @@ def class_names(checkpoint: dict, cfg: Config) -> dict[str, Any]:
     classes = of_file.get('classes') or of_config.get('classes')
     if not classes:
         return {}
-    if isinstance(classes, str):  # of one class, and a slip for ('disc',)
+    if isinstance(classes, str):  # one class, a slip for ('disc',)
         classes = (classes,)
     palette = of_file.get('palette')
     if not palette and list(classes) == list(of_config.get('classes') or ()):
         palette = of_config.get('palette')
-    if not palette or isinstance(palette, str):  # mmdet has names of ways to draw lots
+    if not palette or isinstance(palette, str):  # mmdet takes 'random', for example
         palette = np.random.RandomState(0).randint(0, 255, (len(classes), 3)).tolist()
-    # mmdet draws in tuples only.
+    # mmdet accepts only tuples as colours.
     return {'classes': classes, 'palette': [tuple(colour) for colour in palette]}
 
 
 def _metainfo(cfg: Config) -> dict[str, Any]:
-    """What the first test set tells of its classes; its files are not read."""
+    """Return the metainfo of the first test set, without reading its files."""
     datasets = innermost_datasets((cfg.get('test_dataloader') or {}).get('dataset'))
     if not datasets:
         return {}

@@ -1,4 +1,4 @@
-"""What the scripts of tools/ share: arguments, and how they end."""
+"""What the scripts of tools/ share: arguments, and how errors end them."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from ..layers.noted import StateDictError
 
 
 def add_override_argument(parser: ArgumentParser) -> None:
-    """Adds ``--cfg-options``, for whatever reads a config."""
+    """Add ``--cfg-options``, for scripts that read a config."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -29,14 +29,14 @@ def add_override_argument(parser: ArgumentParser) -> None:
 
 
 def add_model_arguments(parser: ArgumentParser) -> None:
-    """Adds a trained model: its config, which may be overridden, and its checkpoint."""
+    """Add the config and checkpoint of a trained model, and ``--cfg-options``."""
     parser.add_argument('config', help='config file of the model')
     parser.add_argument('checkpoint', help='file, or URL that mmengine knows')
     add_override_argument(parser)
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
-    """Adds the arguments that training and testing share."""
+    """Add the arguments that training and testing share."""
     add_override_argument(parser)
     parser.add_argument(
         '--launcher',
@@ -44,19 +44,20 @@ def add_common_arguments(parser: ArgumentParser) -> None:
         default='none',
         help='what started the processes of a distributed job',
     )
-    # As torch.distributed.launch passes it; the stock scripts take both spellings.
+    # torch.distributed.launch passes it; the stock scripts take both spellings.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
-# Where a value, or an element of a list, is a dict as Python writes it.
+# Matches where a value, or an element of a list, is a dict in Python's syntax.
 _DICT = re.compile(r"""(?:^|[\[(,])\s*['"]?(?:dict\(|\{\s*['"])""")
 
 
 def _assignment(text: str) -> str:
-    """Checks an override, as ``DictAction`` ends in a traceback or makes other values.
+    """Check an override that ``DictAction`` would misread or fail on with a traceback.
 
     Raises:
-        ArgumentTypeError: it is no KEY=VALUE, has a dict in it, or odd brackets.
+        ArgumentTypeError: it is not KEY=VALUE, contains a dict, or has unbalanced
+            brackets.
     """
     key, equals, value = text.partition('=')
     if not (key and equals):
@@ -76,15 +77,15 @@ def _assignment(text: str) -> str:
 
 
 def run(function: Callable[..., Any], options: dict[str, Any]) -> None:
-    """Calls a function as a command, and prints the text that it returns, if any.
+    """Call a function as a command, and print the text that it returns, if any.
 
     A mistake in the config, the options or a checkpoint, a layer that refuses a file of
-    ``init_cfg``, and a loss that is not finite, end the process with status 1 and a
-    sentence; any other error keeps its traceback.
+    ``init_cfg``, and a loss that is not finite end the process with status 1 and a
+    one-line message. Any other error keeps its traceback.
 
     Args:
-        function: What the command does.
-        options: Its options, and ``local_rank`` where the launcher passes it.
+        function: what the command does.
+        options: its arguments, and ``local_rank`` if the launcher passes it.
     """
     os.environ.setdefault('LOCAL_RANK', str(options.pop('local_rank', 0)))
     try:
@@ -92,7 +93,7 @@ def run(function: Callable[..., Any], options: dict[str, Any]) -> None:
             said = function(**options)
     except (ConfigError, CheckpointError, NonFiniteLossError) as error:
         sys.exit(f'error: {error}')
-    except StateDictError as error:  # mmengine loads these, and logs which
+    except StateDictError as error:  # mmengine has logged which file it loaded
         sys.exit(f'error: {error.reason}')
     except KeyboardInterrupt:
         sys.stderr.write('interrupted\n')

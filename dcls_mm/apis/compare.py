@@ -25,7 +25,7 @@ from .outputs import check_folder, check_picture, label, write_picture
 from .predict import check_all_read, check_score, list_images, predictions
 from .trained import load_trained
 
-# What reads an image and its truth, and what packs them; the rest changes the image.
+# The steps that read and pack an image and its ground truth; others change the image.
 _TRUTH_STEPS = re.compile(r'Load\w*|Pack\w*')
 
 
@@ -42,28 +42,28 @@ def plot_receptive_field(
     shares: Sequence[float] = visualization.SHARES,
     cfg_options: dict[str, Any] | None = None,
 ) -> str:
-    """Draws the effective receptive field of one or two backbones, and measures it.
+    """Draw and measure the effective receptive field of one or two backbones.
 
     Args:
-        config: The file of the model. One without a ``backbone`` is taken for one.
-        checkpoint: The weights: a path, or a URL that mmengine knows.
-        out: The PNG file to write.
-        against: Config and checkpoint of the model beside it.
-        names: What to call them; by default their configs and checkpoints.
-        images: An image or a folder of them, which are resized to ``shape`` and
-            prepared as the model has it; by default noise, N(0, 1) a pixel.
-        count: How many images to take, at most.
-        shape: Height and width in pixels.
-        level: Which of the backbone's outputs.
-        shares: Of the contribution, whose squares are drawn and measured.
-        cfg_options: What to override in both configs, by dotted key.
+        config: the model's config file. A model without a ``backbone`` is used whole.
+        checkpoint: the weights: a path, or a URL that mmengine knows.
+        out: the PNG file to write.
+        against: config and checkpoint of a second model.
+        names: labels of the models; by default their configs and checkpoints.
+        images: an image or a folder of images, which are resized to ``shape`` and
+            normalised as the model does; by default noise, N(0, 1) per pixel.
+        count: the largest number of images to use.
+        shape: height and width in pixels.
+        level: the index of the backbone's output.
+        shares: fractions of the contribution whose squares are drawn and measured.
+        cfg_options: overrides of both configs, by dotted key.
 
     Returns:
         A table of the squares' sides.
 
     Raises:
         ConfigError: a config or an option can't be used.
-        CheckpointError: a checkpoint can't be read, or is of another model.
+        CheckpointError: a checkpoint can't be read, or belongs to another model.
     """
     check_positive(count=count, shape=min(shape))
     if any(not 0 < share < 1 for share in shares):
@@ -101,24 +101,25 @@ def plot_predictions(
     device: str | None = None,
     cfg_options: dict[str, Any] | None = None,
 ) -> str:
-    """Draws the predictions of one or two models side by side.
+    """Draw the predictions of one or two models side by side.
 
     Args:
-        config, checkpoint, against, names: See ``plot_receptive_field``.
-        out: The folder that gets a picture an image.
-        images: An image, or a folder of them. By default those of the first config's
-            test_dataloader, with what is true on the left.
-        count: How many images to take, at most.
-        score_threshold: The least score of an object that is drawn; mmdet only.
-        device: As torch names it; by default the GPU where there is one.
-        cfg_options: What to override in both configs, by dotted key.
+        config, checkpoint, against, names: see ``plot_receptive_field``.
+        out: the folder for the pictures, one per image.
+        images: an image, or a folder of images; by default those of the first config's
+            test_dataloader, with the ground truth on the left.
+        count: the largest number of images to use.
+        score_threshold: the lowest score of an object to draw; mmdet only.
+        device: a torch device; by default the GPU if there is one.
+        cfg_options: overrides of both configs, by dotted key.
 
     Returns:
         What was written.
 
     Raises:
-        ConfigError: a config or an option can't be used; or one model detects, the
-            other segments; or, once the others are done, some images could not be read.
+        ConfigError: a config or an option can't be used; one model detects and the
+            other segments; or some images could not be read, raised after the others
+            are done.
         CheckpointError: see ``plot_receptive_field``.
     """
     check_positive(count=count)
@@ -155,7 +156,7 @@ def _models(
     against: Sequence[str] | None,
     names: Sequence[str] | None,
 ) -> dict[str, tuple[str, str]]:
-    """Name -> config and checkpoint, of one or two models."""
+    """Map the names of one or two models to their configs and checkpoints."""
     models = [(config, checkpoint)] + ([tuple(against)] if against else [])
     if names is None:
         names = [label(*model) for model in models]
@@ -163,7 +164,7 @@ def _models(
             names = [weights for _, weights in models]
     if len({*names}) != len(models) or len(names) != len(models):
         raise ConfigError(
-            f'--names must give {len(models)} different names, one a model, got '
+            f'--names must give {len(models)} different names, one per model, got '
             f'{", ".join(names)}'
         )
     return dict(zip(names, models))
@@ -172,22 +173,22 @@ def _models(
 def _prepared(
     model: nn.Module, files: Sequence[str], shape: Sequence[int], channels: int
 ) -> Iterator[Tensor]:
-    """Images resized, and normalised as the model does."""
+    """Yield the images, resized and normalised as the model does."""
     if not hasattr(model, 'data_preprocessor'):
         raise ConfigError(
             f'--images: a {type(model).__name__} has no data_preprocessor to prepare '
-            'them; leave --images out, for noise'
+            'them; leave out --images to use noise'
         )
     flag = {1: 'grayscale', 3: 'color'}.get(channels, 'unchanged')
     for file in files:
         image = mmcv.imread(file, flag)
         if image is None:
-            raise ConfigError(f'--images: {file} is no image that OpenCV can read')
+            raise ConfigError(f'--images: {file} is not an image that OpenCV can read')
         image = np.atleast_3d(mmcv.imresize(image, tuple(shape)[::-1]))
         if image.shape[2] != channels:
             raise ConfigError(
                 f'--images: the model takes {channels} channels, and {file} has '
-                f'{image.shape[2]}; leave --images out, for noise'
+                f'{image.shape[2]}; leave out --images to use noise'
             )
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         batch = {'inputs': [tensor], 'data_samples': None}
@@ -208,7 +209,7 @@ def _sides(
 def _with_truth(
     cfg: Config, visualizer: Any, count: int
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """The files of the test set, each with a picture of the truth if there is any."""
+    """Yield the test set's files, each with a picture of its ground truth, if any."""
     if not cfg.get('test_dataloader'):
         raise ConfigError('the config has no test_dataloader; name images by --images')
     check_data(cfg, ['test'])
@@ -223,7 +224,7 @@ def _with_truth(
 def _samples_with_truth(
     settings: dict, visualizer: Any, count: int
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """The same of one data set."""
+    """Yield the same for one data set."""
     settings['pipeline'] = [
         step for step in settings['pipeline'] if _TRUTH_STEPS.fullmatch(type_name(step))
     ]

@@ -1,4 +1,4 @@
-"""A config as a command reads it: checked, with what the command line overrides."""
+"""A config as a command reads it: checked, with the command line's overrides."""
 
 import os
 from importlib.util import find_spec
@@ -18,18 +18,18 @@ def load_config(
     cfg_options: dict[str, Any] | None = None,
     launcher: str = 'none',
 ) -> Config:
-    """Reads a config and merges the options that training and testing share.
+    """Read a config and merge the options that training and testing share.
 
     Args:
-        config: The file.
-        work_dir: Where logs and checkpoints go; by default what the config
-            says, or else ``work_dirs/<name of the file>``.
-        cfg_options: What to override, by dotted key.
+        config: the file.
+        work_dir: the folder for logs and checkpoints; by default the config's, or else
+            ``work_dirs/<name of the file>``.
+        cfg_options: overrides, by dotted key.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
 
     Raises:
-        ConfigError: no such file, one that can't be read, an unknown key, or a scope
-            other than mmdet and mmseg.
+        ConfigError: the file does not exist or can't be read, a key is unknown, or the
+            scope is neither mmdet nor mmseg.
     """
     if not os.path.isfile(config):
         raise ConfigError(f'config {config} does not exist (looked in {os.getcwd()})')
@@ -43,11 +43,11 @@ def load_config(
         ) from error
     apply_overrides(cfg, cfg_options or {})
     for key in [key for key in cfg if cfg[key] is None]:
-        cfg.pop(key)  # None means left out; mmengine reads some keys so, not all
+        cfg.pop(key)  # None means left out; mmengine reads only some keys that way
     if scope not in SCOPES:
         raise ConfigError(
-            f'{config}: default_scope must be one of {", ".join(SCOPES)}, is {scope!r}'
-            + ('' if scope else ', and no type in the config is a class of theirs')
+            f'{config}: default_scope must be one of {", ".join(SCOPES)}, got {scope!r}'
+            + ('' if scope else ', and no type in the config is one of their classes')
         )
     if find_spec(scope) is None:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What ``tools/model_converters/convert.py`` does: one checkpoint file to another."""
+"""The conversion of a checkpoint file by ``tools/model_converters/convert.py``."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from ..checks.errors import ConfigError, errors_about
 from ..conversion import from_convnext, from_convnext_dcls, from_mmdet2, from_mmseg0
 from ..conversion.convnext_weights import RELEASES
 
-# The forms of weights that have positions already, of the published code.
+# The forms of the published code's weights, which already have positions.
 PUBLISHED = {
     'dcls': from_convnext_dcls,
     'dcls-mmdet2': from_mmdet2,
@@ -39,23 +39,23 @@ def convert_file(
 
     Args:
         source: path or URL.
-        destination: the file to write; missing folders are made.
-        form: of ``source``, one of ``FORMS``.
+        destination: the file to write; missing folders are created.
+        form: the form of ``source``, one of ``FORMS``.
         version, sync_positions: for the forms of the published ConvNeXt-dcls.
         extent: in pixels, for the forms of a plain ConvNeXt; 17 by default.
-        sha256: checksum that the file of ``source`` must have, in hexadecimal digits.
+        sha256: the checksum that ``source`` must have, in hexadecimal digits.
         force: replace ``destination`` if it exists.
 
     Returns:
-        What was done, in a line.
+        One line that says what was done.
 
     Raises:
-        ConfigError: an option is wrong, or the weights are not of this form.
+        ConfigError: an option is wrong, or the weights do not have this form.
         CheckpointError: the checkpoint can't be read, or holds no weights.
     """
     options = _options(form, version, extent, sync_positions)
     if os.path.exists(destination) and not force:
-        raise ConfigError(f'{destination} exists: give --force to replace it')
+        raise ConfigError(f'{destination} exists; pass --force to replace it')
     checkpoint = read_checkpoint(source, sha256=sha256)
     weights = tensors_of(checkpoint, source)
     has_positions = any(key.endswith('.dwconv.P') for key in weights)
@@ -79,17 +79,17 @@ def convert_file(
 def _options(
     form: str, version: str | None, extent: int | None, sync_positions: bool
 ) -> dict[str, Any]:
-    """The keyword arguments of the form's function; other options are refused."""
+    """Return the keyword arguments of the form's function; refuse other options."""
     if form in PUBLISHED:
         if extent is not None:
             raise ConfigError(
-                f'--extent is for {", ".join(RELEASES)}; weights of {form} have theirs'
+                f'--extent is for {", ".join(RELEASES)}; {form} weights have their own'
             )
         return dict(version=version, sync_positions=sync_positions)
     if version is not None or not sync_positions:
         raise ConfigError(
             f'--version and --no-sync-positions are for {", ".join(PUBLISHED)}; '
-            f'weights of {form} have no positions'
+            f'{form} weights have no positions'
         )
     return dict(
         release=form,
@@ -102,11 +102,11 @@ def _open_version(weights: Mapping[str, Tensor], source: str) -> str:
         has, choice = 'has', 'gauss (as published) or max'
     else:
         has, choice = 'has no', 'v0 (as published) or v1'
-    return f'{source} {has} SIG, which leaves its version open: give --version {choice}'
+    return f'{source} {has} SIG, so its version is unclear; pass --version {choice}'
 
 
 def _meta(checkpoint: Mapping) -> dict[str, Any]:
-    """What a detector or segmentor is told of its classes, by today's names."""
+    """Return what the checkpoint says about classes, under today's keys."""
     meta = checkpoint.get('meta')
     if not isinstance(meta, Mapping):
         return {}
@@ -119,7 +119,7 @@ def _meta(checkpoint: Mapping) -> dict[str, Any]:
 def _depthwise_cfg(
     converted: Mapping[str, Tensor], version: str | None, options: dict[str, Any]
 ) -> str:
-    """What the config must say for these weights, as far as it is known."""
+    """Return the config settings that these weights need, as far as they are known."""
     counts = {v.shape[-1] for k, v in converted.items() if k.endswith('.dwconv.P')}
     parts = [f'kernel_count={"/".join(map(str, sorted(counts)))}']
     if version is not None:

@@ -35,10 +35,10 @@ class Format(NamedTuple):
     """A file format of recorded models.
 
     Attributes:
-        write: (part, images, path), writes the file.
-        read: (path), gives a function from images to outputs; None where what runs
-            the file is not installed.
-        needs: packages to write it.
+        write: takes (part, images, path) and writes the file.
+        read: takes (path) and returns a function from images to outputs, or None if no
+            package that runs the file is installed.
+        needs: the packages that writing needs.
     """
 
     write: Callable[[Part, Tensor, Path], None]
@@ -56,12 +56,11 @@ def export_model(
 ) -> str:
     """Fold the DCLS layers of a model, and write it in a format that needs no dcls_mm.
 
-    Batch, height and width stay free. What the parts take and give, see
-    :mod:`..deploy.parts`: a segmentor gives logits of the images' size; a detector what
-    its dense layers give, as boxes are chosen by mmdet's own Python code, whose
-    operators (nms, RoIAlign) these formats have only by mmcv or not at all. The file is
-    run and compared with the model, at other sizes than it was recorded at, before it
-    takes its place.
+    Batch, height and width stay dynamic. :mod:`..deploy.parts` describes inputs and
+    outputs: a segmentor returns logits at the images' size, a detector the outputs of
+    its dense layers. mmdet selects boxes in Python, with operators (nms, RoIAlign) that
+    these formats have only through mmcv or not at all. Before the file is moved into
+    place, it is run at sizes other than the recorded one and compared with the model.
 
     Args:
         config, cfg_options: see :func:`.configs.load_config`.
@@ -71,20 +70,20 @@ def export_model(
         part: 'backbone' or 'model'.
 
     Returns:
-        What was written, and how far it differs, in a line.
+        One line that says what was written and how far it differs.
 
     Raises:
         ConfigError: the config can't be used, a package is missing, the model has no
-            such part, a layer can't be folded, ``out`` can't be written to, or the
-            format can't hold the part, or computes something else.
-        CheckpointError: the checkpoint can't be read, or is of another model.
+            such part, a layer can't be folded, ``out`` can't be written, the format
+            can't hold the part, or the file computes something else.
+        CheckpointError: the checkpoint can't be read, or belongs to another model.
     """
     check_option('--format', format, FORMATS)
     check_option('--part', part, PARTS)
     form = FORMATS[format]
     folder, name = os.path.split(out)
     if not name:
-        raise ConfigError(f'--out {out}: must be the name of a file, not of a folder')
+        raise ConfigError(f'--out {out}: must be the name of a file, not a folder')
     check_new(folder or '.', name)
     missing = [package for package in form.needs if find_spec(package) is None]
     if missing:
@@ -100,7 +99,7 @@ def export_model(
                 switch_to_deploy(model)
         unroll_pooling(taken)
         with warnings.catch_warnings():
-            # Of what a record may not keep: the comparison at other sizes shows it.
+            # About what tracing may lose; the comparison at other sizes shows it.
             warnings.simplefilter('ignore')
             with refusals(f"--format {format} can't hold the {part}"):
                 form.write(taken, recorded, unfinished / name)
@@ -108,12 +107,12 @@ def export_model(
             if run is None:
                 return f'{out}: {part}, not compared: pip install onnxruntime'
             with refusals(
-                f'the {format} file does not run at other sizes than it was recorded at'
+                f'the {format} file does not run at sizes other than the recorded one'
             ):
                 found = [run(images) for images in checks]
         difference = max(map(largest_difference, found, expected))
         check_difference(
-            difference, f'the {format} file, run at other sizes than recorded,'
+            difference, f'the {format} file, run at sizes other than the recorded one,'
         )
     return (
         f'{out}: {part} as {format}; differs from the model by {difference:.2g} of the '

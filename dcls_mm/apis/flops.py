@@ -1,4 +1,4 @@
-"""Counts the parameters and FLOPs of an mmdet or mmseg config's model."""
+"""Parameter and FLOP counts of an mmdet or mmseg config's model."""
 
 from typing import Any, NamedTuple
 
@@ -11,15 +11,21 @@ from ..checks.errors import ConfigError, errors_about
 from .configs import load_config
 from .trained import build_model
 
-# Height and width for which figures are usually published.
+# The height and width of usual published figures.
 PUBLISHED_SHAPES = {'mmdet': (800, 1280), 'mmseg': (512, 2048)}
 
-# Whose heads are called on regions of one shape; heirs of theirs may do more.
+# RoI heads whose parts are called on regions of one shape; subclasses may do more.
 PLAIN_ROI_HEADS = ('StandardRoIHead', 'CascadeRoIHead')
 
 
 class Complexity(NamedTuple):
-    """parameters: of the whole model; flops: multiply-adds for one image of shape."""
+    """The counts of a model.
+
+    Attributes:
+        parameters: those of the whole model.
+        flops: multiply-adds for one image.
+        shape: (height, width) of the image in pixels.
+    """
 
     parameters: int
     flops: int
@@ -31,17 +37,17 @@ def count_config(
     shape: list[int] | None = None,
     cfg_options: dict[str, Any] | None = None,
 ) -> Complexity:
-    """:func:`count_model` of the config in a file.
+    """Count parameters and FLOPs of a config's model; see :func:`count_model`.
 
     Args:
         config: the file.
-        shape: [height, width], or [side] of a square; by default the one of published
+        shape: [height, width], or [side] of a square; by default that of published
             figures, 800x1280 for detectors and 512x2048 for segmentors.
-        cfg_options: what to override, by dotted key.
+        cfg_options: overrides, by dotted key.
 
     Raises:
-        ConfigError: no such file, a config that can't be read, a model that can't be
-            built or run, a shape of other numbers.
+        ConfigError: the config does not exist or can't be read, the model can't be
+            built or run, or the shape is not one or two positive numbers.
     """
     cfg = load_config(config, cfg_options=cfg_options)
     height_width = _height_width(shape, PUBLISHED_SHAPES[cfg.default_scope])
@@ -55,16 +61,16 @@ def count_config(
 
 
 def count_model(model: nn.Module, shape: tuple[int, int]) -> Complexity:
-    """Parameters and FLOPs by mmengine's counter, of a detector or segmentor.
+    """Count parameters and FLOPs of a detector or segmentor with mmengine's counter.
 
-    As in published figures a FLOP is one multiplication with its addition, and
-    segmentors are counted without their auxiliary heads. The box heads of a two-stage
-    detector see as many regions as it proposes at most (1000), and its mask heads as
-    many as it detects at most (100), whatever it finds in the image; mmdet 3's own
-    count runs the mask heads of cascades on all 1000.
+    As in published figures, a FLOP is one multiplication with its addition, and
+    segmentors are counted without their auxiliary heads. Whatever the image shows, the
+    box heads of a two-stage detector get the maximum number of proposals (1000), and
+    its mask heads the maximum number of detections (100); mmdet 3's own count runs the
+    mask heads of cascades on all 1000.
 
     Args:
-        model: an mmdet or mmseg model; it is run once, in evaluation.
+        model: an mmdet or mmseg model; it is run once, in evaluation mode.
         shape: (height, width) of the image in pixels.
     """
     parameters = sum(p.numel() for p in model.parameters())
@@ -78,7 +84,7 @@ def count_model(model: nn.Module, shape: tuple[int, int]) -> Complexity:
 
 
 class _Forward(nn.Module):
-    """What of a model counts, from an image to predictions."""
+    """The part of a model that is counted, from an image to predictions."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -109,7 +115,7 @@ class _Forward(nn.Module):
         return outputs
 
     def _samples(self, images: Tensor) -> list | None:
-        # Detectors, such as transformers, ask for the image's size; segmentors don't.
+        # Some detectors (transformers) ask for the image's size; segmentors don't.
         if hasattr(self.model, 'decode_head'):
             return None
         from mmdet.structures import DetDataSample

@@ -1,9 +1,9 @@
 """A trained model as a config and checkpoint that need no dcls_mm.
 
-No backbone of mmdet or mmseg has a kernel size to set, or is a ConvNeXt. So the folded
-backbone goes into a TorchScript file, and the config builds it by ``torch.jit.load``:
-mmengine takes the dotted name of any function for a type. All else is the config's own,
-so it is the backbone alone that is run and compared, whatever the heads are.
+No backbone of mmdet or mmseg lets the kernel size be set, and none is a ConvNeXt. So
+the folded backbone is written as a TorchScript file, which the config loads by
+``torch.jit.load``: mmengine accepts the dotted name of any function as a type. The rest
+is the config's own, so only the backbone is run and compared, whatever the heads are.
 """
 
 import warnings
@@ -34,7 +34,7 @@ from .trained import build_model, load_trained
 
 CONFIG, CHECKPOINT, BACKBONE = FILES = 'config.py', 'checkpoint.pth', 'backbone.pt'
 
-# What of a config testing and the inferencers read; the rest is for training.
+# The keys that testing and the inferencers read; the rest is for training.
 TESTING = (
     'default_scope',
     'env_cfg',
@@ -63,32 +63,33 @@ def fold_checkpoint(
     round_positions: bool = False,
     cfg_options: dict[str, Any] | None = None,
 ) -> str:
-    """Fold all DCLS layers, and write what mmdet or mmseg loads without dcls_mm.
+    """Fold all DCLS layers, and write files that mmdet or mmseg load without dcls_mm.
 
-    ``config.py`` is for testing; its backbone, ``backbone.pt``, stays in evaluation.
-    ``checkpoint.pth`` has the weights of the whole model, by the names that they had:
-    it also fits the given config where that names plain convolutions of the extent.
-    They are built and compared with the given model before they take their places.
+    ``config.py`` is for testing; its backbone, ``backbone.pt``, stays in evaluation
+    mode. ``checkpoint.pth`` has the weights of the whole model under their old names,
+    so it also fits the given config with plain convolutions of the same extent. The new
+    model is built and compared with the given one before the files are moved into
+    place.
 
     Args:
         config, cfg_options: see :func:`.configs.load_config`.
         checkpoint: the weights: a path, or a URL that mmengine knows.
         out: the folder to write to; it may be moved afterwards.
-        round_positions: see :func:`dcls_mm.layers.fold`; outputs change.
+        round_positions: see :func:`dcls_mm.layers.fold`; this changes the outputs.
 
     Returns:
-        What was done, and how the feature maps differ, in lines.
+        What was done, and how far the feature maps differ.
 
     Raises:
-        ConfigError: the config can't be used, the model has no DCLS layers, or some
+        ConfigError: the config can't be used, the model has no DCLS layers or has some
             that can't be folded or lie outside the backbone, or ``out`` can't be
-            written to.
-        CheckpointError: the checkpoint can't be read, or is of another model.
+            written.
+        CheckpointError: the checkpoint can't be read, or belongs to another model.
     """
     check_new(out, *FILES)
     model, _, weights = load_trained(config, checkpoint, cfg_options)
     _check_only_backbone(model)
-    # Read anew, as some models (DETR) put tensors into the config that they have.
+    # Read again, as some models (DETR) put tensors into the config they are built from.
     cfg = load_config(config, cfg_options=cfg_options)
     content = _stock_config(cfg)
     part = take_part(model, 'backbone')
@@ -109,7 +110,7 @@ def fold_checkpoint(
         stored = torch.load(folder / CHECKPOINT, weights_only=True)
         stock.load_state_dict(stored['state_dict'])
         with refusals(
-            'the recorded backbone does not run at another size than it was recorded at'
+            'the recorded backbone does not run at sizes other than the recorded one'
         ):
             written = take_part(stock, 'backbone')(images)
         plain = part(images)
@@ -122,7 +123,7 @@ def fold_checkpoint(
 
 def _trace(backbone: nn.Module, images: torch.Tensor) -> torch.jit.ScriptModule:
     with warnings.catch_warnings():
-        # Of what a record may not keep: the comparison at another size shows it.
+        # About what tracing may lose; the comparison at another size shows it.
         warnings.simplefilter('ignore')
         return torch.jit.trace(backbone, images, check_trace=False)
 
@@ -130,8 +131,8 @@ def _trace(backbone: nn.Module, images: torch.Tensor) -> torch.jit.ScriptModule:
 def _check_only_backbone(model: nn.Module) -> None:
     if not isinstance(getattr(model, 'backbone', None), nn.Module):
         raise ConfigError(
-            f'a {type(model).__name__} has no model.backbone, which is what a config '
-            f'of stock code takes from a file: {OTHER_WAYS}'
+            f'a {type(model).__name__} has no model.backbone, the only part that the '
+            f'written config loads from a file: {OTHER_WAYS}'
         )
     ours = [
         f'{name} (a {type(module).__name__})'
@@ -141,16 +142,16 @@ def _check_only_backbone(model: nn.Module) -> None:
     ]
     if ours:
         raise ConfigError(
-            f'outside the backbone, where no config of stock code describes what '
-            f'dcls_mm makes, stand {listing(ours, 3)}: {OTHER_WAYS}'
+            f'{listing(ours, 3)} of dcls_mm lie outside the backbone, where a config '
+            f'without dcls_mm cannot describe them: {OTHER_WAYS}'
         )
 
 
 def _stock_config(cfg: Config) -> dict[str, Any]:
-    """What of a config is for testing, with a backbone from a file.
+    """Return the testing part of a config, with a backbone from a file.
 
     Raises:
-        ConfigError: it names something of dcls_mm.
+        ConfigError: it names a type of dcls_mm.
     """
     model = {key: value for key, value in cfg.model.items() if key != 'pretrained'}
     model['backbone'] = dict(
@@ -175,14 +176,14 @@ def _stock_config(cfg: Config) -> dict[str, Any]:
 
 
 def _check_stock(value: Any, key: str) -> None:
-    """Raise a ConfigError if a config names something of dcls_mm as a type."""
+    """Raise a ConfigError if a config names a type of dcls_mm."""
     items = ()
     if isinstance(value, dict):
         items = value.items()
         if _is_ours(value, key):
             raise ConfigError(
-                f'{key} is a {_type_name(value, key)} of dcls_mm, which testing '
-                "without it can't build: leave it out of the config that is given"
+                f'{key} is a {_type_name(value, key)} of dcls_mm, which cannot be '
+                'built without dcls_mm: leave it out of the given config'
             )
     elif isinstance(value, (list, tuple)):
         items = enumerate(value)
@@ -209,5 +210,5 @@ def _report(out: str, folded: list[Folded], moved: float) -> str:
     return (
         f'{out}: {", ".join(FILES)}; {len(folded)} layers folded, {used} of '
         f'{taps} taps are not zero ({used / taps:.1%}); the feature maps changed by '
-        f'{moved:.2g} of the largest'
+        f'{moved:.2g} of the largest value'
     )

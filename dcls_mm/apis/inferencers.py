@@ -1,4 +1,4 @@
-"""mmdet's and mmseg's inferencers, made to fit any config and to name classes right."""
+"""mmdet's and mmseg's inferencers, for any config and with the right class names."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ from .class_names import class_names
 from .configs import load_config
 from .trained import read_trained
 
-# Steps of a pipeline that the inferencers look for, by name.
+# Pipeline steps that the inferencers look up by name.
 _LOADERS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadDepthAnnotation')
 
-# What draws where the config does not say.
+# The visualizers to use if the config has none.
 _VISUALIZERS = {'mmdet': 'DetLocalVisualizer', 'mmseg': 'SegLocalVisualizer'}
 
 
@@ -28,22 +28,21 @@ def build_inferencer(
     device: str | None = None,
     cfg_options: dict[str, Any] | None = None,
 ) -> BaseInferencer:
-    """Makes mmdet's ``DetInferencer`` or mmseg's ``MMSegInferencer``.
+    """Build mmdet's ``DetInferencer`` or mmseg's ``MMSegInferencer``.
 
-    Names and colours of the classes are the checkpoint's, where it has none those of
-    the config's test set; the inferencers would take COCO's or Cityscapes'.
+    See :func:`.class_names` for where the classes come from.
 
     Args:
-        config: The file; its default_scope decides.
-        checkpoint: The weights: a path, or a URL that mmengine knows.
-        device: As torch names it; by default the GPU where there is one.
-        cfg_options: What to override in the config, by dotted key.
+        config: the file; its default_scope decides which inferencer.
+        checkpoint: the weights: a path, or a URL that mmengine knows.
+        device: a torch device; by default the GPU if there is one.
+        cfg_options: overrides of the config, by dotted key.
 
     Raises:
         ConfigError: the config or the device can't be used.
-        CheckpointError: the checkpoint can't be read, or is of another model.
+        CheckpointError: the checkpoint can't be read, or belongs to another model.
     """
-    # Builds for CPUs raise an AssertionError.
+    # CPU builds of torch raise an AssertionError.
     with errors_about(f'--device {device}', (RuntimeError, AssertionError)):
         torch.empty(0, device=device)
     cfg = load_config(config, cfg_options=cfg_options)
@@ -53,16 +52,16 @@ def build_inferencer(
     if not names:
         raise ConfigError(
             'test_dataloader.dataset.metainfo.classes: neither the config nor the '
-            'checkpoint names the classes that the model tells apart'
+            "checkpoint names the model's classes"
         )
-    # Not at the top of the file, as a user has mmdet or mmseg, or both.
+    # Not at the top of the file, as only one of mmdet and mmseg may be installed.
     if cfg.default_scope == 'mmdet':
         from mmdet.apis import DetInferencer as Stock
     else:
         from mmseg.apis import MMSegInferencer as Stock
 
     class Inferencer(Stock):
-        """Loads the weights that were read; the stock ones go on where some lack."""
+        """An inferencer that insists on all weights; stock ones accept missing keys."""
 
         def _load_weights_to_model(self, model, *_) -> None:
             load_matching(model, weights, checkpoint)
@@ -74,10 +73,10 @@ def build_inferencer(
 
 
 def _prepare_for_inferencer(cfg: Config) -> None:
-    """Makes of a config one that inferencers can read.
+    """Change a config into one that inferencers can read.
 
-    They need a visualizer, take the pipeline of the data set, which may stand inside
-    others, and look for its steps by their names, also where those are classes.
+    They need a visualizer, expect the pipeline in the outermost data set, and look up
+    its steps by name, even if the config has classes.
 
     Raises:
         ConfigError: the config has no test set.
@@ -86,8 +85,8 @@ def _prepare_for_inferencer(cfg: Config) -> None:
     first = next(iter(innermost_datasets(dataset).values()), None)
     if first is None:
         raise ConfigError(
-            'the config has no test_dataloader.dataset, whose pipeline prepares the '
-            'images'
+            'the config has no test_dataloader.dataset, whose pipeline would prepare '
+            'the images'
         )
     for step in first['pipeline']:
         if type_name(step) in _LOADERS:

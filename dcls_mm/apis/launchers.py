@@ -1,4 +1,4 @@
-"""Processes of a distributed training: what starts them, and how they join."""
+"""The processes of a distributed training: how they are started and joined."""
 
 import os
 from typing import Any
@@ -10,7 +10,7 @@ from mmengine.device import get_device
 from ..checks.config_tree import type_name
 from ..checks.errors import ConfigError
 
-# What each sets for its processes, their rank first, and how it is started.
+# The variables that each launcher sets, the rank first, and the command to start it.
 LAUNCHERS = {
     'pytorch': (
         ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
@@ -26,23 +26,23 @@ LAUNCHERS = {
     ),
 }
 
-# Batch norms over all processes, by their names in configs and in torch.
+# Names in configs and in torch of batch norms that are synchronised across processes.
 _SYNC_BN = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
 
 
 def is_first(launcher: str) -> bool:
-    """Whether this is the first process, also before they are joined."""
+    """Return whether this is the first process, even before they are joined."""
     return launcher == 'none' or os.environ.get(LAUNCHERS[launcher][0][0], '0') == '0'
 
 
 def join_processes(cfg: Config) -> list[str]:
-    """Joins the processes where mmengine can't, and returns what to log about it.
+    """Join the processes where mmengine can't, and return what to log about it.
 
-    mmengine's ``init_dist`` sets a GPU in any case, and its wrapper for
-    distributed models names one; both let be what they find done.
+    mmengine's ``init_dist`` and its wrapper for distributed models assume a GPU, but
+    leave alone what is already set up.
 
     Raises:
-        ConfigError: there is no GPU and one is needed, or the launcher did not start
+        ConfigError: a GPU is needed and there is none, or the launcher did not start
             this process.
     """
     launcher = cfg.launcher
@@ -50,12 +50,12 @@ def join_processes(cfg: Config) -> list[str]:
         return []
     on_cpu = get_device() == 'cpu'
     if on_cpu and launcher != 'pytorch':
-        raise ConfigError(f'--launcher {launcher}: needs a GPU, and none is found')
+        raise ConfigError(f'--launcher {launcher}: needs a GPU, and none was found')
     if on_cpu and (cfg.get('strategy') or cfg.get('runner_type') == 'FlexibleRunner'):
         key = 'strategy' if cfg.get('strategy') else 'runner_type'
         raise ConfigError(
-            f'{key}: the FlexibleRunner needs a GPU for several processes, and none is '
-            'found; without runner_type and strategy they train by DDP'
+            f'{key}: the FlexibleRunner needs a GPU for several processes, and none '
+            'was found; leave out runner_type and strategy to train by DDP'
         )
     variables, command = LAUNCHERS[launcher]
     absent = [name for name in variables if name not in os.environ]
@@ -81,14 +81,14 @@ def _join_on_cpu(cfg: Config) -> list[str]:
     converted = cfg.pop('sync_bn', None)
     if replace_sync_bn(cfg.model) or converted:
         notices.append(
-            'SyncBN needs a GPU: BN takes its place, and each process normalises by '
-            'its own part of the batch'
+            'SyncBN needs a GPU: BN replaces it, and each process normalises by its '
+            'own part of the batch'
         )
     return notices
 
 
 def replace_sync_bn(node: Any) -> int:
-    """Makes every SyncBN of a config, named or a class, 'BN'; returns how many."""
+    """Replace every SyncBN of a config, a name or a class, by 'BN'; return how many."""
     if isinstance(node, dict):
         here = type_name(node) in _SYNC_BN
         if here:

@@ -1,4 +1,4 @@
-"""The files that a command writes to ``--out``: checked before, and written whole."""
+"""The files that a command writes to ``--out``: checked first, and written whole."""
 
 import os
 import tempfile
@@ -14,12 +14,12 @@ from ..checks.errors import ConfigError
 
 
 def label(config: str, checkpoint: str) -> str:
-    """What a picture or a report calls a model."""
+    """Return the label of a model in pictures and reports."""
     return f'{Path(config).stem}, {Path(checkpoint).name}'
 
 
 def check_picture(out: str) -> None:
-    """Checks, before the work, that a PNG file can be written; makes its folder.
+    """Check, before any work, that a PNG file can be written; create its folder.
 
     Raises:
         ConfigError: it can't.
@@ -32,7 +32,7 @@ def check_picture(out: str) -> None:
 
 
 def check_folder(out: str) -> Path:
-    """Makes a folder, and checks that it can be written to.
+    """Create a folder, and check that it is writable.
 
     Raises:
         ConfigError: it can't.
@@ -48,14 +48,14 @@ def check_folder(out: str) -> Path:
 
 
 def write_picture(out: str | Path, picture: np.ndarray) -> str:
-    """Writes an RGB or grey array in the format of the suffix; see ``write_file``."""
+    """Write an RGB or grey array in the suffix's format; see ``write_file``."""
     bgr = picture[..., ::-1] if picture.ndim == 3 else picture
     _, content = cv2.imencode(Path(out).suffix, bgr)
     return write_file(out, content.tobytes())
 
 
 def write_file(out: str | Path, content: bytes) -> str:
-    """Writes a file whole or not at all, and returns its name.
+    """Write a file whole or not at all, and return its name.
 
     Raises:
         ConfigError: it can't be written.
@@ -68,33 +68,33 @@ def write_file(out: str | Path, content: bytes) -> str:
 
 
 def check_new(folder: str, *names: str) -> None:
-    """Checks that files are not there yet.
+    """Check that files do not exist yet.
 
     Raises:
-        ConfigError: one is.
+        ConfigError: one does.
     """
     if not folder:
-        raise ConfigError('--out must be the name of a folder, is empty')
+        raise ConfigError('--out must be the name of a folder, got an empty text')
     for name in names:
         if os.path.lexists(os.path.join(folder, name)):
             raise ConfigError(
                 f'--out: {os.path.join(folder, name)} exists; remove it, or choose '
-                'another place'
+                'another --out'
             )
 
 
 @contextmanager
 def whole_files(folder: str, *names: str) -> Iterator[Path]:
-    """A new folder whose files take their places in ``folder`` if all went well.
+    """Open a temporary folder whose files are moved to ``folder`` if all goes well.
 
-    ``folder`` and those above it are made at the end only.
+    ``folder`` and its parents are created only at the end.
 
     Raises:
-        ConfigError: one of the files is there already, or they can't be written.
+        ConfigError: one of the files exists already, or they can't be written.
     """
     check_new(folder, *names)
     try:
-        # On the same disk, so that files move as a whole.
+        # On the same disk, so that moving a file is atomic.
         with tempfile.TemporaryDirectory(
             prefix='.unfinished', dir=_nearest_folder(folder)
         ) as new:
@@ -107,7 +107,7 @@ def whole_files(folder: str, *names: str) -> Iterator[Path]:
 
 
 def _nearest_folder(path: str) -> str:
-    """The path, or the lowest above it that is there."""
+    """Return the path, or else its closest parent that exists."""
     path = os.path.abspath(path)
     while not os.path.lexists(path):
         path = os.path.dirname(path)

@@ -22,12 +22,12 @@ _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
 class Prediction(NamedTuple):
-    """What an inferencer makes of an image.
+    """An inferencer's result for an image.
 
     Attributes:
         file: the image.
         found: mmdet's dict of lists, or mmseg's label map, (height, width).
-        picture: the image with what was found, (height, width, 3) in RGB.
+        picture: the image with the result drawn on it, (height, width, 3) in RGB.
     """
 
     file: str
@@ -45,27 +45,27 @@ def predict(
     device: str | None = None,
     cfg_options: dict[str, Any] | None = None,
 ) -> int:
-    """Predicts what is in images, and draws it.
+    """Predict what is in images, and draw it.
 
     Args:
-        config: See ``build_inferencer``, as for checkpoint, device and cfg_options.
-        images: One image, or a folder of them; its subfolders are left out.
-        out: The folder that gets the pictures, in ``vis``, and the predictions:
-            in ``preds`` a JSON file an image (mmdet: boxes, scores, labels, masks
-            as COCO's run lengths), or in ``pred`` its label map or depths (mmseg: a
-            .png or .npy file). They are called as the images are; where two images
-            differ in the suffix alone, the predictions keep it (``a.jpg.json``).
-        score_threshold: The least score of an object that is drawn; mmdet only.
-        batch_size: How many images to predict at once.
+        config, checkpoint, device, cfg_options: see ``build_inferencer``.
+        images: an image, or a folder of images without its subfolders.
+        out: the folder for the pictures, in ``vis``, and the predictions: for mmdet a
+            JSON file per image in ``preds`` (boxes, scores, labels, masks as COCO's run
+            lengths), for mmseg a label map or depths in ``pred`` (a .png or .npy file).
+            They are named after the images; if two images differ only in the suffix,
+            the predictions keep it (``a.jpg.json``).
+        score_threshold: the lowest score of an object to draw; mmdet only.
+        batch_size: how many images to predict at once.
 
     Returns:
         The number of images.
 
     Raises:
-        ConfigError: the config or an option can't be used, there are no images, or
-            ``out`` is no folder that can be written to; or, once the others are done,
-            some images could not be read.
-        CheckpointError: See ``build_inferencer``.
+        ConfigError: the config or an option can't be used, there are no images, ``out``
+            can't be written to, or some images could not be read, raised after the
+            others are done.
+        CheckpointError: see ``build_inferencer``.
     """
     check_positive(batch_size=batch_size)
     check_score(score_threshold)
@@ -90,22 +90,23 @@ def predictions(
     score_threshold: float,
     unread: dict[str, str],
 ) -> Iterator[Prediction]:
-    """Predicts for a batch of images.
+    """Predict for a batch of images.
 
     Args:
-        inferencer: As ``build_inferencer`` makes it.
-        files: The images.
-        score_threshold: The least score of an object that is drawn; mmdet only.
-        unread: Gains each file that can't be read, and why; it is passed over.
+        inferencer: made by ``build_inferencer``.
+        files: the images.
+        score_threshold: the lowest score of an object to draw; mmdet only.
+        unread: changed: files that can't be read are skipped, and added with the
+            reason.
 
     Raises:
-        ConfigError: the model can't take images of this size.
+        ConfigError: the model can't be run on images of this size.
     """
     inputs = {}
     for file in files:
         try:
             inputs[file] = inferencer.pipeline(file)
-        except Exception as error:  # decoders raise anything
+        except Exception as error:  # decoders may raise anything
             unread[file] = first_line(error)
     if not inputs:
         return
@@ -128,11 +129,11 @@ def predictions(
 
 
 def check_all_read(unread: dict[str, str], count: int) -> None:
-    """Raises a ConfigError if some of ``count`` images could not be read, and why."""
+    """Raise a ConfigError if some of ``count`` images could not be read."""
     if unread:
         lines = '\n'.join(f'  {file}: {reason}' for file, reason in unread.items())
         raise ConfigError(
-            f'{len(unread)} of {count} images could not be read, and were left out:\n'
+            f'{len(unread)} of {count} images could not be read and were skipped:\n'
             f'{lines}'
         )
 
@@ -156,15 +157,15 @@ def _write_label_map(out: Path, name: str, found: np.ndarray) -> None:
         np.save(buffer, found)
         write_file(out / 'pred' / f'{name}.npy', buffer.getvalue())
         return
-    # A PNG holds 8 or 16 bits a label.
+    # A PNG holds 8 or 16 bits per pixel.
     kind = np.uint8 if found.max(initial=0) < 256 else np.uint16
     write_picture(out / 'pred' / f'{name}.png', found.astype(kind))
 
 
 def output_names(files: Sequence[str]) -> dict[str, str]:
-    """What the predictions of each image are called, without their own suffix.
+    """Map each image to the name of its predictions, without the predictions' suffix.
 
-    The images' names without suffix, unless two would then be called the same.
+    That is the image's name without suffix, unless two images would then share a name.
     """
     count = Counter(Path(file).stem.lower() for file in files)
     unique = max(count.values(), default=1) == 1
@@ -172,7 +173,7 @@ def output_names(files: Sequence[str]) -> dict[str, str]:
 
 
 def check_score(score_threshold: float) -> None:
-    """Raises a ConfigError unless ``score_threshold`` is a number."""
+    """Raise a ConfigError unless ``score_threshold`` is a number."""
     if not np.isfinite(score_threshold):
         raise ConfigError(
             f'--score-threshold must be a finite number, got {score_threshold}'
@@ -180,14 +181,15 @@ def check_score(score_threshold: float) -> None:
 
 
 def list_images(images: str) -> list[str]:
-    """The files of an image or of a folder of images, in order.
+    """Return an image, or the sorted images of a folder, as a list of files.
 
     Raises:
-        ConfigError: there are none, or a single one is no image by its first bytes.
+        ConfigError: there are none, or the first bytes of a single file are not those
+            of an image.
     """
     if os.path.isfile(images):
         if not cv2.haveImageReader(images):
-            raise ConfigError(f'{images} is no image that OpenCV can read')
+            raise ConfigError(f'{images} is not an image that OpenCV can read')
         return [images]
     if not os.path.isdir(images):
         raise ConfigError(f'{images} does not exist (looked in {os.getcwd()})')
@@ -198,6 +200,6 @@ def list_images(images: str) -> list[str]:
     )
     if not files:
         raise ConfigError(
-            f'{images} holds no images: no file ends in {", ".join(_IMAGE_SUFFIXES)}'
+            f'{images} has no images: no file ends in {", ".join(_IMAGE_SUFFIXES)}'
         )
     return files

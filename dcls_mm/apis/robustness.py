@@ -3,7 +3,7 @@
 The corruptions are those of Hendrycks and Dietterich (arXiv 1903.12261), drawn by the
 library `imagecorruptions`. The two figures are those of Michaelis et al. (arXiv
 1907.07484): the mean performance under corruption, over kinds and severities (mPC), and
-the same relative to the performance on the images as they are (rPC).
+its ratio to the performance on clean images (rPC).
 """
 
 import copy
@@ -34,13 +34,13 @@ _USUAL_METRICS = ('coco/bbox_mAP', 'coco/segm_mAP', 'mIoU')
 
 
 def corruption_names(names: Sequence[str]) -> list[str]:
-    """Resolves groups of corruptions, such as 'noise', to their members.
+    """Resolve groups of corruptions, such as 'noise', to their members.
 
     Args:
-        names: Of corruptions, and of groups (``GROUPS``).
+        names: names of corruptions and groups (``GROUPS``).
 
     Raises:
-        ConfigError: there is no such corruption, or no library to make it.
+        ConfigError: a name is unknown, or the library is not installed.
     """
     if find_spec('imagecorruptions') is None:
         raise ConfigError(
@@ -54,7 +54,7 @@ def corruption_names(names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in (*GROUPS, *known):
             raise ConfigError(
-                f'--corruptions {name}: must be among {", ".join([*GROUPS, *known])}'
+                f'--corruptions {name}: must be one of {", ".join([*GROUPS, *known])}'
             )
         members = get_corruption_names(name) if name in GROUPS else [name]
         chosen.update(dict.fromkeys(members))
@@ -62,22 +62,22 @@ def corruption_names(names: Sequence[str]) -> list[str]:
 
 
 def corrupt_images(dataset: ConfigDict, corruption: str, severity: int) -> None:
-    """Makes a dataset's config corrupt each image after it is loaded.
+    """Make a data set's config corrupt each image after loading it.
 
     Args:
-        dataset: Of mmdet or mmseg; changed in place.
-        corruption: The name of one.
+        dataset: config of a data set of mmdet or mmseg; changed in place.
+        corruption: name of a corruption.
         severity: 1 to 5.
 
     Raises:
-        ConfigError: its pipeline loads no images.
+        ConfigError: the pipeline loads no images.
     """
     corrupt = {'type': 'CorruptImage', 'corruption': corruption, 'severity': severity}
     for key, one in innermost_datasets(dataset, 'test_dataloader.dataset').items():
         names = [type_name(step) for step in one['pipeline']]
         if 'LoadImageFromFile' not in names:
             raise ConfigError(
-                f'{key}.pipeline: has no LoadImageFromFile, after which images could '
+                f'{key}.pipeline: has no LoadImageFromFile, after which images would '
                 'be corrupted'
             )
         position = names.index('LoadImageFromFile') + 1
@@ -94,27 +94,25 @@ def evaluate_corrupted(
     metrics: Sequence[str] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Evaluates a model on the test set, then on the test set corrupted.
+    """Evaluate a model on the test set, then on corrupted versions of it.
 
     Args:
-        config: The file.
-        checkpoint: The weights: a path, or a URL that mmengine knows.
-        corruptions: Names of corruptions and of groups of them; 'common' are the 15
-            of the benchmark.
-        severities: From 1 to 5.
-        out: The JSON file that gets the results, anew after each evaluation.
-        metrics: Those that are wanted, of which the first evaluation must have all; by
-            default it must have any.
-        options: See ``prepare_test``.
+        config: the file.
+        checkpoint: the weights: a path, or a URL that mmengine knows.
+        corruptions: names of corruptions and groups; 'common' has the benchmark's 15.
+        severities: from 1 to 5.
+        out: the JSON file for the results, rewritten after each evaluation.
+        metrics: metrics that the clean evaluation must give; by default any will do.
+        options: see ``prepare_test``.
 
     Returns:
-        Key 'clean': the metrics by name. Key 'corrupted': for each corruption, for
-        each severity (as text), the metrics by name.
+        Key 'clean': the metrics by name. Key 'corrupted': the metrics by name, per
+        corruption and severity (as text).
 
     Raises:
-        ConfigError: the config or an argument can't be used, or the images as they
-            are give no such metrics.
-        CheckpointError: the checkpoint can't be read, or is of another model.
+        ConfigError: the config or an argument can't be used, or the clean evaluation
+            lacks a metric.
+        CheckpointError: the checkpoint can't be read, or belongs to another model.
     """
     names = corruption_names(corruptions)
     for severity in severities:
@@ -123,7 +121,7 @@ def evaluate_corrupted(
     if out:
         folder = os.path.dirname(out) or '.'
         if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
-            raise ConfigError(f'--out {out}: {folder} is no folder to write to')
+            raise ConfigError(f'--out {out}: {folder} is not a writable folder')
     cfg, notices = prepare_test(config, checkpoint, **options)
     dataloaders = {
         (name, severity): _corrupted(cfg, name, severity)
@@ -135,13 +133,13 @@ def evaluate_corrupted(
     runner.register_hook(CheckpointMatchHook(checkpoint))
     backbone = getattr(unwrapped(runner.model), 'backbone', None)
     channels = None if backbone is None else input_channels(backbone)
-    if channels not in (None, 1, 3):  # CorruptImage refuses such images too, but later
+    if channels not in (None, 1, 3):  # CorruptImage refuses them too, but later
         raise ConfigError(
-            '--corruptions: the corruptions are defined for 1 or 3 channels, the model '
-            f'takes {channels}'
+            '--corruptions: the corruptions are defined for 1 or 3 channels, but the '
+            f'model takes {channels}'
         )
     results = {'clean': runner.test(), 'corrupted': {name: {} for name in names}}
-    for metric in metrics or usual_metrics(results):  # hours before they are needed
+    for metric in metrics or usual_metrics(results):  # now, not hours later
         _check_evaluated(results, metric)
     for (name, severity), dataloader in dataloaders.items():
         runner.logger.info(f'corruption: {name}, severity {severity}')
@@ -157,8 +155,10 @@ def evaluate_corrupted(
 
 @contextmanager
 def _sentences_of_corrupt_image() -> Iterator[None]:
-    """Makes a refusal of ``CorruptImage`` a ConfigError, also one from a dataloader's
-    process, whose traceback it then holds."""
+    """Turn a refusal of ``CorruptImage`` into a ConfigError.
+
+    One from a dataloader's process arrives within the text of its traceback.
+    """
     try:
         yield
     except ValueError as error:
@@ -175,21 +175,21 @@ def _corrupted(cfg: Config, name: str, severity: int) -> ConfigDict:
 
 
 def summarize(results: dict[str, Any], metric: str) -> dict[str, Any]:
-    """Computes mPC and rPC of a metric.
+    """Compute mPC and rPC of a metric.
 
     Args:
-        results: As ``evaluate_corrupted`` returns them.
-        metric: One that the evaluation gave; the more the better.
+        results: the return value of ``evaluate_corrupted``.
+        metric: a metric of the evaluation; higher must be better.
 
     Returns:
-        'clean'; 'corrupted', for each corruption the value by severity; 'mPC' in the
-        metric's unit; 'rPC', a ratio, or None where 'clean' is 0.
+        'clean'; 'corrupted', the value per corruption and severity; 'mPC' in the
+        metric's unit; 'rPC', a ratio, or None if 'clean' is 0.
 
     Raises:
         ConfigError: the evaluation gave no such metric.
     """
     _check_evaluated(results, metric)
-    # mmdet gives no metrics where nothing at all is detected.
+    # mmdet gives no metrics if nothing at all is detected.
     corrupted = {
         name: {level: found.get(metric, 0.0) for level, found in row.items()}
         for name, row in results['corrupted'].items()
@@ -208,20 +208,20 @@ def _check_evaluated(results: dict[str, Any], metric: str) -> None:
     if metric not in results['clean']:
         raise ConfigError(
             f'--metrics {metric}: was not evaluated; there are '
-            f'{", ".join(results["clean"]) or "none"}'
+            f'{", ".join(results["clean"]) or "no metrics"}'
         )
 
 
 def usual_metrics(results: dict[str, Any]) -> list[str]:
-    """The metrics that papers report, or all where there is none of those.
+    """Return the metrics that papers report, or all metrics if there are none of those.
 
     Raises:
         ConfigError: there are no metrics at all.
     """
     if not results['clean']:
         raise ConfigError(
-            'the evaluation gave no metrics, as mmdet does where nothing at all is '
-            'detected: there is nothing to compare with'
+            'the evaluation of clean images gave no metrics, so there is nothing to '
+            'compare with; mmdet gives none if nothing at all is detected'
         )
     found = [metric for metric in _USUAL_METRICS if metric in results['clean']]
     return found or list(results['clean'])

@@ -11,12 +11,12 @@ from .launchers import join_processes
 
 
 def build_runner(cfg: Config, notices: list[str], stages: Sequence[str]) -> Runner:
-    """Builds what runs a prepared config, and logs the notices about it.
+    """Build the runner of a prepared config, and log the notices about it.
 
     Args:
-        cfg: The config.
-        notices: What to log.
-        stages: What is about to run: 'train', 'val' and 'test' in any number.
+        cfg: the config.
+        notices: what to log.
+        stages: what is about to run, any of 'train', 'val' and 'test'.
     """
     notices = notices + join_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -1,7 +1,7 @@
-"""Where testing with mmdet and with mmseg differ.
+"""The differences between testing with mmdet and with mmseg.
 
-Each has a test script of its own, with options of the same names; the table
-``SCOPES`` says what an option does to a config of either.
+Each has a test script of its own, with the same option names; the table ``SCOPES`` says
+what an option does to a config of either.
 """
 
 import os
@@ -14,8 +14,8 @@ from mmengine.config import Config
 from ..checks.config_tree import innermost_datasets, metrics, type_name
 from ..checks.errors import ConfigError
 
-# mmdet's configs come without test-time augmentation. This is a plain one: the
-# image and its mirror image.
+# mmdet's configs come without test-time augmentation. This is a plain one: the image
+# and its mirror image.
 _BOX_TTA_MODEL = {
     'type': 'DetTTAModel',
     'tta_cfg': {'nms': {'type': 'nms', 'iou_threshold': 0.5}, 'max_per_img': 100},
@@ -34,7 +34,7 @@ _BOX_TTA_META = (
     'flip_direction',
 )
 
-# What mmengine makes the loop of a training from.
+# The sections from which mmengine builds the training loop.
 _TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')
 
 
@@ -53,7 +53,7 @@ def _default_box_tta(cfg: Config) -> list[str]:
     notices = []
     if 'tta_model' not in cfg:
         cfg.tta_model = _BOX_TTA_MODEL
-        notices.append(f'--tta: the config has no tta_model; takes {_BOX_TTA_MODEL}')
+        notices.append(f'--tta: the config has no tta_model; uses {_BOX_TTA_MODEL}')
     if 'tta_pipeline' not in cfg:
         for dataset in innermost_datasets(cfg.test_dataloader.dataset).values():
             *transforms, pack = deepcopy(dataset['pipeline'])
@@ -61,7 +61,7 @@ def _default_box_tta(cfg: Config) -> list[str]:
             flips = {'type': 'TestTimeAug', 'transforms': [_BOX_TTA_FLIPS, [pack]]}
             dataset['pipeline'] = [*transforms, flips]
         notices.append(
-            '--tta: the config has no tta_pipeline; adds the mirror image of each'
+            '--tta: the config has no tta_pipeline; adds the mirror image of each image'
         )
     return notices
 
@@ -79,12 +79,12 @@ def _no_default_tta(cfg: Config) -> list[str]:
 def _dump_detections(cfg: Config, out: str) -> None:
     if not out.endswith(('.pkl', '.pickle')):
         raise ConfigError(
-            f'--out {out}: detections go into one file, whose name ends in .pkl'
+            f'--out {out}: detections go into one file, whose name must end in .pkl'
         )
     if type_name(cfg.test_evaluator) == 'MultiDatasetsEvaluator':
         raise ConfigError(
-            '--out: a test_evaluator of the type MultiDatasetsEvaluator gives a metric '
-            'the detections of one data set, and the file none; test one data set'
+            '--out: a test_evaluator of type MultiDatasetsEvaluator would pass no '
+            'detections to the file; test one data set'
         )
     dump = {'type': 'DumpDetResults', 'out_file_path': out}
     both = [*metrics(cfg, 'test').values(), dump]
@@ -97,7 +97,8 @@ def _dump_detections(cfg: Config, out: str) -> None:
 def _write_label_maps(cfg: Config, out: str) -> None:
     if os.path.splitext(out)[1] or os.path.isfile(out):
         raise ConfigError(
-            f'--out {out}: label maps are one image each, give the name of a folder'
+            f'--out {out}: must be the name of a folder, as label maps are one file '
+            'per image'
         )
     for metric in metrics(cfg, 'test').values():
         metric.output_dir = out
@@ -117,7 +118,9 @@ def _refuse_one_name(cfg: Config, option: str, with_suffix: bool) -> None:
 
 def _draw_label_maps(cfg: Config, show_dir: str) -> None:
     if cfg.default_hooks.visualization.get('show'):
-        raise ConfigError('--show-dir: mmseg saves nothing of what it shows; no --show')
+        raise ConfigError(
+            '--show-dir: mmseg does not save what it shows; leave out --show'
+        )
     if not cfg.get('visualizer'):
         raise ConfigError('--show-dir: the config has no visualizer')
     cfg.default_hooks.visualization.interval = 1  # by default every 50th batch
@@ -127,10 +130,10 @@ def _draw_label_maps(cfg: Config, show_dir: str) -> None:
 
 
 class Scope(NamedTuple):
-    """What a test option does to a config of one scope; raises ConfigError."""
+    """The effects of test options on a config of one scope; they raise ConfigError."""
 
-    package: str  # what provides the scope, as pip names it
-    default_tta: Callable[[Config], list[str]]  # gives what to log
+    package: str  # its name for pip
+    default_tta: Callable[[Config], list[str]]  # returns what to log
     save_predictions: Callable[[Config, str], None]
     save_images: Callable[[Config, str], None]
 
@@ -144,9 +147,9 @@ SCOPES: dict[str, Scope] = {
 
 
 def use_tta(cfg: Config) -> list[str]:
-    """Makes ``cfg`` test with augmentation, and returns what to log about it."""
+    """Make ``cfg`` test with augmentation, and return what to log about it."""
     notices = SCOPES[cfg.default_scope].default_tta(cfg)
-    model = copy(cfg.tta_model)  # unlike ** it leaves classes to be written by name
+    model = copy(cfg.tta_model)  # unlike ** it lets the config dump classes by name
     model['module'] = cfg.model
     cfg.model = model
     if 'tta_pipeline' in cfg:
@@ -156,21 +159,21 @@ def use_tta(cfg: Config) -> list[str]:
 
 
 def use_visualization(cfg: Config, show: bool, show_dir: str, wait_time: float) -> None:
-    """Makes ``cfg`` draw the predictions, in windows or into ``show_dir``."""
+    """Make ``cfg`` draw the predictions, in windows or in ``show_dir``."""
     hook = (cfg.get('default_hooks') or {}).get('visualization')
     if not hook:
         raise ConfigError(
-            '--show and --show-dir need a default_hooks.visualization in the config, '
+            '--show and --show-dir need default_hooks.visualization in the config, '
             "such as dict(type='DetVisualizationHook')"
         )
     hook.draw = True
-    for key in _TRAINING:  # of which mmseg's hook asks the iteration: it would be built
+    for key in _TRAINING:  # mmseg's hook asks for the iteration, which builds the loop
         cfg.pop(key, None)
     if show:
-        import matplotlib  # slow, and needed for this alone
+        import matplotlib  # slow, and needed only here
 
         if matplotlib.get_backend().lower() == 'agg':
-            raise ConfigError('--show: found no display to show on; use --show-dir')
+            raise ConfigError('--show: found no display; use --show-dir')
         hook.show = True
         hook.wait_time = wait_time
     if show_dir:

@@ -1,4 +1,4 @@
-"""What ``tools/test.py`` does, for any mmdet or mmseg config; see :mod:`.train`."""
+"""Testing by ``tools/test.py``, for any mmdet or mmseg config; see :mod:`.train`."""
 
 import os
 from typing import Any
@@ -27,24 +27,23 @@ def prepare_test(
     cfg_options: dict[str, Any] | None = None,
     launcher: str = 'none',
 ) -> tuple[Config, list[str]]:
-    """Turns the options of ``tools/test.py`` into a config.
+    """Turn the options of ``tools/test.py`` into a config.
 
     Args:
-        config: See ``load_config``, as for work_dir, cfg_options and launcher.
-        checkpoint: The weights: a path, or a URL that mmengine knows.
-        out: Where predictions go: for mmdet a file, ending in .pkl; for mmseg
-            a folder.
-        show: Show each prediction in a window, for ``wait_time`` seconds.
-        show_dir: The folder into which pictures of the predictions go.
-        wait_time: See ``show``.
-        tta: Test with augmentation.
+        config, work_dir, cfg_options, launcher: see ``load_config``.
+        checkpoint: the weights: a path, or a URL that mmengine knows.
+        out: where to write predictions: for mmdet a .pkl file, for mmseg a folder.
+        show: show each prediction in a window, for ``wait_time`` seconds.
+        show_dir: the folder for pictures of the predictions.
+        wait_time: see ``show``.
+        tta: test with augmentation.
 
     Returns:
         The config, and what to log about it.
 
     Raises:
-        ConfigError: the config can't serve an option, or data are missing.
-        MissingCheckpointError: there is no such checkpoint.
+        ConfigError: an option doesn't fit the config, or data are missing.
+        MissingCheckpointError: the checkpoint does not exist.
     """
     if '://' not in checkpoint and not os.path.isfile(checkpoint):
         raise MissingCheckpointError(
@@ -65,7 +64,7 @@ def prepare_test(
 
 @as_data()
 def test(**options: Any) -> None:
-    """Tests; the options are those of ``prepare_test``."""
+    """Test a model; the options are those of ``prepare_test``."""
     cfg, notices = prepare_test(**options)
     runner = build_runner(cfg, notices, ['test'])
     runner.register_hook(CheckpointMatchHook(cfg.load_from))

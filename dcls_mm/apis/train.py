@@ -1,8 +1,9 @@
-"""What ``tools/train.py`` does, for any mmdet or mmseg config.
+"""Training by ``tools/train.py``, for any mmdet or mmseg config.
 
 ``prepare_train`` turns options into a config and checks it, so that mistakes show
-before anything is built. Once nobody else can write into the work directory,
-``settle_resume`` chooses the checkpoint to go on from. ``train`` does both, and trains.
+before anything is built. Once nobody else can write to the work directory,
+``settle_resume`` chooses the checkpoint to resume from. ``train`` does both, and
+trains.
 """
 
 from typing import Any
@@ -38,18 +39,18 @@ def prepare_train(
     cfg_options: dict[str, Any] | None = None,
     launcher: str = 'none',
 ) -> tuple[Config, list[str]]:
-    """Turns the options of ``tools/train.py`` into a config, but ``--resume``.
+    """Turn the options of ``tools/train.py``, except ``--resume``, into a config.
 
     Args:
-        config: See ``load_config``, as for work_dir, cfg_options and launcher.
-        amp: Train in mixed precision.
-        auto_scale_lr: Scale the learning rate to the batch size in use.
+        config, work_dir, cfg_options, launcher: see ``load_config``.
+        amp: train in mixed precision.
+        auto_scale_lr: scale the learning rate to the batch size in use.
 
     Returns:
         The config, and what to log about it.
 
     Raises:
-        ConfigError: the config can't serve an option, or data are missing.
+        ConfigError: an option doesn't fit the config, or data are missing.
     """
     cfg = load_config(config, work_dir, cfg_options, launcher)
     check_sections(cfg, 'train')
@@ -68,10 +69,10 @@ def prepare_train(
 
 
 def _set_precision(cfg: Config, amp: bool) -> list[str]:
-    """Switches mixed precision on, or off where there is no GPU for it.
+    """Switch mixed precision on, or off if there is no GPU for it.
 
-    mmengine's wrapper demands a GPU. Autocasting to bfloat16 without it would
-    not help detectors: mmcv's nms and RoIAlign take no bfloat16 on a CPU.
+    mmengine's wrapper demands a GPU. Autocasting to bfloat16 without it would not help
+    detectors: mmcv's nms and RoIAlign do not support bfloat16 on a CPU.
     """
     wrapper = cfg.optim_wrapper
     on_gpu = get_device() not in ('cpu', 'mps')
@@ -80,10 +81,10 @@ def _set_precision(cfg: Config, amp: bool) -> list[str]:
         if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
             raise ConfigError(
                 '--amp: optim_wrapper.type must be OptimWrapper or AmpOptimWrapper, '
-                f'is {kind}'
+                f'got {kind}'
             )
         if not on_gpu:
-            raise ConfigError('--amp: mixed precision needs a GPU, and none is found')
+            raise ConfigError('--amp: mixed precision needs a GPU, and none was found')
         wrapper.type = 'AmpOptimWrapper'
         wrapper.setdefault('loss_scale', 'dynamic')
     elif kind == 'AmpOptimWrapper' and not on_gpu:
@@ -95,21 +96,21 @@ def _set_precision(cfg: Config, amp: bool) -> list[str]:
 
 
 def settle_resume(cfg: Config, resume: str | None) -> list[str]:
-    """Settles which checkpoint to go on from, so that mmengine need not guess.
+    """Settle which checkpoint to resume from, so that mmengine need not guess.
 
     The checkpoint is read, checked and handed on to mmengine.
 
     Args:
-        cfg: The config, which gets ``resume`` and ``load_from``.
-        resume: The checkpoint, or 'auto' for the last whole one in the work directory;
-            None where the config decides.
+        cfg: the config; its ``resume`` and ``load_from`` are set.
+        resume: the checkpoint, or 'auto' for the last whole one in the work directory;
+            None if the config decides.
 
     Returns:
         What to log about it.
 
     Raises:
-        ConfigError: the config's ``filename_tmpl`` names no checkpoints.
-        CheckpointError: training can't go on from the checkpoint.
+        ConfigError: the config's ``filename_tmpl`` is invalid.
+        CheckpointError: training can't resume from the checkpoint.
     """
     if resume is None and cfg.get('resume'):
         resume = cfg.get('load_from') or 'auto'
@@ -129,22 +130,25 @@ def settle_resume(cfg: Config, resume: str | None) -> list[str]:
             TEMPLATES if template is None else [template],
             hook.get('out_dir'),
         )
-        notices = [f'--resume: passes over: {reason}' for reason in skipped]
+        notices = [f'--resume: skips a checkpoint: {reason}' for reason in skipped]
         if resume is None:
             cfg.resume = False
-            return [*notices, f'--resume: no checkpoint in {cfg.work_dir}, starts anew']
+            return [
+                *notices,
+                f'--resume: no checkpoint in {cfg.work_dir}, starts from scratch',
+            ]
     cfg.resume = True
     cfg.load_from = resume
-    return [*notices, f'--resume: goes on from {resume}']
+    return [*notices, f'--resume: resumes from {resume}']
 
 
 @as_data()
 def train(resume: str | None = None, **options: Any) -> None:
-    """Trains; see ``settle_resume`` and ``prepare_train`` for the options.
+    """Train a model; see ``settle_resume`` and ``prepare_train`` for the options.
 
     Raises:
-        ConfigError: also where another training is at work in the work directory, or
-            nothing more can be written there.
+        ConfigError: also if another training is using the work directory, or nothing
+            more can be written there.
     """
     cfg, notices = prepare_train(**options)
     with sole_training(cfg.work_dir, cfg.launcher) as warnings:

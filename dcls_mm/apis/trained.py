@@ -1,4 +1,4 @@
-"""The model of a config, for use: in evaluation, and with a checkpoint's weights."""
+"""The model of a config, ready for use: in evaluation mode, with trained weights."""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from .configs import load_config
 
 
 class Trained(NamedTuple):
-    """A trained model, the config that describes it, and its checkpoint as loaded."""
+    """A trained model, its config, and its checkpoint as loaded."""
 
     model: nn.Module
     cfg: Config
@@ -22,14 +22,14 @@ class Trained(NamedTuple):
 
 
 def build_model(cfg: Config, config: str) -> nn.Module:
-    """The model of a config, in evaluation, with one process's batch norms.
+    """Build the model of a config in evaluation mode, with BN instead of SyncBN.
 
     Args:
-        cfg: The config.
-        config: Its file, for the message.
+        cfg: the config.
+        config: its file, for the error message.
 
     Raises:
-        ConfigError: it has no model, or one that can't be built.
+        ConfigError: the config has no model, or one that can't be built.
     """
     if not cfg.get('model'):
         raise ConfigError(f'{config}: the config has no model')
@@ -40,10 +40,10 @@ def build_model(cfg: Config, config: str) -> nn.Module:
 
 
 def read_trained(checkpoint: str) -> dict:
-    """Reads the checkpoint of a model: a path, or a URL that mmengine knows.
+    """Read the checkpoint of a model: a path, or a URL that mmengine knows.
 
     Raises:
-        CheckpointError: it can't be read, or holds no weights.
+        CheckpointError: it can't be read, or has no weights.
     """
     trained = read_checkpoint(checkpoint)
     check_content(trained, checkpoint)
@@ -53,7 +53,7 @@ def read_trained(checkpoint: str) -> dict:
 def load_trained(
     config: str, checkpoint: str, cfg_options: dict[str, Any] | None = None
 ) -> Trained:
-    """The model of a config with a checkpoint's weights, in evaluation.
+    """Build the model of a config in evaluation mode, with a checkpoint's weights.
 
     Args:
         config, cfg_options: see :func:`.configs.load_config`.
@@ -61,7 +61,7 @@ def load_trained(
 
     Raises:
         ConfigError: the config can't be used.
-        CheckpointError: the checkpoint can't be read, or is of another model.
+        CheckpointError: the checkpoint can't be read, or belongs to another model.
     """
     cfg = load_config(config, cfg_options=cfg_options)
     weights = read_trained(checkpoint)

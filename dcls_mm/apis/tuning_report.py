@@ -15,18 +15,18 @@ def report_tuning(
     json: bool = False,
     cfg_options: dict[str, Any] | None = None,
 ) -> str:
-    """Reports on the positions of a model, with advice on what to change.
+    """Report on the positions of a model, with advice on what to change.
 
     Args:
-        config: See :func:`.plot_kernels`, as for checkpoint and cfg_options.
-        out: The folder that gets report.md, report.json and pictures, if any.
-        json: Return JSON instead of a table.
+        config, checkpoint, cfg_options: see :func:`.plot_kernels`.
+        out: the folder for report.md, report.json and pictures, if any.
+        json: return JSON instead of a table.
 
     Returns:
         The report.
 
     Raises:
-        ConfigError, CheckpointError: see there.
+        ConfigError, CheckpointError: see :func:`.plot_kernels`.
     """
     folder = None if out is None else check_folder(out)
     model = load_trained(config, checkpoint, cfg_options).model

@@ -1,4 +1,4 @@
-"""Pictures of what a model learned: kernels, positions, and how these moved."""
+"""Pictures of what a model learned: kernels, positions and their movement."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from ..checks.errors import ConfigError, errors_about
 from .outputs import check_folder, check_picture, write_picture
 from .trained import load_trained, read_trained
 
-# Of panels, side by side; matplotlib takes minutes to lay out some hundred.
+# The most panels side by side; matplotlib takes minutes to lay out hundreds.
 MOST_COLUMNS = 32
 
 
@@ -25,21 +25,21 @@ def plot_kernels(
     columns: int = 8,
     cfg_options: dict[str, Any] | None = None,
 ) -> str:
-    """Draws the constructed depthwise kernels of a model.
+    """Draw the constructed depthwise kernels of a model.
 
     Args:
-        config: The file of the model.
-        checkpoint: The weights: a path, or a URL that mmengine knows.
-        out: The PNG file to write.
-        columns: How many channels of a layer to draw.
-        cfg_options: What to override in the config, by dotted key.
+        config: the model's config file.
+        checkpoint: the weights: a path, or a URL that mmengine knows.
+        out: the PNG file to write.
+        columns: how many channels per layer to draw.
+        cfg_options: overrides of the config, by dotted key.
 
     Returns:
         What was written.
 
     Raises:
         ConfigError: the config or an option can't be used, or there is nothing to draw.
-        CheckpointError: the checkpoint can't be read, or is of another model.
+        CheckpointError: the checkpoint can't be read, or belongs to another model.
     """
     _check_columns(columns)
     check_picture(out)
@@ -56,7 +56,7 @@ def plot_positions(
     out: str,
     cfg_options: dict[str, Any] | None = None,
 ) -> str:
-    """Draws where the elements of a model lie; see ``plot_kernels``."""
+    """Draw where the elements of a model lie; see ``plot_kernels``."""
     check_picture(out)
     model = load_trained(config, checkpoint, cfg_options).model
     elements = model_elements(model, checkpoint)
@@ -72,18 +72,18 @@ def plot_movement(
     columns: int = 5,
     cfg_options: dict[str, Any] | None = None,
 ) -> str:
-    """Draws how elements moved between the checkpoints of a training.
+    """Draw how elements moved between the checkpoints of a training.
 
     Args:
-        config: See ``plot_kernels``, as for cfg_options.
-        work_dir: The folder with its checkpoints, ``epoch_*.pth`` or ``iter_*.pth``.
-        out: The folder that gets movement.png, the ways of the elements of some
-            kernels, and displacement.png, the mean distance by layer.
-        columns: How many kernels of a layer to draw.
+        config, cfg_options: see ``plot_kernels``.
+        work_dir: the folder with its checkpoints, ``epoch_*.pth`` or ``iter_*.pth``.
+        out: the folder for movement.png, the paths of the elements of some kernels, and
+            displacement.png, the mean distance per layer.
+        columns: how many kernels per layer to draw.
 
     Raises:
-        ConfigError: see ``plot_kernels``; or there are not two checkpoints.
-        CheckpointError: one can't be read, or is of another model.
+        ConfigError: see ``plot_kernels``; or there are fewer than two checkpoints.
+        CheckpointError: one can't be read, or belongs to another model.
     """
     _check_columns(columns)
     folder = check_folder(out)
@@ -116,7 +116,7 @@ def _check_columns(columns: int) -> None:
 def model_elements(
     model: nn.Module, checkpoint: str
 ) -> dict[str, analysis.LayerElements]:
-    """The elements of a model; a ConfigError about its checkpoint if it has none."""
+    """Return the elements of a model, or raise a ConfigError if it has none."""
     with errors_about(checkpoint):
         elements = analysis.collect_elements(model)
     if not elements:
@@ -127,9 +127,9 @@ def model_elements(
 
 
 def _training_checkpoints(work_dir: str) -> tuple[str, dict[int, str]]:
-    """'epoch' or 'iteration', and the checkpoints by its number, in order."""
+    """Return 'epoch' or 'iteration', and the checkpoints by number, in order."""
     if not os.path.isdir(work_dir):
-        raise ConfigError(f'{work_dir} is no folder (looked in {os.getcwd()})')
+        raise ConfigError(f'{work_dir} is not a folder (looked in {os.getcwd()})')
     for unit, template in zip(('epoch', 'iteration'), TEMPLATES):
         pattern = re.escape(template).replace(r'\{\}', r'(\d+)')
         found = {
@@ -140,6 +140,6 @@ def _training_checkpoints(work_dir: str) -> tuple[str, dict[int, str]]:
         if len(found) > 1:
             return unit, dict(sorted(found.items()))
     raise ConfigError(
-        f'{work_dir} must hold two checkpoints at least, {" or ".join(TEMPLATES)}; '
+        f'{work_dir} must have at least two checkpoints, {" or ".join(TEMPLATES)}; '
         'train with default_hooks.checkpoint.max_keep_ckpts=-1 to keep all'
     )

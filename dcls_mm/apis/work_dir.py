@@ -1,4 +1,4 @@
-"""The folder of a training: for it alone, and what is said once it is full."""
+"""The work directory of a training: its lock, and the error once the disk is full."""
 
 import contextlib
 import errno
@@ -13,19 +13,19 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 @contextlib.contextmanager
 def sole_training(work_dir: str, launcher: str) -> Iterator[list[str]]:
-    """Keeps other trainings out of a folder for as long as this one writes there.
+    """Keep other trainings out of a folder for as long as this one writes there.
 
-    Of the processes that a launcher started only the first one locks it.
+    Of the processes that a launcher started, only the first one locks it.
 
     Args:
-        work_dir: The folder.
+        work_dir: the folder.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
 
     Yields:
-        What there is to warn of.
+        The warnings to log.
 
     Raises:
-        ConfigError: another training is at work there, or nothing more can be written.
+        ConfigError: another training is using it, or nothing more can be written.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(_full_disk_explained(work_dir))
@@ -38,7 +38,7 @@ def sole_training(work_dir: str, launcher: str) -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def _full_disk_explained(work_dir: str) -> Iterator[None]:
-    """Makes a sentence of what happens where logs can't be written any more."""
+    """Turn the error of a full or read-only disk into a ConfigError."""
     try:
         yield
     except OSError as error:
@@ -46,6 +46,6 @@ def _full_disk_explained(work_dir: str) -> Iterator[None]:
             raise
         raise ConfigError(
             f'work_dir {work_dir}: the training stopped, as a file could not be '
-            f'written ({error}); the checkpoints there are whole: make room, and go '
-            'on by --resume'
+            f'written ({error}); the checkpoints there are whole: free some space, and '
+            'continue with --resume'
         ) from error

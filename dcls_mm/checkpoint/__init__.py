@@ -1,4 +1,4 @@
-"""Checkpoints read as data: checked before, during and after torch reads them."""
+"""Checkpoints read as data, with checks before, while and after torch reads them."""
 
 from .content import (
     check_content,

@@ -1,9 +1,9 @@
-"""Whether a checkpoint file is whole, before anything is made of it.
+"""Checks that a checkpoint file is whole, before anything is built from it.
 
-torch writes zip archives of records that are stored as they are, each with its CRC-32,
-which torch itself does not look at when it reads them. Files in the format before
-(torch < 1.6, or ``_use_new_zipfile_serialization=False``) have no checksum, so that
-only their length can be checked.
+torch writes zip archives of uncompressed records, each with its CRC-32, which torch
+itself does not check when it reads them. Files in the older format (torch < 1.6, or
+``_use_new_zipfile_serialization=False``) have no checksum, so only their length can be
+checked.
 """
 
 import io
@@ -19,22 +19,22 @@ from .program import Names, Program, follow
 
 _LOCAL_HEADER = 30
 _CHUNK = 1 << 20
-_FOLDER = 0x10  # MS-DOS's attribute
+_FOLDER = 0x10  # MS-DOS's attribute of folders
 
 
 class Layout(NamedTuple):
-    """The pickle of a checkpoint, and where in the file the names in it stand."""
+    """The pickle of a checkpoint, and the positions of its names in the file."""
 
     program: Program
     positions: list[int]
 
 
 def check(file: BinaryIO, names: Names) -> Layout:
-    """Checks that a file is whole and that its pickle does nothing else than it may.
+    """Check that a file is whole and that its pickle does nothing that is not allowed.
 
     Raises:
-        Damage: the file is no checkpoint, or not as it was written.
-        Refusal: it holds what is not taken from it.
+        Damage: the file is not a checkpoint, or not as it was written.
+        Refusal: it contains something that is not allowed.
     """
     file.seek(0)
     is_zip = file.read(4) == b'PK\x03\x04'
@@ -50,15 +50,15 @@ def _check_zip(file: BinaryIO, names: Names) -> Layout:
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         folder = entries[0].filename.partition('/')[0] if entries else ''
-        # torch finds a record whatever the case of its name.
+        # torch ignores case when it looks up a record.
         if len({entry.filename.casefold() for entry in entries}) < len(entries):
-            raise Refusal('two records of one name')
+            raise Refusal('two records with the same name')
         if compressed := [entry for entry in entries if entry.compress_type]:
             raise Refusal(
-                f'the compressed record {compressed[0].filename}, which may grow '
+                f'the compressed record {compressed[0].filename}, which may expand '
                 'a thousandfold'
             )
-        # torch reads nothing of a folder, and leaves the memory as it is.
+        # torch reads nothing from a folder, and leaves the memory uninitialised.
         if any(entry.is_dir() or entry.external_attr & _FOLDER for entry in entries):
             raise Damage('a record is marked as a folder')
         if sum(entry.file_size for entry in entries) > size:
@@ -68,7 +68,7 @@ def _check_zip(file: BinaryIO, names: Names) -> Layout:
             raise Refusal('a TorchScript program')
         if 'data.pkl' not in records:
             raise Damage(f'a zip archive without {folder}/data.pkl')
-        # None has one after torch.serialization.set_crc32_options(False).
+        # All are zero after torch.serialization.set_crc32_options(False).
         if any(entry.CRC for entry in entries):
             for entry in entries:
                 _check_sum(archive, entry)
@@ -78,7 +78,7 @@ def _check_zip(file: BinaryIO, names: Names) -> Layout:
     for key, needed in program.storages.items():
         record = records.get(f'data/{key}')
         if record is None or record.file_size != needed:
-            raise Damage(f'the record {folder}/data/{key} is not as long as is said')
+            raise Damage(f'the record {folder}/data/{key} has the wrong size')
     return Layout(program, [start + position for position, _ in program.used])
 
 
@@ -94,32 +94,32 @@ def _check_sum(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
 
 
 def _data_offset(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
-    """Where the data of a record begin, behind a header with name and padding."""
+    """Return where a record's data begin, after a header with name and padding."""
     file.seek(entry.header_offset)
     name, extra = struct.unpack('<26x2H', file.read(_LOCAL_HEADER))
     return entry.header_offset + _LOCAL_HEADER + name + extra
 
 
 def _check_legacy(file: BinaryIO, names: Names) -> Layout:
-    """Three pickles of versions, one of the data, one of storages, then these."""
+    """Check a file of three version pickles, the data, the storages' keys and these."""
     nothing = Names(*[()] * 4)
     for _ in range(3):
         follow(file, nothing)
     program = follow(file, names)
     follow(file, nothing)
-    # Each storage follows its length, in eight bytes.
+    # An eight-byte length precedes each storage.
     needed = file.tell() + sum(8 + size for size in program.storages.values())
     size = os.fstat(file.fileno()).st_size
     if needed != size:
-        raise Damage(f'it has {size} bytes, of which its tensors make {needed}')
+        raise Damage(f'it has {size} bytes, but with its tensors it needs {needed}')
     return Layout(program, [position for position, _ in program.used])
 
 
 class Renamed:
-    """A file in which a byte at each of some positions reads as another one.
+    """A file whose bytes at some positions read as another byte.
 
-    So names in a checkpoint's pickle become names that no other program gave to torch,
-    without a copy of the file.
+    It turns names in a checkpoint's pickle into names that no other program has
+    registered with torch, without a copy of the file.
     """
 
     def __init__(self, file: BinaryIO, positions: Sequence[int], byte: bytes) -> None:

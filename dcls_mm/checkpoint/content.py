@@ -1,4 +1,4 @@
-"""Whether what was read from a checkpoint has the form that its users expect."""
+"""Checks that the content of a checkpoint has the form that its users expect."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from torch import Tensor
 from .._listing import listing
 from .errors import ContentError, short
 
-# Where mmengine looks for weights in a checkpoint, and where others keep them.
+# The keys under which mmengine looks for weights, and those of other packages too.
 _KEYS = ('state_dict',)
 _ANY_KEYS = ('state_dict', 'model')
 _SHOWN = 8
@@ -19,18 +19,18 @@ _WRAPPER = 'module.'
 def weights_of(
     checkpoint: Any, filename: str, keys: Sequence[str] = _KEYS
 ) -> Mapping[str, Any]:
-    """The state_dict in a checkpoint, or that a checkpoint is.
+    """Return the state_dict in a checkpoint, or a checkpoint that is one itself.
 
     Args:
-        checkpoint: As read from a file.
-        filename: What the error calls it.
-        keys: Under which its weights may stand.
+        checkpoint: as read from a file.
+        filename: its name in the error message.
+        keys: the keys to look under.
 
     Returns:
         Parameters and buffers by key, with torch's ``_metadata``; not a copy.
 
     Raises:
-        ContentError: there is none, or one that is none.
+        ContentError: there is no state_dict, or an invalid one.
     """
     if not isinstance(checkpoint, Mapping):
         raise _no_weights(filename, f'a {_kind(checkpoint)}')
@@ -45,7 +45,7 @@ def weights_of(
     if strange := [key for key in weights if type(key) is not str]:
         raise _no_weights(
             filename,
-            f'{where}the key {short(strange[0])}, which is no name of a weight',
+            f'{where}the key {short(strange[0])}, which is not the name of a weight',
         )
     if not any(isinstance(value, Tensor) for value in weights.values()):
         found = listing(weights, _SHOWN) or 'nothing'
@@ -55,16 +55,16 @@ def weights_of(
 
 
 def tensors_of(checkpoint: Any, filename: str) -> OrderedDict[str, Tensor]:
-    """The tensors of the state_dict in a checkpoint of mmengine or another package.
+    """Return the tensors of the state_dict in a checkpoint of any package.
 
     Args:
-        checkpoint, filename: See :func:`weights_of`.
+        checkpoint, filename: see :func:`weights_of`.
 
     Returns:
-        A copy, with the ``_metadata`` that say how the layers' parameters are meant.
+        A copy, with the ``_metadata`` that say how to read the layers' parameters.
 
     Raises:
-        ContentError: See :func:`weights_of`.
+        ContentError: see :func:`weights_of`.
     """
     weights = weights_of(checkpoint, filename, _ANY_KEYS)
     tensors = OrderedDict(
@@ -75,7 +75,7 @@ def tensors_of(checkpoint: Any, filename: str) -> OrderedDict[str, Tensor]:
 
 
 def without_wrapper(weights: Mapping[str, Any]) -> OrderedDict[str, Any]:
-    """A state_dict without the ``module.`` that parallel models put before its keys."""
+    """Return a state_dict without the ``module.`` that parallel models prepend."""
     stripped = OrderedDict(
         (key.removeprefix(_WRAPPER), value) for key, value in weights.items()
     )
@@ -84,10 +84,10 @@ def without_wrapper(weights: Mapping[str, Any]) -> OrderedDict[str, Any]:
 
 
 def metadata_without_wrapper(weights: Mapping[str, Any]) -> OrderedDict[str, Any]:
-    """What is noted of a state_dict's layers, also by names without ``module.``.
+    """Return a state_dict's ``_metadata``, also under names without ``module.``.
 
-    mmengine takes it off the keys and leaves it before these names, so that a layer
-    does not find what was noted of it.
+    mmengine strips the prefix from the keys but not from these names, so a layer would
+    not find its own notes.
     """
     metadata = OrderedDict(getattr(weights, '_metadata', None) or {})
     if any(key.startswith(_WRAPPER) for key in weights):
@@ -99,8 +99,8 @@ def metadata_without_wrapper(weights: Mapping[str, Any]) -> OrderedDict[str, Any
 
 def _no_weights(filename: str, found: str) -> ContentError:
     return ContentError(
-        f'checkpoint {filename} holds no weights, only {found}: it must be a '
-        'state_dict, tensors by name, or a dict with one as state_dict'
+        f'checkpoint {filename} holds no weights, only {found}; it must be a '
+        "state_dict (tensors by name), or a dict with one under 'state_dict'"
     )
 
 
@@ -114,15 +114,15 @@ def _check_metadata(weights: Mapping, filename: str) -> None:
     ):
         raise ContentError(
             f'checkpoint {filename}: the _metadata of its state_dict must be a dict of '
-            'dicts by name, each with a number as version, as torch writes them'
+            'dicts by name, each with an integer as version, as torch writes them'
         )
 
 
 def check_content(checkpoint: Any, filename: str) -> None:
-    """Checks the parts that mmengine, mmdet and mmseg take from any checkpoint.
+    """Check the parts that mmengine, mmdet and mmseg use of any checkpoint.
 
     Raises:
-        ContentError: a part does not have its form.
+        ContentError: a part has the wrong form.
     """
     weights_of(checkpoint, filename)
     if 'ema_state_dict' in checkpoint:
@@ -134,23 +134,23 @@ def check_content(checkpoint: Any, filename: str) -> None:
         for key, value in owner.items():
             if key.lower() == 'classes' and not _are_names(value):
                 raise ContentError(
-                    f'checkpoint {filename}: meta {key} must be names of classes, got '
+                    f'checkpoint {filename}: meta {key} must be class names, got '
                     f'{short(value)}'
                 )
 
 
 def check_training(checkpoint: Any, filename: str) -> None:
-    """Checks the parts from which ``Runner.resume`` goes on.
+    """Check the parts that ``Runner.resume`` needs.
 
     Raises:
-        ContentError: one is missing, or does not have its form.
+        ContentError: one is missing, or has the wrong form.
     """
     needed = ('meta', 'message_hub', 'optimizer')
     parts = checkpoint if isinstance(checkpoint, Mapping) else ()
     if missing := [key for key in needed if key not in parts]:
         raise ContentError(
-            f'checkpoint {filename} holds no {", ".join(missing)}, so training can '
-            'not go on from it; to start anew from its weights, leave out --resume '
+            f'checkpoint {filename} holds no {", ".join(missing)}, so training cannot '
+            'resume from it; to start from its weights instead, leave out --resume '
             f'and pass --cfg-options load_from={filename}'
         )
     check_content(checkpoint, filename)
@@ -159,13 +159,13 @@ def check_training(checkpoint: Any, filename: str) -> None:
         if type(count) is not int or count < 0:
             raise ContentError(
                 f'checkpoint {filename}: meta {key} must be a count, got '
-                f'{short(count)}; training can not go on from it'
+                f'{short(count)}; training cannot resume from it'
             )
     seed = checkpoint['meta'].get('seed')
     if seed is not None and (type(seed) is not int or not 0 <= seed < 2**32):
         raise ContentError(
-            f'checkpoint {filename}: meta seed must be a number from 0 to 2**32 - 1 or '
-            f'left out, got {short(seed)}'
+            f'checkpoint {filename}: meta seed must be from 0 to 2**32 - 1 or left '
+            f'out, got {short(seed)}'
         )
     hub = _check(checkpoint, filename, 'message_hub', Mapping)
     for key in ('log_scalars', 'runtime_info', 'resumed_keys'):
@@ -194,7 +194,7 @@ def _check(owner: Mapping, filename: str, key: str, kind: Any, default: Any = ..
 def _check_names(owner: Mapping, filename: str, key: str) -> None:
     if strange := [name for name in owner if type(name) is not str]:
         raise ContentError(
-            f'checkpoint {filename}: a key of its {key} must be a name, got '
+            f'checkpoint {filename}: the keys of its {key} must be strings, got '
             f'{short(strange[0])}'
         )
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a checkpoint."""
+"""The errors about checkpoints."""
 
 from typing import Any
 
@@ -12,26 +12,26 @@ class MissingCheckpointError(CheckpointError, FileNotFoundError):
 
 
 class DamagedCheckpointError(CheckpointError):
-    """A file that was cut off or changed, or is no checkpoint."""
+    """A file that was truncated or changed, or is not a checkpoint."""
 
 
 class ContentError(CheckpointError, ValueError):
-    """A checkpoint that was read, but has not the form of one."""
+    """A checkpoint that could be read, but has the wrong form."""
 
 
 class Damage(Exception):
-    """What is damaged in a file whose name is not known here."""
+    """Damage in a file; whoever catches it knows the file's name."""
 
 
 class Refusal(Exception):
-    """What stands in a file whose name is not known here, and is not taken from it."""
+    """Content that is not allowed in a file; whoever catches it knows the name."""
 
 
 def short(value: Any) -> str:
-    """A value from a file, for a message.
+    """Return a description of a value from a file, for a message.
 
-    What holds others is called by its type: lists that hold each other twice, forty
-    times over, have a ``repr`` without end.
+    Containers are described by their type: lists that contain each other twice, forty
+    levels deep, have an endless ``repr``.
     """
     if type(value) in (type(None), bool, int, float, str):
         return f'{value!r:.40}'

@@ -1,4 +1,4 @@
-"""A state_dict loaded into a model, and what of it does not fit."""
+"""Loading a state_dict into a model, and telling what does not fit."""
 
 import re
 from collections import OrderedDict
@@ -15,21 +15,21 @@ from .errors import CheckpointError
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model in what mmengine wraps around it for several processes, or for TTA."""
+    """Return the model inside mmengine's wrappers for several processes or TTA."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
 
 
 class Loaded(NamedTuple):
-    """What of a state_dict a model did not take.
+    """What did not fit when a state_dict was loaded into a model.
 
     Attributes:
-        expected: the keys that the model looks for, but the counts of batch norms,
+        expected: the keys that the model looks for, except the counts of batch norms,
             which files of torch < 0.4.1 lack.
-        missing: those of them that the state_dict lacks.
-        misfits: the keys whose values have another shape, each with both shapes.
-        refusals: what a layer, or torch, has against it otherwise.
+        missing: the expected keys that the state_dict lacks.
+        misfits: the keys with a shape mismatch, each with both shapes.
+        refusals: other objections of a layer or torch.
     """
 
     expected: list[str]
@@ -39,9 +39,9 @@ class Loaded(NamedTuple):
 
 
 def load_what_fits(model: nn.Module, state_dict: Mapping[str, Any]) -> Loaded:
-    """Loads a state_dict, as mmengine does, and says what does not fit.
+    """Load a state_dict as mmengine does, and return what does not fit.
 
-    Comparing keys would not do: a model may rename those of older versions.
+    Comparing keys is not enough: a model may rename those of older versions.
     """
     expected = [
         key for key in model.state_dict() if not key.endswith('num_batches_tracked')
@@ -53,13 +53,13 @@ def load_what_fits(model: nn.Module, state_dict: Mapping[str, Any]) -> Loaded:
     def note(module: nn.Module, keys: Any) -> None:
         missing.update(keys.missing_keys)
 
-    # torch does not return the missing keys where shapes don't fit.
+    # torch does not return the missing keys if there is a shape mismatch.
     handle = model.register_load_state_dict_post_hook(note)
     try:
         model.load_state_dict(state_dict, strict=False)
     except StateDictError as error:
         refusals.append(error.reason)
-    except RuntimeError as error:  # a line for each trouble
+    except RuntimeError as error:  # with a line per problem
         for line in str(error).split('\n\t')[1:]:
             shapes = re.findall(r'torch\.Size\((.*?)\)', line)
             key = re.match(r'size mismatch for (\S+):', line)
@@ -77,19 +77,18 @@ def load_what_fits(model: nn.Module, state_dict: Mapping[str, Any]) -> Loaded:
 def load_matching(
     model: nn.Module, checkpoint: dict, filename: str
 ) -> OrderedDict[str, Any]:
-    """Loads a checkpoint that has every parameter and buffer of the model.
+    """Load a checkpoint that has every parameter and buffer of the model.
 
     Args:
-        model: Also one that is wrapped for training or testing.
-        checkpoint: As read from a file, or a state_dict.
-        filename: What the error calls the checkpoint.
+        model: the model, which may be wrapped for training or testing.
+        checkpoint: as read from a file, or a state_dict.
+        filename: the checkpoint's name in the error message.
 
     Returns:
-        The state_dict that was loaded, by the model's names.
+        The state_dict that was loaded, under the model's names.
 
     Raises:
-        CheckpointError: keys are missing, values have another shape, or a layer refuses
-            the file.
+        CheckpointError: keys are missing, shapes differ, or a layer refuses the file.
     """
     state_dict = without_wrapper(weights_of(checkpoint, filename))
     loaded = load_what_fits(unwrapped(model), state_dict)
@@ -103,8 +102,8 @@ def load_matching(
     ]
     if found:
         raise CheckpointError(
-            f'checkpoint {filename} belongs to another model than the '
-            f'config describes: {" and ".join(found)}; it holds '
+            f'checkpoint {filename} belongs to another model than the config '
+            f'describes: {" and ".join(found)}; it holds '
             f'{listing(list(state_dict), 3)}'
         )
     return state_dict

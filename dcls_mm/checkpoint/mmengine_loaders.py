@@ -1,4 +1,4 @@
-"""What mmengine loads: its own training checkpoints, and under our tools only data."""
+"""mmengine's loaders, able to read training checkpoints and, for our tools, as data."""
 
 import functools
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from .errors import CheckpointError
 from .reading import read_checkpoint
 from .sources import is_known
 
-# As long as data alone are read: the checkpoints that were handed on, by file name.
+# While `as_data` is in force: the checkpoints that were handed on, by file name.
 _handed_on: ContextVar[dict[str, Any] | None] = ContextVar('handed_on', default=None)
 
 
 @contextmanager
 def as_data():
-    """As long as this lasts, mmengine reads checkpoints by :func:`read_checkpoint`.
+    """Make mmengine read checkpoints with :func:`read_checkpoint` inside the block.
 
-    That goes for this thread, and for the files and addresses that mmengine itself
-    knows. A file that holds no weights is refused with a sentence then, too, where
-    mmengine would end in a traceback.
+    This applies to the current thread, and to the files and URLs that mmengine itself
+    knows. It also refuses a file without weights with a clear message, where mmengine
+    would end in a traceback.
     """
     token = _handed_on.set({})
     try:
@@ -34,16 +34,16 @@ def as_data():
 
 
 def hand_on(filename: str, checkpoint: Any) -> None:
-    """Lets mmengine's loaders give what was read already, the next time they are asked.
+    """Let mmengine's loaders return a checkpoint that was already read, once.
 
-    So a file that was read to be checked is not read again, and what was checked is
-    what is used. It belongs to :func:`as_data`, without which nothing happens; whoever
-    loads it takes it away, and may change it.
+    A file that was read to be checked is then not read again, and what was checked is
+    what is used. Outside :func:`as_data` this is a no-op. Whoever loads the checkpoint
+    owns it, and may change it.
 
     Args:
-        filename: As mmengine will name it.
-        checkpoint: As mmengine's loader gave it, in main memory: model, optimizer and
-            averaged weights are copied from there to their devices.
+        filename: as mmengine will name it.
+        checkpoint: as mmengine's loader returned it, in main memory: model, optimizer
+            and averaged weights are copied from there to their devices.
     """
     waiting = _handed_on.get()
     if waiting is not None:
@@ -51,11 +51,11 @@ def hand_on(filename: str, checkpoint: Any) -> None:
 
 
 def widen_mmengine() -> None:
-    """Lets mmengine load its own training checkpoints, which torch refuses since 2.6.
+    """Let mmengine load its own training checkpoints, which torch refuses since 2.6.
 
-    Nothing else changes where :func:`as_data` is not in force: what mmengine's loaders
-    load, they load as before; where torch refuses a file, it is read as data, and if
-    that can't be done either, torch's error stands.
+    Outside :func:`as_data` nothing else changes: whatever mmengine's loaders can load,
+    they load as before. A file that torch refuses is read as data; if that fails too,
+    torch's error is raised.
     """
     for prefix, loader in list(CheckpointLoader._schemes.items()):
         # An earlier import of this module asks its own `_only_data`.

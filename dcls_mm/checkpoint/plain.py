@@ -1,4 +1,4 @@
-"""What was read, built anew of plain containers and of what records give."""
+"""The rebuilding of what was read, from plain containers and records."""
 
 from collections import OrderedDict
 from typing import Any
@@ -11,14 +11,14 @@ from .records import Record, is_key, is_text, kind_of
 
 
 def plain(value: Any, others: tuple[type, ...] = ()) -> Any:
-    """Builds what was read anew, from nothing but types that are known exactly.
+    """Rebuild what was read, from nothing but exactly known types.
 
     Args:
-        value: As torch gives it, with records in it.
-        others: Types of which the program itself said that they may be loaded.
+        value: as torch returned it, with records in it.
+        others: types that the program itself allowed to be loaded.
 
     Raises:
-        Refusal: it holds something else, refers to itself, or is nested too deeply.
+        Refusal: it contains another type, refers to itself, or is nested too deeply.
     """
     return _Plain(others)(value)
 
@@ -27,12 +27,12 @@ _MAX_COUNT = 10**7
 
 
 class _Plain:
-    """Builds values anew; what is shared in the file stays shared."""
+    """A function that rebuilds values; what is shared in the file stays shared."""
 
     def __init__(self, others: tuple[type, ...]) -> None:
         self.others = frozenset(others)
         self.done: dict[int, tuple[Any, int]] = {}
-        self.count = 0  # of the values, as they would be without sharing
+        self.count = 0  # of values, as if nothing were shared
         self.begun: set[int] = set()
 
     def __call__(self, value: Any, depth: int = 0) -> Any:
@@ -44,14 +44,12 @@ class _Plain:
             built, count = self.done[id(value)]
             self.count += count
             if self.count > _MAX_COUNT:
-                raise Refusal(
-                    f'lists in lists that have over {_MAX_COUNT} items in all'
-                )
+                raise Refusal(f'nested lists with over {_MAX_COUNT} items in all')
             return built
         if id(value) in self.begun:
-            raise Refusal('something that contains itself')
+            raise Refusal('a value that contains itself')
         if depth > MAX_DEPTH:
-            raise Refusal(f'things nested more than {MAX_DEPTH} deep')
+            raise Refusal(f'values nested more than {MAX_DEPTH} levels deep')
         self.begun.add(id(value))
         before = self.count
         built = self.build(kind, value, depth + 1)
@@ -62,7 +60,7 @@ class _Plain:
         if kind is list or kind is tuple:
             return kind([self(item, depth) for item in value])
         if kind is set:
-            return set(value)  # an empty one: those with items are records
+            return set(value)  # an empty one, as sets with items are records
         if kind is dict:
             return {_key(key): self(item, depth) for key, item in value.items()}
         if kind is OrderedDict:
@@ -73,7 +71,7 @@ class _Plain:
 
     def build_ordered(self, value: OrderedDict, depth: int) -> OrderedDict:
         built = OrderedDict()
-        # Attributes come before the methods of the class when they are looked up.
+        # value.items might be an attribute that the file set.
         for key, item in OrderedDict.items(value):
             built[_key(key)] = self(item, depth)
         for name, item in vars(value).items():
@@ -85,5 +83,5 @@ class _Plain:
 
 def _key(key: Any) -> Any:
     if not is_key(key):
-        raise Refusal(f'a dict with {kind_of(key)} for a key')
+        raise Refusal(f'a dict with {kind_of(key)} as a key')
     return key

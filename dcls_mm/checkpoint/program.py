@@ -1,11 +1,11 @@
-"""What a checkpoint's pickle is about to do, followed without doing it.
+"""A dry run of a checkpoint's pickle.
 
 A pickle is a program for a small stack machine. torch's ``weights_only`` unpickler runs
-it with a list of the names that it may use, which leaves room for much: a key of a
-million nested tuples overflows the C stack when it is hashed, a storage may be longer
-than its record, any object of an allowed type can be given attributes. So the program
-is followed first, with dummies for what it makes, and refused unless each step is one
-that pickling a checkpoint takes.
+it with a list of allowed names, which still permits too much: a key of a million nested
+tuples overflows the C stack when it is hashed, a storage may be longer than its record,
+and any object of an allowed type can be given attributes. So the program is first
+followed with dummies for what it makes, and refused unless each step is one that
+pickling a checkpoint takes.
 """
 
 import pickle
@@ -21,7 +21,7 @@ from .errors import Damage, Refusal
 MAX_DEPTH = 100
 _PART = 1 << 20  # bytes
 
-# The names of torch's storages in a file, and what they hold.
+# The names of torch's storages in a file, and their dtypes.
 STORAGES = {
     'torch.BFloat16Storage': torch.bfloat16,
     'torch.BoolStorage': torch.bool,
@@ -43,13 +43,13 @@ ATOMS = frozenset({type(None), bool, int, float, str})
 
 
 class Names(NamedTuple):
-    """The names that a pickle may use beside those of storages and dtypes.
+    """The names that a pickle may use besides those of storages and dtypes.
 
     Attributes:
-        called: may be called.
-        made: may be made by ``__new__``.
-        given: may only be handed on.
-        stateful: what they give may have a state set.
+        called: those that may be called.
+        made: classes whose instances ``__new__`` may make.
+        given: those that may only be arguments.
+        stateful: those whose results may have a state set.
     """
 
     called: Collection[str]
@@ -59,11 +59,11 @@ class Names(NamedTuple):
 
 
 class Program(NamedTuple):
-    """What is known of a pickle after it was followed.
+    """What is known about a pickle that was followed.
 
     Attributes:
-        used: where in the stream a name of ``Names`` stands, and the name.
-        storages: the size in bytes of each storage that it asks for, by key.
+        used: the names of ``Names`` that it uses, each with its position in the stream.
+        storages: the size in bytes of each storage that it refers to, by key.
     """
 
     used: list[tuple[int, str]]
@@ -87,22 +87,22 @@ class _Tuple:
 
 
 def follow(stream: BinaryIO, names: Names) -> Program:
-    """Follows the pickle that begins where ``stream`` is, to its end.
+    """Follow the pickle that begins at the stream's position, to its end.
 
     Raises:
         Refusal: a step that no checkpoint of mmengine takes.
-        Damage: this is no pickle, or not a whole one.
+        Damage: the stream holds no pickle, or an incomplete one.
     """
     machine = _Machine(stream, names)
     try:
         machine.run()
     except (IndexError, KeyError, ValueError, struct.error) as error:
-        raise Damage(f'no whole pickle: {type(error).__name__}') from error
+        raise Damage(f'incomplete pickle: {type(error).__name__}') from error
     return Program(machine.used, machine.storages)
 
 
 class _Machine:
-    """The stack machine, after ``torch._weights_only_unpickler``, with dummies."""
+    """The stack machine, like ``torch._weights_only_unpickler``, but with dummies."""
 
     def __init__(self, stream: BinaryIO, names: Names) -> None:
         self.stream = stream
@@ -123,11 +123,11 @@ class _Machine:
             if not code:
                 raise Damage('the pickle is cut off')
             if step is None:
-                raise Damage(f'no pickle of a checkpoint: opcode {code!r}')
+                raise Damage(f'not the pickle of a checkpoint: opcode {code!r}')
             step(self)
 
     def read(self, count: int) -> bytes:
-        # In parts, as Python reserves the memory that it is asked for.
+        # In parts, as Python allocates whatever size it is asked for.
         data = b''
         while len(data) < count:
             part = self.stream.read(min(count - len(data), _PART))
@@ -144,7 +144,7 @@ class _Machine:
             (item.depth for item in items if type(item) is _Tuple), default=0
         )
         if depth > MAX_DEPTH:
-            raise Refusal(f'tuples nested more than {MAX_DEPTH} deep')
+            raise Refusal(f'tuples nested more than {MAX_DEPTH} levels deep')
         self.stack.append(_Tuple(tuple(items), depth))
 
     def pop(self, count: int) -> list[Any]:
@@ -164,7 +164,7 @@ class _Machine:
 
     def find(self) -> None:
         position = self.stream.tell()
-        # Python's C readline would take in a whole file that has no end of line.
+        # Without a limit, readline would read a whole file that has no newline.
         module, name = (self.stream.readline(1000)[:-1].decode() for _ in range(2))
         full = f'{module}.{name}'
         allowed = self.names
@@ -179,7 +179,7 @@ class _Machine:
         if type(function) is not _Global or function.name not in self.names.called:
             raise Refusal(f'a call of {_describe(function)}')
         if type(arguments) is not _Tuple:
-            raise Refusal(f'a call with {_describe(arguments)} for arguments')
+            raise Refusal(f'a call with {_describe(arguments)} as arguments')
         self.stack.append(_Made(function.name))
 
     def make(self) -> None:
@@ -187,7 +187,7 @@ class _Machine:
         if type(kind) is not _Global or kind.name not in self.names.made:
             raise Refusal(f'an instance of {_describe(kind)}')
         if type(arguments) is not _Tuple:
-            raise Refusal(f'an instance from {_describe(arguments)} for arguments')
+            raise Refusal(f'an instance with {_describe(arguments)} as arguments')
         self.stack.append(_Made(kind.name))
 
     def set_state(self) -> None:
@@ -202,19 +202,19 @@ class _Machine:
 
     def set_items(self, items: list[Any]) -> None:
         if len(items) % 2:
-            raise Damage('no whole pickle: a key without a value')
+            raise Damage('incomplete pickle: a key without a value')
         if self.stack[-1] not in (_DICT, _Made('collections.OrderedDict')):
             raise Refusal(f'items set in {_describe(self.stack[-1])}')
         for key in items[::2]:
             parts = key.items if type(key) is _Tuple else (key,)
-            # Hashing what is nested takes the stack of the process, or for ever.
+            # Hashing a nested key may overflow the stack, or take for ever.
             if any(type(part) not in ATOMS for part in parts):
-                raise Refusal(f'a dict with {_describe(key)} for a key')
+                raise Refusal(f'a dict with {_describe(key)} as a key')
 
     def find_storage(self) -> None:
         reference = self.stack.pop()
         parts = reference.items if type(reference) is _Tuple else ()
-        # In the format before zip files, a sixth part makes views of storages.
+        # In the format before zip archives, a sixth part makes views of storages.
         if len(parts) == 6 and parts[5] is None:
             parts = parts[:5]
         if [type(part) for part in parts] != [str, _Global, str, str, int]:
@@ -233,7 +233,7 @@ _LIST, _DICT, _SET = (_Made(name) for name in ('list', 'dict', 'set'))
 
 
 def _describe(dummy: Any) -> str:
-    """A value of the machine, for a message."""
+    """Return a description of a value on the machine's stack, for a message."""
     if type(dummy) is _Global:
         return dummy.name
     if type(dummy) is _Made:

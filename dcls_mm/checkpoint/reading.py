@@ -1,13 +1,13 @@
-"""Loading checkpoints as data: nothing that a file says is run.
+"""Loading checkpoints as data, without running code from the file.
 
-A file is first checked as it lies there (``archive``), and its pickle
-followed without doing it (``program``). Then torch reads it with
-``weights_only``, and with records in the place of all that the file may name
-(``records``); of these and plain containers the checkpoint is built anew.
+First the file is checked as it is (``archive``), including a dry run of its pickle
+(``program``). Then torch reads it with ``weights_only``, and with records instead of
+everything that the file may name (``records``). Finally the checkpoint is rebuilt from
+these and plain containers (``plain``).
 
-torch's allow-list belongs to the whole process. The names on it that are ours begin
-with a character that no module's name has, and a file's own names are read as these: so
-no other program that loads a file, before, after or meanwhile, sees a difference.
+torch's allow-list belongs to the whole process. Our names on it begin with a character
+that no module's name has, and the names in a file are read as these. So other code in
+the process that loads files, at any time, sees no difference.
 """
 
 import errno
@@ -41,24 +41,24 @@ _registering = threading.Lock()
 def read_checkpoint(
     filename: str, map_location: Any = 'cpu', sha256: str | None = None
 ) -> Any:
-    """Reads a checkpoint as data.
+    """Read a checkpoint as data.
 
     Args:
-        filename: A path, a URL, or a name of a model zoo that mmengine knows. One of
-            another kind (``s3://``) is left to the loader registered for it.
-        map_location: See ``torch.load``.
-        sha256: The checksum that the file must have, in hexadecimal digits.
+        filename: a path, a URL, or a model zoo's name that mmengine knows. Other kinds
+            (``s3://``) are left to the loader registered for them.
+        map_location: see ``torch.load``.
+        sha256: the checksum that the file must have, in hexadecimal digits.
 
     Returns:
-        What was written, of plain containers, numbers, texts, tensors, and numpy's and
+        The content: plain containers, numbers, strings, tensors, and numpy's and
         mmengine's types. ``meta['config']`` is left out: ``Runner.resume`` would run it
-        as Python, to find a number of GPUs; mmengine itself no longer writes it.
+        as Python to find the number of GPUs, and mmengine itself no longer writes it.
 
     Raises:
-        MissingCheckpointError: there is no such file.
-        DamagedCheckpointError: it is not whole, not as it was written, or another one.
-        CheckpointError: it holds what mmengine does not write, or can't be downloaded
-            or read.
+        MissingCheckpointError: the file does not exist.
+        DamagedCheckpointError: it is not whole, not as it was written, or another file.
+        CheckpointError: it contains something that mmengine does not write, or can't be
+            downloaded or read.
     """
     if not is_known(filename):
         return CheckpointLoader.load_checkpoint(filename, map_location, 'silent')
@@ -107,20 +107,20 @@ def _read(file: BinaryIO, name: str, map_location: Any) -> Any:
         checkpoint = plain(loaded, types)
     except Refusal as refusal:
         raise CheckpointError(
-            f'checkpoint {name} holds {refusal}, which is not among what mmengine '
-            'writes; dcls_mm does not load it, because loading could run what the file '
-            'says: ask its author for the state_dict alone'
+            f'checkpoint {name} holds {refusal}, which mmengine does not write; '
+            'dcls_mm does not load it, because loading could run code from the file: '
+            'ask its author for the state_dict alone'
         ) from refusal
     except (MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
-        # torch seeks before the start of some files that were cut off.
+        # torch seeks before the start of some truncated files.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         reason = (str(error).strip().splitlines() or [''])[-1]
         kind = '' if isinstance(error, Damage) else f'{type(error).__name__}: '
         raise DamagedCheckpointError(
-            f'checkpoint {name} is damaged, or is no checkpoint ({kind}{reason})'
+            f'checkpoint {name} is damaged, or not a checkpoint ({kind}{reason})'
         ) from error
     if type(checkpoint) in (dict, OrderedDict) and type(checkpoint.get('meta')) in (
         dict,
@@ -131,7 +131,7 @@ def _read(file: BinaryIO, name: str, map_location: Any) -> Any:
 
 
 def _register() -> None:
-    """Gives torch the names that are ours, in the place of an earlier import's."""
+    """Register our names with torch, instead of those of an earlier import."""
     with _registering:
         given = torch.serialization.get_safe_globals()
         if set(_OURS) <= set(given):
@@ -148,7 +148,7 @@ def _register() -> None:
 
 
 def _allowed_by_others() -> dict[str, Any]:
-    """What the program itself gave to ``torch.serialization.add_safe_globals``."""
+    """Return what other code gave to ``torch.serialization.add_safe_globals``."""
     allowed = {}
     for entry in torch.serialization.get_safe_globals():
         if isinstance(entry, tuple):

@@ -1,15 +1,15 @@
-"""What a checkpoint of mmengine may hold beside plain containers, and how it is made.
+"""What a checkpoint of mmengine may hold besides plain containers, and how it is built.
 
 A training checkpoint of mmengine 0.10 holds more than tensors: the logged values
 (``HistoryBuffer``), numpy numbers and arrays and, for one-cycle schedules, a function.
-torch refuses those by default. To put the real types on its allow-list would not be
+torch refuses those by default. Putting the real types on its allow-list would not be
 safe: a ``HistoryBuffer`` needs ``builtins.getattr``, and ``numpy.ndarray`` and
 ``numpy.dtype`` can be made to take raw bytes for pointers to objects.
 
 So every function and class that a file may name is a *record* here, which only keeps
-the arguments and the state that the file gives. Nothing is made of them before the file
-is read; then ``plain.plain`` builds the checkpoint anew, and looks at the exact type of
-everything before it calls a method of it.
+the arguments and the state from the file. Nothing is built from them until the file is
+read. Then ``plain.plain`` rebuilds the checkpoint, and checks the exact type of every
+object before it calls a method of it.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from .program import ATOMS, Names
 
 
 class Record:
-    """A call that a file asks for, and the state that it then sets."""
+    """A call that a file asks for, and the state that it sets on the result."""
 
     __slots__ = ('arguments', 'state')
     name = ''
@@ -46,15 +46,15 @@ class Record:
 
     def __setstate__(self, state) -> None:
         if self.state is not None or state is None:
-            raise Refusal(f'two states of {self.name}')
+            raise Refusal(f'two states for {self.name}')
         self.state = state
 
     def restore(self, plain: Callable[..., Any], depth: int) -> Any:
-        """What the call is to give; ``plain`` builds what lies within."""
+        """Return the result of the call; ``plain`` rebuilds what it contains."""
         raise Refusal(self.name)
 
     def takes(self, *kinds: type) -> bool:
-        """Whether the arguments are of exactly these types."""
+        """Return whether the arguments are of exactly these types."""
         return tuple(map(type, self.arguments)) == kinds
 
 
@@ -63,14 +63,14 @@ class _Array(Record):
 
     def restore(self, plain, depth):
         if type(self.state) is not tuple or len(self.state) != 5:
-            raise Refusal('a numpy.ndarray without its parts')
+            raise Refusal('an incomplete numpy.ndarray')
         _, shape, dtype, column_major, data = self.state
         if type(dtype) is not _Dtype:
             raise Refusal(f'a numpy.ndarray of dtype {kind_of(dtype)}')
         dtype = dtype.restore(plain, depth)
         data = _raw(data, plain, depth)
         if not _are_sizes(shape) or prod(shape) * dtype.itemsize != len(data):
-            raise Refusal('a numpy.ndarray whose shape is not that of its data')
+            raise Refusal('a numpy.ndarray whose shape does not fit its data')
         order = 'F' if column_major is True else 'C'
         return np.ndarray(shape, dtype, data, order=order).copy(order='K')
 
@@ -85,14 +85,14 @@ class _Dtype(Record):
     def restore(self, plain, depth):
         code = self.arguments[0] if self.arguments else None
         if type(code) is not str or not re.fullmatch('[biuf][1248]', code):
-            # Objects in an array are pointers, and structures may hold objects.
+            # Objects in an array are pointers, and structures may contain objects.
             raise Refusal(f'numpy.dtype({short(code)})')
         dtype = np.dtype(code)
         if self.state is None:
             return dtype
-        # Of a state, the byte order alone: its flags make numpy see pointers.
+        # Only the byte order of the state: its flags could make numpy see pointers.
         if type(self.state) is not tuple or len(self.state) < 2:
-            raise Refusal('a numpy.dtype without its parts')
+            raise Refusal('an incomplete numpy.dtype')
         return dtype.newbyteorder('>') if is_text(self.state[1], '>') else dtype
 
 
@@ -101,11 +101,11 @@ class _Number(Record):
 
     def restore(self, plain, depth):
         if not self.takes(_Dtype, _Bytes) and not self.takes(_Dtype, _EmptyBytes):
-            raise Refusal('a number of numpy without its parts')
+            raise Refusal('an incomplete numpy number')
         dtype, data = self.arguments
         dtype, data = dtype.restore(plain, depth), data.restore(plain, depth)
         if len(data) != dtype.itemsize:
-            raise Refusal('a number of numpy whose type is not that of its data')
+            raise Refusal('a numpy number whose type does not fit its data')
         return np.frombuffer(data, dtype)[0]
 
 
@@ -114,7 +114,7 @@ class _Bytes(Record):
 
     def restore(self, plain, depth):
         if not self.takes(str, str) or self.arguments[1] != 'latin1':
-            raise Refusal('bytes that are not written as latin1')
+            raise Refusal('bytes that are not encoded as latin1')
         return self.arguments[0].encode('latin1')
 
 
@@ -122,7 +122,7 @@ class _EmptyBytes(Record):
     name = 'builtins.bytes'
 
     def restore(self, plain, depth):
-        if self.arguments:  # bytes(10**12) would be so many
+        if self.arguments:  # bytes(10**12) would fill the memory
             raise Refusal('builtins.bytes with arguments')
         return b''
 
@@ -132,7 +132,7 @@ class _Complex(Record):
 
     def restore(self, plain, depth):
         if not self.takes(float, float):
-            raise Refusal('a complex number without its parts')
+            raise Refusal('an incomplete complex number')
         return complex(*self.arguments)
 
 
@@ -142,7 +142,7 @@ class _Set(Record):
     def restore(self, plain, depth):
         items = self.arguments[0] if self.takes(list) else [self]
         if any(type(item) not in ATOMS for item in items):
-            raise Refusal('a set of other things than numbers and texts')
+            raise Refusal('a set with items other than numbers and strings')
         return set(items)
 
 
@@ -154,12 +154,12 @@ class _Counter(Record):
     def restore(self, plain, depth):
         counts = plain(self.arguments[0], depth) if self.takes(dict) else {None: None}
         if any(type(count) not in (int, float) for count in counts.values()):
-            raise Refusal('a collections.Counter of other things than numbers')
+            raise Refusal('a collections.Counter with counts other than numbers')
         return Counter(counts)
 
 
 class _Namespace(Record):
-    """As the arguments of a command, which authors' own files often keep."""
+    """The arguments of a command, which other authors' files often keep."""
 
     name = 'argparse.Namespace'
 
@@ -174,7 +174,7 @@ class _History(Record):
     name = 'mmengine.logging.history_buffer.HistoryBuffer'
 
     def restore(self, plain, depth):
-        # Its table of functions is left out: HistoryBuffer puts it into its class.
+        # Its table of functions is left out, as HistoryBuffer puts it into the class.
         state = self.state if type(self.state) is dict else {}
         parts = [state.get(key) for key in ('_log_history', '_count_history')]
         length = state.get('max_length')
@@ -182,7 +182,7 @@ class _History(Record):
             raise Refusal('a HistoryBuffer without its values')
         values, counts = (part.restore(plain, depth) for part in parts)
         if values.ndim != 1 or values.shape != counts.shape or length < 1:
-            raise Refusal('a HistoryBuffer of as many values as counts')
+            raise Refusal('a HistoryBuffer whose values do not match its counts')
         return HistoryBuffer(values, counts, length)
 
 
@@ -210,10 +210,10 @@ class _Tensor(Record):
     name = 'torch._utils._rebuild_tensor_v2'
 
     def restore(self, plain, depth):
-        # The sixth are hooks, which torch ignores too.
+        # The sixth argument is hooks, which torch ignores too.
         given = self.arguments if len(self.arguments) > 4 else (*self.arguments, False)
         if not 5 <= len(given) <= 7:
-            raise Refusal('a tensor without its parts')
+            raise Refusal('an incomplete tensor')
         storage, offset, size, stride, requires_grad = given[:5]
         return _finish(_view(storage, offset, size, stride), requires_grad, given[6:])
 
@@ -223,7 +223,7 @@ class _TypedTensor(Record):
 
     def restore(self, plain, depth):
         if not 7 <= len(self.arguments) <= 8:
-            raise Refusal('a tensor without its parts')
+            raise Refusal('an incomplete tensor')
         storage, offset, size, stride, requires_grad, _, dtype, *rest = self.arguments
         return _finish(_view(storage, offset, size, stride, dtype), requires_grad, rest)
 
@@ -243,7 +243,7 @@ class _Size(Record):
 
     def restore(self, plain, depth):
         if not self.takes(tuple) or not _are_sizes(self.arguments[0]):
-            raise Refusal('a torch.Size of other things than numbers')
+            raise Refusal('a torch.Size with items other than numbers')
         return torch.Size(self.arguments[0])
 
 
@@ -257,11 +257,11 @@ class _Device(Record):
 
 
 def _ordered_dict(*pairs) -> OrderedDict:
-    """As pickled: empty, or by Python 2 with a list of its items."""
+    """Build an OrderedDict as pickled: empty, or by Python 2 with a list of items."""
     made = OrderedDict()
     for pair in pairs[0] if len(pairs) == 1 and type(pairs[0]) is list else pairs:
         if type(pair) not in (list, tuple) or len(pair) != 2 or not is_key(pair[0]):
-            raise Refusal('an OrderedDict of other things than keys and values')
+            raise Refusal('an OrderedDict with items other than keys and values')
         made[pair[0]] = pair[1]
     return made
 
@@ -297,7 +297,7 @@ _GIVEN = {
 
 
 def _as_python_2(table: dict[str, Any]) -> dict[str, Any]:
-    """With the names that pickle's protocol 2 gives to what is built in."""
+    """Add the names that pickle's protocol 2 gives to builtins."""
     old = {
         re.sub('^builtins', '__builtin__', name): item for name, item in table.items()
     }
@@ -349,16 +349,16 @@ def _raw(data: Any, plain: Callable[..., Any], depth: int) -> bytes:
 def _view(
     storage: Any, offset: Any, size: Any, stride: Any, dtype: Any | None = None
 ) -> torch.Tensor:
-    """A tensor on a storage, of which it may not see more than there is."""
+    """Return a tensor on a storage, after checking that it fits inside."""
     if type(storage) is not torch.storage.TypedStorage:
         raise Refusal(f'a tensor on {kind_of(storage)}')
     if dtype is not None and type(dtype) is not torch.dtype:
         raise Refusal(f'a tensor of dtype {kind_of(dtype)}')
     if not (_are_sizes((offset,)) and _are_sizes(size) and _are_sizes(stride)):
-        raise Refusal('a tensor whose size is no tuple of numbers')
+        raise Refusal('a tensor whose size is not a tuple of numbers')
     if len(size) != len(stride):
-        raise Refusal('a tensor with another number of strides than of sizes')
-    with warnings.catch_warnings():  # that TypedStorage, which files name, is to go
+        raise Refusal('a tensor whose size and stride differ in length')
+    with warnings.catch_warnings():  # TypedStorage, which files name, is deprecated
         warnings.simplefilter('ignore', UserWarning)
         memory = storage.untyped()
     kind = storage.dtype if dtype is None else dtype
@@ -371,8 +371,8 @@ def _view(
 
 def _finish(tensor: torch.Tensor, requires_grad: Any, metadata) -> torch.Tensor:
     if type(requires_grad) is not bool:
-        raise Refusal('a tensor without its parts')
-    # That of a conjugate or negative view, which no state_dict has.
+        raise Refusal('an incomplete tensor')
+    # Conjugate and negative views have metadata, but no state_dict has such views.
     if any(part is not None and (type(part) is not dict or part) for part in metadata):
         raise Refusal('a tensor with metadata')
     return tensor.requires_grad_(requires_grad)

@@ -1,4 +1,4 @@
-"""Finds the checkpoint from which an interrupted training goes on."""
+"""The search for the checkpoint from which an interrupted training can resume."""
 
 import contextlib
 import os
@@ -15,28 +15,28 @@ from .content import check_training
 from .errors import CheckpointError, DamagedCheckpointError
 from .mmengine_loaders import as_data, hand_on
 
-# What mmengine calls the checkpoints of a training.
+# mmengine's names for the checkpoints of a training.
 TEMPLATES = ('epoch_{}.pth', 'iter_{}.pth')
-# What it puts before them where they hold the weights that were best, and no more.
+# Its prefix for those that hold only weights, the best so far.
 _BEST = '(best_.+_)?'
 
 # The file in which mmengine notes the path of the last one.
 LAST = 'last_checkpoint'
-_LONGEST_NOTE = 4096  # bytes, as the longest path of Linux
+_LONGEST_NOTE = 4096  # bytes, like Linux's longest path
 
 
 def check_resumable(filename: str) -> None:
-    """Reads a checkpoint, and checks that it holds what resuming needs.
+    """Read a checkpoint, and check that it has what resuming needs.
 
-    Within :func:`.as_data` it is then handed on to mmengine, which does not read it
+    Inside :func:`.as_data` it is then handed on to mmengine, which does not read it
     again.
 
     Args:
-        filename: A path, or a URL that mmengine knows.
+        filename: a path, or a URL that mmengine knows.
 
     Raises:
-        DamagedCheckpointError: it was cut off, or is a link that leads nowhere.
-        CheckpointError: it can't be read for another reason, holds weights alone, or
+        DamagedCheckpointError: it was truncated, or is a broken link.
+        CheckpointError: it can't be read for another reason, has only weights, or has
             parts that are not as mmengine writes them.
     """
     if '://' not in filename:
@@ -55,19 +55,19 @@ def check_resumable(filename: str) -> None:
 
 
 def _check_file(path: str) -> None:
-    """Refuses what is no regular file, before anything tries to read it."""
+    """Refuse anything but a regular file, before it is read."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError as error:
         if not os.path.islink(path):
-            return  # the loader's sentence
+            return  # the loader says so
         raise DamagedCheckpointError(
             f'checkpoint {path} is a link to {os.readlink(path)}, which does not exist'
         ) from error
     except (OSError, ValueError) as error:
         if os.path.islink(path):
             raise DamagedCheckpointError(
-                f'checkpoint {path} is a link that leads nowhere ({error})'
+                f'checkpoint {path} is a broken link ({error})'
             ) from error
         raise _unreadable(path, error) from error
     if stat.S_ISDIR(mode):
@@ -92,10 +92,10 @@ def _unreadable(filename: str, error: Exception) -> CheckpointError:
 
 
 def check_template(template: Any) -> None:
-    """Checks a ``filename_tmpl`` of ``CheckpointHook``.
+    """Check a ``filename_tmpl`` of ``CheckpointHook``.
 
     Raises:
-        ValueError: it is no text with one ``{}`` for the epoch or iteration.
+        ValueError: it is not a string with one ``{}`` for the epoch or iteration.
     """
     fields = []
     with contextlib.suppress(ValueError, TypeError):
@@ -106,13 +106,13 @@ def check_template(template: Any) -> None:
         ]
     if len(fields) != 1:
         raise ValueError(
-            'must be a text with one {} for the epoch or iteration, as epoch_{}.pth; '
-            f'is {template!r}'
+            'must be a string with one {} for the epoch or iteration, such as '
+            f'epoch_{{}}.pth; got {template!r}'
         )
 
 
 def checkpoint_folder(work_dir: str, out_dir: str | None = None) -> str:
-    """Where mmengine's ``CheckpointHook`` writes, as its ``before_train`` says."""
+    """Return the folder of mmengine's ``CheckpointHook``, as in ``before_train``."""
     if out_dir is None or str(out_dir) == work_dir:
         return work_dir
     return os.path.join(out_dir, os.path.basename(work_dir.rstrip(os.sep)))
@@ -123,28 +123,27 @@ def find_resumable(
     templates: Sequence[str] = TEMPLATES,
     out_dir: str | None = None,
 ) -> tuple[str | None, list[str]]:
-    """Finds the last checkpoint of a training that is whole.
+    """Find the last whole checkpoint of a training.
 
-    mmengine goes by the file ``last_checkpoint`` alone, which a killed
-    training may leave empty, or naming a checkpoint that was cut off.
+    mmengine only looks at the file ``last_checkpoint``, which a killed training may
+    leave empty, or naming a truncated checkpoint.
 
-    Damaged files are passed over. A later one that may be whole but can't be
-    read, or can't be resumed from, is not: going on from an earlier
-    one would overwrite it.
+    Damaged files are skipped. A file that may be whole but can't be read or resumed
+    from is not: resuming from an earlier one would overwrite it.
 
     Args:
-        work_dir: The work directory of the training.
-        templates: The file names to look for, with ``{}`` for the epoch or
-            iteration, as ``filename_tmpl`` of ``CheckpointHook``.
-        out_dir: That of ``CheckpointHook``, if it has one.
+        work_dir: the work directory of the training.
+        templates: the file names to look for, with ``{}`` for the epoch or iteration,
+            like ``filename_tmpl`` of ``CheckpointHook``.
+        out_dir: that of ``CheckpointHook``, if it has one.
 
     Returns:
-        The path, or None where no checkpoint file of any kind exists; and what
-        there is to say about the files that were passed over.
+        The path, or None if no checkpoint file of any kind exists; and why files were
+        skipped.
 
     Raises:
-        CheckpointError: there are checkpoints, but training can't go on from
-            any of them. Starting anew might overwrite them.
+        CheckpointError: there are checkpoints, but training can't resume from any of
+            them. Starting from scratch might overwrite them.
     """
     note = _read_note(work_dir)
     if out_dir is not None and '://' in out_dir:
@@ -157,10 +156,10 @@ def find_resumable(
     templates = [os.path.basename(template) for template in templates]
     named = os.path.basename(note)
     names = [*templates, *TEMPLATES]
-    if named.endswith('.pth'):  # by a filename_tmpl of before
+    if named.endswith('.pth'):  # by an earlier filename_tmpl
         names.append(named.replace('{', '{{').replace('}', '}}'))
     files = _files(folders, names)
-    if not files and os.path.dirname(note):  # elsewhere, by an out_dir of before
+    if not files and os.path.dirname(note):  # elsewhere, by an earlier out_dir
         files = _files([os.path.dirname(note)], names)
     skipped = []
     for file in _candidates(files, templates, named):
@@ -174,7 +173,7 @@ def find_resumable(
             return file.path, skipped
     if files:
         others = [
-            f'{file.path} is not named as {" or ".join(templates)}'
+            f'{file.path} is not named like {" or ".join(templates)}'
             for file in files
             if _step(file.name, templates) is None
         ]
@@ -183,13 +182,13 @@ def find_resumable(
 
 
 def _find_remote(work_dir: str, out_dir: str, note: str) -> tuple[str | None, list]:
-    """As ``find_resumable``, for checkpoints that are not files of this machine."""
+    """Do the same as ``find_resumable`` for checkpoints that are not local files."""
     if note.startswith(f'{out_dir.rstrip("/")}/'):
         check_resumable(note)
         return note, []
     if os.path.lexists(os.path.join(work_dir, LAST)):
         raise _nothing_found(
-            work_dir, [f'{work_dir}/{LAST} does not name one in {out_dir}']
+            work_dir, [f'{work_dir}/{LAST} does not name a checkpoint in {out_dir}']
         )
     return None, []
 
@@ -197,21 +196,22 @@ def _find_remote(work_dir: str, out_dir: str, note: str) -> tuple[str | None, li
 def _nothing_found(work_dir: str, reasons: list[str]) -> CheckpointError:
     return CheckpointError(
         f'no checkpoint in {work_dir} to resume from: {"; ".join(reasons)}. Starting '
-        'anew might overwrite them: name the one to go on from by --resume FILE, move '
-        'them away, choose another --work-dir, or leave out --resume to start anew'
+        'from scratch might overwrite them: name the one to resume from by --resume '
+        'FILE, move them away, choose another --work-dir, or leave out --resume to '
+        'start from scratch'
     )
 
 
 class _File(NamedTuple):
     path: str
     name: str
-    age: int  # time of modification, in ns; 0 for a link that leads nowhere
+    age: int  # time of modification, in ns; 0 for a broken link
 
 
 def _read_note(work_dir: str) -> str:
-    """The path in the file ``last_checkpoint``, or '' where that can't be one.
+    """Return the path in the file ``last_checkpoint``, or '' if that can't be one.
 
-    mmengine writes it in place, so that a power cut may leave anything.
+    mmengine writes it in place, so a power cut may leave anything there.
     """
     try:
         handle = os.open(
@@ -232,7 +232,7 @@ def _read_note(work_dir: str) -> str:
 
 
 def _files(folders: Sequence[str], templates: Sequence[str]) -> list[_File]:
-    """What the folders hold that is called a checkpoint, whatever it is.
+    """Return everything in the folders that has a checkpoint's name.
 
     Raises:
         CheckpointError: a folder can't be read.
@@ -261,7 +261,7 @@ def _age(entry: os.DirEntry) -> int:
 
 
 def _step(name: str, templates: Sequence[str], before: str = '') -> int | None:
-    """The number in a checkpoint's name, 0 in one without; None if no template fits."""
+    """Return the number in a checkpoint's name, or 0; None if no template fits."""
     for template in templates:
         pattern = before
         for text, field, *_ in string.Formatter().parse(template):
@@ -275,10 +275,10 @@ def _step(name: str, templates: Sequence[str], before: str = '') -> int | None:
 def _candidates(
     files: Sequence[_File], templates: Sequence[str], named: str
 ) -> list[_File]:
-    """The checkpoints of a training, the last one first.
+    """Return the checkpoints of a training, the last one first.
 
-    Files that are further on than the one that ``last_checkpoint`` names, but
-    older, were left by an earlier training in the same folder: they come last.
+    Files with a higher number than the one that ``last_checkpoint`` names, but an older
+    date, were left by an earlier training in the same folder: they come last.
     """
     steps = {file: _step(file.name, templates) for file in files}
     steps = {file: step for file, step in steps.items() if step is not None}

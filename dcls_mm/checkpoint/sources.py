@@ -1,4 +1,4 @@
-"""Where mmengine's names of checkpoints lead: to a file here, fetched if need be."""
+"""The files that mmengine's names of checkpoints stand for, downloaded if need be."""
 
 import hashlib
 import os
@@ -16,16 +16,16 @@ _CHUNK = 1 << 20
 
 
 def fetch(filename: str) -> str:
-    """The path of a checkpoint, which is downloaded unless it was before.
+    """Return the path of a checkpoint, downloading it unless it is cached.
 
     Args:
-        filename: A path; an http(s) URL, kept where torch.hub and mmengine keep it; or
-            a name that mmengine leads to a URL: ``torchvision://resnet50``,
+        filename: a path; an http(s) URL, cached where torch.hub and mmengine do so; or
+            a name for which mmengine has a URL: ``torchvision://resnet50``,
             ``open-mmlab://...``, ``mmcls://...``.
 
     Raises:
-        CheckpointError: there is no such name.
-        URLError: it can't be downloaded.
+        CheckpointError: mmengine does not know the name.
+        URLError: the file can't be downloaded.
     """
     scheme, separator, name = filename.partition('://')
     if separator and scheme in ('http', 'https'):
@@ -42,9 +42,9 @@ def fetch(filename: str) -> str:
 
 
 def is_known(filename: str) -> bool:
-    """Whether ``fetch`` knows the kind of name, or else nobody does.
+    """Return whether ``fetch`` handles this kind of name, or nothing else does.
 
-    Others (``s3://``) have a loader in mmengine, or one that a program registered.
+    Other kinds (``s3://``) have a loader in mmengine, or one that a program registered.
     """
     scheme, separator, _ = filename.partition('://')
     if not separator or scheme in ('http', 'https', *_TABLES):
@@ -69,7 +69,7 @@ _TABLES = {
 
 
 def _download(url: str) -> str:
-    """As torch.hub does; of the processes of a training, the first one does."""
+    """Download as torch.hub does, in the first process of a training only."""
     folder = Path(torch.hub.get_dir(), 'checkpoints')
     path = folder / Path(urlparse(url).path).name
     first = get_rank() == 0
@@ -80,16 +80,16 @@ def _download(url: str) -> str:
             folder.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), progress=os.isatty(2))
     finally:
-        if first:  # else the others would wait where it fails
+        if first:  # also after a failure, or the others would wait for ever
             barrier()
     return str(path)
 
 
 def check_sha256(file: BinaryIO, expected: str | None, path: str) -> None:
-    """Compares a file's SHA-256, if one is expected, before anything else is done.
+    """Check a file's SHA-256, if one is expected.
 
     Raises:
-        DamagedCheckpointError: it is another one.
+        DamagedCheckpointError: the file has another checksum.
     """
     if expected is None:
         return

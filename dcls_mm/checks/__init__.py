@@ -1,1 +1,1 @@
-"""Whether configs, classes and data fit together, told before a training."""
+"""Checks that configs, classes and data fit together, before a training."""

@@ -1,8 +1,8 @@
-"""Which classes annotation files name, and whether a data set's names are those.
+"""Checks that a data set's class names are those of its annotation files.
 
-A check a kind of data set, in the table ``FILE_CHECKS``. None reads more than it needs:
-of COCO's 450 MB the list of categories, of VOC's files a few unless these have none of
-the names, of mmseg's none.
+The table ``FILE_CHECKS`` has one check per kind of data set. None reads more than it
+needs: from COCO's 450 MB the list of categories, of VOC's files a few unless names are
+missing there, and no files of mmseg's.
 """
 
 import json
@@ -20,17 +20,17 @@ from .._listing import listing
 from .config_checks import nearest
 from .errors import ConfigError
 
-# How many of VOC's files, one an image, are read where nothing is wrong.
+# How many of VOC's files, one per image, are read if nothing is wrong.
 _XML_FILES = 100
 
 
 def read_categories(ann_file: str) -> list[str]:
-    """The names of a COCO annotation file's categories, in its order.
+    """Return the names of a COCO annotation file's categories, in its order.
 
-    Only they are decoded, wherever they stand in the file.
+    Only the list of categories is decoded, wherever it is in the file.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: the file has no such list.
     """
     decoder = json.JSONDecoder()
     with open(ann_file, 'rb') as file:
@@ -42,7 +42,7 @@ def read_categories(ann_file: str) -> list[str]:
                     if names is not None:
                         return names
     raise ConfigError(
-        f'{ann_file} has no list of categories, as annotation files of COCO have'
+        f'{ann_file} must have a list of categories, like annotation files of COCO'
     )
 
 
@@ -67,7 +67,7 @@ def _category_names(
 
 
 def local_path(dataset: dict, name: str) -> str | None:
-    """The file that a data set reads, where it lies on this machine."""
+    """Return the path of a data set's file, if it is a local file."""
     path = dataset.get(name) or ''
     root = dataset.get('data_root') or ''
     if dataset.get('backend_args') or '://' in root or '://' in path:
@@ -77,14 +77,14 @@ def local_path(dataset: dict, name: str) -> str | None:
 
 
 def _origin(dataset: dict, kind: type, key: str, names: Sequence[str]) -> str:
-    """How the names came about."""
+    """Describe where the names come from, for a message."""
     if 'classes' in (dataset.get('metainfo') or {}):
         return f'{key} are {listing(names)}'
-    return f'{key} is not given, so they are those of {kind.__name__}, {listing(names)}'
+    return f'{key} is not given, so those of {kind.__name__} apply, {listing(names)}'
 
 
 def _slips(absent: Sequence[str], known: Sequence[str]) -> str:
-    """What is absent, each with the nearest that is there."""
+    """Return a list of absent names, each with the most similar known one."""
     words = []
     for name in absent:
         similar = nearest(name, known, 0.6)
@@ -99,19 +99,19 @@ def _as_tuple(names: Sequence[str]) -> str:
 def check_categories(
     path: str, key: str, names: Sequence[str], origin: str
 ) -> list[str]:
-    """Checks that labels by the order of a COCO file's categories are those of names.
+    """Check that class names are categories of a COCO file, in the same order.
 
     Args:
-        path: The annotation file.
-        key: What sets the names.
-        names: Of the classes.
-        origin: How the message begins, on where the names come from.
+        path: the annotation file.
+        key: the config key that sets the names.
+        names: the names of the classes.
+        origin: the start of the message, on where the names come from.
 
     Returns:
         The categories that are left out.
 
     Raises:
-        ConfigError: a name is not among the categories, or the order is another.
+        ConfigError: a name is not among the categories, or the order differs.
     """
     categories = read_categories(path)
     absent = [name for name in names if name not in categories]
@@ -120,13 +120,13 @@ def check_categories(
         lacks = 'none of them' if is_other else f'no {_slips(absent, categories)}'
         raise ConfigError(
             f'{origin}, but {path} has {lacks}; it has '
-            f'{listing(categories)}. Each would move the labels of others: name what '
-            f'is there, in its order, such as {key}={_as_tuple(categories)}'
+            f'{listing(categories)}. Each such name would shift the labels of others: '
+            f"give the file's names in its order, such as {key}={_as_tuple(categories)}"
         )
     taken = [category for category in categories if category in {*names}]
     if len(taken) > len(names):
         twice = [name for name in names if taken.count(name) > 1]
-        raise ConfigError(f'{path} has two categories of one name: {listing(twice)}')
+        raise ConfigError(f'{path} has two categories with one name: {listing(twice)}')
     if taken != list(names):
         raise ConfigError(
             f'{origin}, but {path} has them in the order {listing(taken)}, and its '
@@ -138,7 +138,7 @@ def check_categories(
 def _check_coco(
     dataset: dict, kind: type, name: str, key: str, names: Sequence[str]
 ) -> list[str]:
-    """mmdet gives out labels in the file's order to those categories that are named."""
+    """Check names for mmdet, which numbers the named categories in the file's order."""
     path = local_path(dataset, 'ann_file')
     if path is None or not _loads_as(kind, 'CocoDataset'):
         return []
@@ -154,7 +154,7 @@ def _check_coco(
 def _check_voc(
     dataset: dict, kind: type, name: str, key: str, names: Sequence[str]
 ) -> list[str]:
-    """mmdet passes over objects of other names."""
+    """Check names for mmdet's VOC data sets, which skip objects with other names."""
     path = local_path(dataset, 'ann_file')
     if path is None or not _loads_as(kind, 'XMLDataset'):
         return []
@@ -166,7 +166,7 @@ def _check_voc(
     )
     images = list_from_file(path)
     step = max(1, len(images) // _XML_FILES)
-    for some in (images[::step], images):  # all of them before anything is refused
+    for some in (images[::step], images):  # a refusal is based on all files
         found = _object_names(folder, some, f'{name}.ann_file: {path}')
         others = [other for other in found if other not in names]
         unseen = [name for name in names if name not in found]
@@ -179,14 +179,14 @@ def _check_voc(
             f'{_slips(slips or unseen, others)}; they have {listing(list(found))}'
         )
     if others:
-        return [f'{key}: leaves out the objects {listing(others)} of {folder}']
+        return [f'{key}: leaves out objects of {folder}: {listing(others)}']
     return []
 
 
 def _object_names(
     folder: str, images: Sequence[str], source: str
 ) -> dict[str | None, None]:
-    """The names in VOC's files of some images, in their order."""
+    """Return the names in the VOC files of some images, in order of appearance."""
     found: dict[str | None, None] = {}
     for image in images:
         file = os.path.join(folder, f'{image}.xml')
@@ -195,27 +195,27 @@ def _object_names(
         try:
             objects = ET.parse(file).getroot().findall('object/name')
         except ET.ParseError as error:
-            raise ConfigError(f'{source}: {file} is no whole XML: {error}') from error
+            raise ConfigError(f'{source}: {file} is not valid XML: {error}') from error
         found.update(dict.fromkeys(node.text for node in objects))
     return found
 
 
 def _loads_as(kind: type, base: str) -> bool:
-    """Whether a data set reads its files as a class of mmdet's does, its base."""
+    """Return whether a data set reads its files with the method of a class of mmdet."""
     return kind.load_data_list.__qualname__ == f'{base}.load_data_list'
 
 
 def _check_segmentation(
     dataset: dict, kind: type, name: str, key: str, names: Sequence[str]
 ) -> list[str]:
-    """Labels go by the data set's own names, of which others may be a part."""
+    """Check names for mmseg, which maps them to the data set's own names."""
     own = kind.METAINFO.get('classes')
     if own is None or list(own) == list(names):
         return []
     absent = [name for name in names if name not in own]
     if absent:
         raise ConfigError(
-            f'{key}: a {kind.__name__} has no {_slips(absent, own)}; it has '
+            f'{key}: {kind.__name__} has no {_slips(absent, own)}; it has '
             f'{listing(own)}'
         )
     left = [name for name in own if name not in names]
@@ -227,7 +227,7 @@ def _check_segmentation(
     ]
 
 
-# By the class of a data set, or a base of its.
+# The checks, by the class of a data set or one of its bases.
 FILE_CHECKS: dict[str, Any] = {
     'CocoDataset': _check_coco,
     'XMLDataset': _check_voc,

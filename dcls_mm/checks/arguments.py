@@ -1,4 +1,4 @@
-"""Options of commands, and arguments of what a config builds."""
+"""Checks of commands' options and of the arguments of what a config builds."""
 
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
@@ -10,10 +10,10 @@ T = TypeVar('T')
 
 
 def checked(check: Callable[..., T], name: str, value: Any, **limits: Any) -> T:
-    """``check(name, value, **limits)``, of functional/_arguments.py.
+    """Call ``check(name, value, **limits)``, a check of functional/_arguments.py.
 
     Raises:
-        ConfigError: what the check raises, so that a command ends with its sentence.
+        ConfigError: what the check raises, so that a command ends with its message.
     """
     try:
         return check(name, value, **limits)
@@ -22,12 +22,12 @@ def checked(check: Callable[..., T], name: str, value: Any, **limits: Any) -> T:
 
 
 def as_nonnegative(name: str, value: float) -> float:
-    """``value`` as a finite float of at least 0, or a ConfigError that names it."""
+    """Return ``value`` as a finite float of at least 0, or raise a ConfigError."""
     return checked(as_float, name, value, minimum=0)
 
 
 def check_option(option: str, value: str, choices: Collection[str]) -> None:
-    """Raises a ConfigError unless an option is one of some names."""
+    """Raise a ConfigError unless an option is one of the choices."""
     if value not in choices:
         raise ConfigError(
             f'{option} must be one of {", ".join(choices)}, got {value!r}'
@@ -35,7 +35,7 @@ def check_option(option: str, value: str, choices: Collection[str]) -> None:
 
 
 def check_positive(**options: int) -> None:
-    """Checks options, given by their names with ``_`` for ``-``.
+    """Check options, given by their names with ``_`` instead of ``-``.
 
     Raises:
         ConfigError: one is less than 1.

@@ -1,4 +1,4 @@
-"""How many channels the images of a model have."""
+"""The number of channels of a model's images."""
 
 import torch
 from torch import nn
@@ -11,29 +11,29 @@ _CONVOLUTIONS = (
     *(getattr(nn, f'Conv{kind}{n}d') for kind in ('', 'Transpose') for n in (1, 2, 3)),
 )
 
-# Images of colours, without, and with one channel more.
+# Colour images, grey images, and colour images with one more channel.
 _USUAL = 3, 1, 4
 
 
 class _FirstConvolution(Exception):
-    """Ends a forward pass: args are the channels wanted and those that came."""
+    """The end of a forward pass; args are the expected and actual channels."""
 
 
 @torch.no_grad()
 def input_channels(network: nn.Module, size: tuple[int, int] = (256, 320)) -> int:
-    """The number of channels of the images that a network takes.
+    """Return the number of channels of the images that a network takes.
 
-    It is what the first convolution that runs asks for, whatever its name or place:
-    some have a stem that puts several pixels into channels.
+    It follows from the first convolution that runs, whatever its name or place; some
+    networks have a stem that packs several pixels into channels.
 
     Args:
         network: a function of images (batch, channels, height, width).
-        size: (height, width) of an image that it takes.
+        size: (height, width) of an image that it accepts.
 
     Raises:
         ConfigError: no number of channels fits.
-        Exception: whatever the network raises at images of 3 channels, if it takes
-            those of no other number either.
+        Exception: what the network raises for images of 3 channels, if it accepts no
+            other number either.
     """
     convolutions = [m for m in network.modules() if isinstance(m, _CONVOLUTIONS)]
     hooks = [conv.register_forward_pre_hook(_stop) for conv in convolutions]
@@ -46,10 +46,10 @@ def input_channels(network: nn.Module, size: tuple[int, int] = (256, 320)) -> in
                 network(torch.zeros(1, channels, *size, device=device))
             except _FirstConvolution as found:
                 return _fitting(channels, *found.args)
-            except Exception as error:  # of other people's code, which may check first
+            except Exception as error:  # other people's code may raise anything
                 refused = refused or error
             else:
-                return channels  # there is no convolution to ask, and these do
+                return channels  # no convolution ran, but these channels work
     finally:
         for hook in hooks:
             hook.remove()
@@ -64,7 +64,7 @@ def _fitting(tried: int, wanted: int, came: int) -> int:
     channels, rest = divmod(tried * wanted, came)
     if rest:
         raise ConfigError(
-            f'the first convolution takes {wanted} channels, and gets {came} from '
-            f'images of {tried}: no number of channels of the images fits'
+            f'the first convolution takes {wanted} channels, but gets {came} from '
+            f'images with {tried}: no number of image channels fits'
         )
     return channels

@@ -1,7 +1,7 @@
-"""Whether the names of classes fit the annotation files and the model's outputs.
+"""Checks that class names fit the annotation files and the model's outputs.
 
-mmdet and mmseg pass over most of what does not: a class that no annotation has moves
-the labels of all that follow it, and the training goes on.
+mmdet and mmseg ignore most mistakes here: a class that no annotation has shifts the
+labels of all classes after it, and the training goes on.
 """
 
 import inspect
@@ -18,44 +18,42 @@ from .annotation_files import FILE_CHECKS, check_categories, local_path
 from .config_tree import find_class, innermost_datasets, metrics, type_name
 from .errors import ConfigError
 
-# What older releases, or a slip, call ``classes``.
+# Names of ``classes`` in older releases, and common slips.
 _OLD_NAMES = ('CLASSES', 'Classes', 'class', 'class_names', 'names', 'categories')
 
-# Parts of a model, and types, whose num_classes counts something else: pretraining's
-# classes, objects against background, boundaries, what a semantic branch was made for.
+# Parts of a model, and types, whose num_classes counts something else: classes of the
+# pretraining, objects against background, boundaries, classes of a semantic branch.
 _OTHER_PARTS = {'backbone', 'neck', 'rpn_head', 'semantic_head', 'reid'}
 _OTHER_TYPES = {'STDCHead', 'FusedSemanticHead'}
 
-# Between two keys of which the sum counts the classes.
+# Separates two keys whose sum is the number of classes.
 _SUM = ' + '
 
-# Parts of models to which names of classes are input, and may be others in each set.
+# Parts of models that take class names as input, which may differ between data sets.
 _TEXT_PARTS = ('language_model', 'text_encoder')
 
 
 class _Classes(NamedTuple):
-    """The classes of a data set: where they are named, and their names."""
+    """The classes of a data set: the key that names them, and their names."""
 
     key: str
     names: tuple[str, ...]
-    things: int | None  # how many are countable, of a panoptic data set
+    things: int | None  # how many of a panoptic data set's are countable
 
 
 def check_classes(cfg: Config, stages: Sequence[str]) -> list[str]:
-    """Checks the classes of a config, before anything is built.
-
-    It reads of an annotation file no more than the categories.
+    """Check the classes of a config, before anything is built.
 
     Args:
-        cfg: The config, with a default_scope.
-        stages: What is about to run: 'train', 'val' and 'test' in any number.
+        cfg: the config, with a default_scope.
+        stages: what is about to run, any of 'train', 'val' and 'test'.
 
     Returns:
         What to log: the categories that are left out.
 
     Raises:
-        ConfigError: the classes are no names, fit no annotation file, differ between
-            data sets, or are more or fewer than the model's outputs.
+        ConfigError: the classes are not names, do not fit an annotation file, differ
+            between data sets, or are more or fewer than the model's outputs.
     """
     notices = []
     lists = []
@@ -86,7 +84,7 @@ def check_classes(cfg: Config, stages: Sequence[str]) -> list[str]:
 
 
 def foresee_test(cfg: Config) -> list[str]:
-    """What to log at the start of a training whose config is for no test after it."""
+    """Return what to log about a training config that testing will refuse."""
     try:
         check_classes(cfg, ['train', 'test'])
     except ConfigError as error:
@@ -99,13 +97,13 @@ def _bases(kind: type | None) -> tuple[type, ...]:
 
 
 def _classes(dataset: dict, key: str, kind: type | None) -> _Classes | None:
-    """The classes of a data set, unless it finds them itself, or is one of videos."""
+    """Return a data set's classes, or None if it finds them itself or has videos."""
     if any(base.__name__ == 'BaseVideoDataset' for base in _bases(kind)):
-        return None  # trackers tell apart fewer classes than their videos name
+        return None  # trackers distinguish fewer classes than their videos name
     metainfo = dataset.get('metainfo') or {}
     if not isinstance(metainfo, dict):
         raise ConfigError(
-            f'{key}.metainfo must be a dict such as dict(classes=(...)), is '
+            f'{key}.metainfo must be a dict such as dict(classes=(...)), got '
             f'{metainfo!r}'
         )
     key = f'{key}.metainfo.classes'
@@ -124,7 +122,7 @@ def _classes(dataset: dict, key: str, kind: type | None) -> _Classes | None:
     if isinstance(colours, (list, tuple)) and 0 < len(colours) < len(names):
         raise ConfigError(
             f'{key.replace("classes", "palette")} has {len(colours)} colours for '
-            f'{len(names)} classes; give each class one, or leave it out'
+            f'{len(names)} classes; give one per class, or leave it out'
         )
     things = metainfo.get('thing_classes', default.get('thing_classes'))
     return _Classes(key, names, None if things is None else len(things))
@@ -133,26 +131,26 @@ def _classes(dataset: dict, key: str, kind: type | None) -> _Classes | None:
 def _checked(names: Any, key: str) -> tuple[str, ...]:
     if isinstance(names, str):
         raise ConfigError(
-            f'{key} must be a tuple of names, is the text {names!r}, of which each '
-            f'letter would be a class; write ({names!r},)'
+            f'{key} must be a tuple of names, got the string {names!r}, each letter of '
+            f'which would be a class; write ({names!r},)'
         )
     if not isinstance(names, (list, tuple)):
         raise ConfigError(
-            f'{key} must be a tuple of names, in the order of their labels, is '
+            f'{key} must be a tuple of names, in the order of their labels, got '
             f'{names!r}'
         )
     if not names:
-        raise ConfigError(f'{key} must name one class at least, is empty')
+        raise ConfigError(f'{key} must name at least one class, got none')
     for name in names:
         if not isinstance(name, str):
-            raise ConfigError(f'{key} must be a tuple of names, has {name!r} in it')
+            raise ConfigError(f'{key} must be a tuple of names, got {name!r} in it')
         if names.count(name) > 1:
             raise ConfigError(f'{key} has {name!r} {names.count(name)} times')
     return tuple(names)
 
 
 def _check_metrics(cfg: Config, stage: str, classes: _Classes) -> None:
-    """Checks the files of COCO's metric, which numbers labels as the data sets do."""
+    """Check the file of CocoMetric, which numbers labels as the data sets do."""
     for key, metric in metrics(cfg, stage).items():
         path = local_path(metric, 'ann_file')
         if path is not None and type_name(metric) == 'CocoMetric':
@@ -174,13 +172,13 @@ def _check_equal(first: _Classes, other: _Classes) -> None:
             if names
         )
     raise ConfigError(
-        f'{other.key} are other classes than {first.key}: {difference}; a label has to '
-        'stand for one class everywhere, so give both the same names in the same order'
+        f'{other.key} are other classes than {first.key}: {difference}; a label must '
+        'mean the same class everywhere, so give both the same names in the same order'
     )
 
 
 def _check_outputs(cfg: Config, classes: _Classes) -> None:
-    """Compares each num_classes of the model with the number of classes."""
+    """Compare each num_classes in the model with the number of classes."""
     count = len(classes.names)
     fitting = {count, classes.things}
     wrong = {}
@@ -198,7 +196,7 @@ def _check_outputs(cfg: Config, classes: _Classes) -> None:
 
 
 def _outputs(node: Any, key: str, scope: str) -> Iterator[tuple[str, int]]:
-    """How many classes each part of a model tells apart, by the key that says so."""
+    """Yield the keys of a model's numbers of classes, each with its number."""
     if isinstance(node, (list, tuple)):
         for index, part in enumerate(node):
             yield from _outputs(part, f'{key}.{index}', scope)
@@ -218,7 +216,7 @@ def _outputs(node: Any, key: str, scope: str) -> Iterator[tuple[str, int]]:
 
 
 def _default_classes(kind: type | None) -> int | None:
-    """The num_classes that a head has if the config gives none."""
+    """Return the num_classes of a head whose config gives none."""
     for base in _bases(kind):
         parameter = inspect.signature(base.__init__).parameters.get('num_classes')
         if parameter is not None:

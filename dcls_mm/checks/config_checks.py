@@ -1,4 +1,4 @@
-"""Finds the mistakes in a config that mmengine would pass over or meet late."""
+"""Checks for mistakes in a config that mmengine would ignore or find late."""
 
 import difflib
 import inspect
@@ -12,8 +12,8 @@ from mmengine.runner import Runner
 from .config_tree import innermost_datasets, items, metrics
 from .errors import ConfigError
 
-# What a config may hold at the top: what Runner takes, and what mmengine and
-# the tools look up by name.
+# The top-level keys of a config: the arguments of Runner, and what mmengine and the
+# tools look up by name.
 _TOP_LEVEL = {
     *inspect.signature(Runner).parameters,
     'activation_checkpointing',
@@ -27,7 +27,7 @@ _TOP_LEVEL = {
     'tta_pipeline',
 }
 
-# What each kind of run needs; mmengine takes all of a line, or none.
+# What each kind of run needs; mmengine wants all keys of a line or none.
 _SECTIONS = {
     'train': ('optim_wrapper', 'train_dataloader', 'train_cfg'),
     'val': ('val_dataloader', 'val_evaluator', 'val_cfg'),
@@ -36,14 +36,14 @@ _SECTIONS = {
 
 
 def apply_overrides(cfg: Config, overrides: dict[str, Any]) -> None:
-    """Merges ``--cfg-options`` into ``cfg``.
+    """Merge ``--cfg-options`` into ``cfg``.
 
-    mmengine accepts any key, also those that nobody will read: a misspelt
-    section, or a variable of the config file that has been used up by then.
+    mmengine accepts any key, even if nothing reads it: a misspelt section, or a
+    variable of the config file whose value has already been used.
 
     Raises:
-        ConfigError: such a key, one inside something that is no section, or
-            an index past the end of a list.
+        ConfigError: a key that nothing reads, a key inside something that is not a
+            section, or an index past the end of a list.
     """
     for key in overrides:
         problem = _override_problem(cfg, key)
@@ -57,10 +57,10 @@ def _override_problem(cfg: Config, key: str) -> str | None:
     if first not in _TOP_LEVEL:
         if first not in cfg:
             return f'no config has a {first}' + _suggestion(first, _TOP_LEVEL, 0.6)
-        copies = ', '.join(_copies(cfg, first)) or 'what was made of it'
+        copies = ', '.join(_copies(cfg, first)) or 'what was made from it'
         return (
-            f'{first} is a variable of the config file, whose value has been used by '
-            f'now; set {copies}'
+            f'{first} is a variable of the config file, and its value has already been '
+            f'used; set {copies}'
         )
     section = cfg.get(first, {})
     for depth, part in enumerate(rest, 1):
@@ -75,10 +75,10 @@ def _override_problem(cfg: Config, key: str) -> str | None:
                 'list into a config whose _base_ is this one'
             )
         elif not isinstance(section, dict):
-            return f'{where} is {section!r}, and has no {part} to set'
+            return f'{where} is {section!r}, which has no {part} to set'
         elif part in section:
             section = section[part]
-        else:  # A new key is fine, unless it looks like a slip for another.
+        else:  # a new key is fine, unless it looks like a slip for another
             suggestion = _suggestion(part, section, 0.75)
             is_section = depth < len(rest)
             if is_section and suggestion:
@@ -88,12 +88,12 @@ def _override_problem(cfg: Config, key: str) -> str | None:
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float) -> str | None:
-    """The known name that is most like one that is not known, in any case of letters.
+    """Return the known name that is most similar to an unknown one, ignoring case.
 
     Args:
-        name: What is not known.
-        known: The names that are.
-        cutoff: How alike they must be, from 0 to 1.
+        name: the unknown name.
+        known: the known names.
+        cutoff: the least similarity, from 0 to 1.
     """
     folded = {other.casefold(): other for other in known}
     similar = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=cutoff)
@@ -106,7 +106,7 @@ def _suggestion(name: str, known: Iterable[str], cutoff: float) -> str:
 
 
 def _copies(cfg: Config, variable: str) -> list[str]:
-    """The keys to which a variable of the config file seems to have gone."""
+    """Return the keys that seem to have got the value of a config file's variable."""
     value = cfg[variable]
     comparable = bool(value) and isinstance(value, (str, dict, list, tuple))
     return [
@@ -119,18 +119,19 @@ def _copies(cfg: Config, variable: str) -> list[str]:
 
 
 def check_sections(cfg: Config, kind: str) -> None:
-    """Checks that a config has what a run needs.
+    """Check that a config has what a run needs.
 
     Args:
-        cfg: The config.
+        cfg: the config.
         kind: 'train' or 'test'.
 
     Raises:
-        ConfigError: it lacks a section, or has only some of those that belong together.
+        ConfigError: a section is missing, or only some of those that belong together
+            are there.
     """
     for key in ('model', *_SECTIONS[kind]):
         if cfg.get(key) is None:
-            raise ConfigError(f'the config has no {key}, it is not for {kind}ing')
+            raise ConfigError(f'the config has no {key}, so it is not for {kind}ing')
     for keys in _SECTIONS.values():
         absent = [key for key in keys if cfg.get(key) is None]
         if 0 < len(absent) < len(keys):
@@ -141,17 +142,17 @@ def check_sections(cfg: Config, kind: str) -> None:
 
 
 def check_workers(cfg: Config, stages: Sequence[str]) -> list[str]:
-    """Takes out what a dataloader can't have without worker processes.
+    """Remove the settings that a dataloader can't have without worker processes.
 
     Args:
-        cfg: The config.
-        stages: What is about to run: 'train', 'val' and 'test' in any number.
+        cfg: the config.
+        stages: what is about to run, any of 'train', 'val' and 'test'.
 
     Returns:
         What to log about it.
 
     Raises:
-        ConfigError: the number of workers is no number.
+        ConfigError: the number of workers is not a number of at least 0.
     """
     notices = []
     for key in (f'{stage}_dataloader' for stage in stages):
@@ -159,28 +160,28 @@ def check_workers(cfg: Config, stages: Sequence[str]) -> list[str]:
         workers = dataloader.get('num_workers', 0)
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
             raise ConfigError(
-                f'{key}.num_workers must be a number, 0 or more, got {workers!r}'
+                f'{key}.num_workers must be an integer of at least 0, got {workers!r}'
             )
         for option in ('persistent_workers', 'prefetch_factor'):
             if not workers and dataloader.get(option):
                 del dataloader[option]
                 notices.append(
-                    f'{key}.{option} is left out, as num_workers is 0: there are no '
-                    'processes besides this one'
+                    f'{key}.{option} is ignored, as num_workers is 0: there are no '
+                    'worker processes'
                 )
     return notices
 
 
 def check_data(cfg: Config, stages: Sequence[str]) -> None:
-    """Checks that the data are where the config says, before anything is built.
+    """Check that the data are where the config says, before anything is built.
 
     Args:
-        cfg: The config.
-        stages: What is about to run: 'train', 'val' and 'test' in any number.
+        cfg: the config.
+        stages: what is about to run, any of 'train', 'val' and 'test'.
 
     Raises:
-        ConfigError: a data root, annotation file or image folder on this
-            machine does not exist; one line for each, naming its keys.
+        ConfigError: a local data root, annotation file or image folder does not exist;
+            the message has a line for each, naming its keys.
     """
     missing: dict[str, list[str]] = {}
     for stage in stages:
@@ -202,10 +203,10 @@ def check_data(cfg: Config, stages: Sequence[str]) -> None:
 
 
 def _needed(reader: dict) -> Iterator[tuple[str, str]]:
-    """The paths that a data set or a metric reads, each with the key that says so."""
+    """Yield the paths that a data set or a metric reads, each after its key."""
     root = reader.get('data_root') or ''
     if reader.get('backend_args') or '://' in root:
-        return  # not on this machine, or not as files
+        return  # not local, or not files
     if root and not os.path.exists(root):
         yield 'data_root', root
         return

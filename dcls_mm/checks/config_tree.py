@@ -1,4 +1,4 @@
-"""What stands where in a config, in whichever of mmengine's styles it is written.
+"""Access to the parts of a config in any of mmengine's styles.
 
 A ``type`` is a registered name, such a name with its scope ('mmdet.RetinaNet'), a
 dotted path, as mmengine writes them, or, in configs of pure Python, a class.
@@ -10,12 +10,12 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-# Where a data set's wrappers (RepeatDataset, ConcatDataset...) keep what they wrap.
+# The keys under which wrappers of data sets (RepeatDataset...) keep what they wrap.
 _WRAPPED = ('dataset', 'datasets')
 
 
 def type_name(node: Any) -> str:
-    """The name in a node's ``type``, without scope or module; '' without one."""
+    """Return the name in a node's ``type`` without scope or module, '' if none."""
     kind = node.get('type') if isinstance(node, dict) else None
     if isinstance(kind, str):
         return kind.rpartition('.')[2]
@@ -23,12 +23,12 @@ def type_name(node: Any) -> str:
 
 
 def find_class(registry: Registry, kind: Any, scope: str | None = None) -> type | None:
-    """The class that a ``type`` stands for, or None where there is none.
+    """Return the class that a ``type`` stands for, or None if there is none.
 
     Args:
-        registry: In which to look for a name.
-        kind: A ``type`` of a config.
-        scope: Where to look first; by default the scope in force.
+        registry: the registry in which to look up a name.
+        kind: a ``type`` of a config.
+        scope: the scope to search first; by default the current one.
     """
     if isinstance(kind, str):
         with registry.switch_scope_and_registry(scope) as scoped:
@@ -37,7 +37,7 @@ def find_class(registry: Registry, kind: Any, scope: str | None = None) -> type 
 
 
 def items(section: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Everything in a section, each with its dotted key."""
+    """Yield everything in a section, each item with its dotted key."""
     if isinstance(section, dict):
         parts = section.items()
     elif isinstance(section, (list, tuple)):
@@ -50,14 +50,14 @@ def items(section: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def innermost_datasets(dataset: Any, key: str = 'dataset') -> dict[str, dict]:
-    """The data sets inside all wrappers, such as RepeatDataset and ConcatDataset.
+    """Return the data sets inside all wrappers, such as RepeatDataset.
 
     Args:
-        dataset: What a dataloader has as ``dataset``, or a list of such.
-        key: Its dotted key.
+        dataset: the ``dataset`` of a dataloader, or a list of those.
+        key: its dotted key.
 
     Returns:
-        The data sets by their dotted keys, in the order in which they stand.
+        The data sets by their dotted keys, in the config's order.
     """
     if isinstance(dataset, (list, tuple)):
         parts = {f'{key}.{index}': part for index, part in enumerate(dataset)}
@@ -74,10 +74,10 @@ def innermost_datasets(dataset: Any, key: str = 'dataset') -> dict[str, dict]:
 
 
 def metrics(cfg: Config, stage: str) -> dict[str, dict]:
-    """The metrics of a run, by their dotted keys: one, several, or in an evaluator.
+    """Return the metrics of a run by their dotted keys, also those in an evaluator.
 
     Args:
-        cfg: The config.
+        cfg: the config.
         stage: 'val' or 'test'.
     """
     key = f'{stage}_evaluator'
@@ -90,17 +90,17 @@ def metrics(cfg: Config, stage: str) -> dict[str, dict]:
 
 
 def find_scope(cfg: Config, scopes: Container[str]) -> str | None:
-    """The scope to which a config's classes belong, where it names none.
+    """Return the scope of a config's classes, for configs that name no scope.
 
     Configs of pure Python have ``default_scope = None``, since classes need none.
 
     Args:
-        cfg: The config.
-        scopes: Those among which to choose, each the name of a package.
+        cfg: the config.
+        scopes: the scopes to choose from, each the name of a package.
 
     Returns:
-        That of the first class, or base of a class, from one of those packages: of the
-        model, or else of the rest.
+        The scope of the first class that is, or has a base, from one of these packages;
+        the model is searched first.
     """
     for section in ('model', *cfg):
         top = cfg.get(section)

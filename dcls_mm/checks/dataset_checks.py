@@ -1,7 +1,7 @@
-"""Whether a data set, once built, has what its training or test needs.
+"""Checks that a data set, once built, has what its training or test needs.
 
-mmengine builds a data set with its dataloader and draws from it at once, so this is
-done in between: :func:`check_datasets` stands around a runner's ``build_dataloader``.
+mmengine builds a data set with its dataloader and uses it at once, so the checks run in
+between: :func:`check_datasets` wraps a runner's ``build_dataloader``.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from .._listing import listing
 from .config_tree import innermost_datasets
 from .errors import ConfigError, errors_about
 
-# Of how many images the files are looked at, and of how many the objects.
+# How many images have their files checked, and how many have their objects checked.
 _FILES = 16
 _IMAGES = 1000
 
@@ -37,23 +37,23 @@ class _Built(NamedTuple):
 
     @property
     def samples(self) -> list[int]:
-        """The indices of a few images, from all over the data set."""
+        """The indices of a few images, spread over the data set."""
         count = len(self.dataset)
         return sorted({*np.linspace(0, count - 1, min(count, _FILES), dtype=int)})
 
 
 def check_datasets(runner: Runner, cfg: Config, stages: Sequence[str]) -> None:
-    """Makes a runner check each data set that it builds, before anything is drawn.
+    """Make a runner check each data set that it builds, before it is used.
 
-    A few images of each are looked at, and of a detector's training set so many as it
-    takes to find an object.
+    The checks look at a few images of each, and at as many of a detector's training set
+    as it takes to find an object.
 
     Args:
-        runner: Changed: its ``build_dataloader`` then raises ConfigError for a data set
-            that is empty, whose files are not there, or whose labels are beyond the
+        runner: changed in place: its ``build_dataloader`` then raises a ConfigError for
+            a data set that is empty, has missing files, or has labels beyond the
             model's outputs; and logs what is odd.
-        cfg: Its config, for the keys that messages name.
-        stages: What is about to run: 'train', 'val' and 'test' in any number.
+        cfg: its config, for the keys in messages.
+        stages: what is about to run, any of 'train', 'val' and 'test'.
     """
     build = runner.build_dataloader
 
@@ -64,7 +64,7 @@ def check_datasets(runner: Runner, cfg: Config, stages: Sequence[str]) -> None:
         key = _key(cfg, dataloader, stages)
         try:
             built = build(dataloader, *args, **kwargs)
-        except ValueError:  # mmengine stacks the images of a data set, also of an empty
+        except ValueError:  # mmengine fails to stack the images of an empty data set
             _check_not_empty(dataloader, key)
             raise
         for name, part in innermost_built(built.dataset, f'{key}.dataset').items():
@@ -75,16 +75,15 @@ def check_datasets(runner: Runner, cfg: Config, stages: Sequence[str]) -> None:
 
 
 def _key(cfg: Config, dataloader: dict, stages: Sequence[str]) -> str:
-    """Where a dataloader stands; one that a tool changed is for the last stage."""
+    """Return a dataloader's key; one that a tool changed is for the last stage."""
     keys = [f'{stage}_dataloader' for stage in stages]
     return next((key for key in keys if cfg.get(key) == dataloader), keys[-1])
 
 
 def innermost_built(dataset: Any, key: str = 'dataset') -> dict[str, Any]:
-    """The data sets inside all wrappers, by their keys in the config.
+    """Return the data sets inside all wrappers, by their keys in the config.
 
-    See :func:`.config_tree.innermost_datasets`, which does the same before they are
-    built.
+    :func:`.config_tree.innermost_datasets` does the same before they are built.
     """
     if hasattr(dataset, 'datasets'):
         parts = {f'{key}.datasets.{i}': part for i, part in enumerate(dataset.datasets)}
@@ -99,7 +98,7 @@ def innermost_built(dataset: Any, key: str = 'dataset') -> dict[str, Any]:
 
 
 def _check_not_empty(dataloader: dict, key: str) -> None:
-    """Raises if one of the data sets of a dataloader is empty."""
+    """Raise a ConfigError if one of a dataloader's data sets is empty."""
     settings = innermost_datasets(dataloader['dataset'], f'{key}.dataset')
     for name, one in settings.items():
         reason = None
@@ -111,13 +110,13 @@ def _check_not_empty(dataloader: dict, key: str) -> None:
 
 
 def _why_empty(dataset: Any) -> str | None:
-    """What leaves a data set of mmengine's kind without images, if it has none."""
+    """Return the reason why a data set of mmengine's kind is empty, if it is."""
     dataset.data_list = images = dataset.load_data_list()
     if dataset.filter_data():
         return None
     if images:
         return (
-            f'of its {len(images)} images filter_cfg={dataset.filter_cfg} leaves none; '
+            f'filter_cfg={dataset.filter_cfg} leaves none of its {len(images)} images; '
             'are there objects of its classes?'
         )
     if dataset.ann_file or not hasattr(dataset, 'img_suffix'):
@@ -136,9 +135,9 @@ def _check(built: _Built) -> None:
     key, dataset = built
     try:
         count = len(dataset)
-    except TypeError:  # an iterable one
+    except TypeError:  # an iterable data set
         return
-    is_known = hasattr(dataset, 'load_data_list')  # is of mmengine's kind
+    is_known = hasattr(dataset, 'load_data_list')  # of mmengine's kind
     if count == 0:
         reason = _why_empty(dataset) if is_known else None
         raise ConfigError(f'{key} is empty' + (f': {reason}' if reason else ''))
@@ -152,7 +151,7 @@ def _check(built: _Built) -> None:
         _check_objects(built)
 
 
-# What an entry of a data set names, and the setting from which it comes.
+# The paths in an entry of a data set, and the settings from which they come.
 _PATHS = {
     'img_path': 'data_prefix or img_suffix',
     'seg_map_path': 'data_prefix or seg_map_suffix',
@@ -176,10 +175,10 @@ def _check_files(built: _Built) -> None:
 
 
 def _neighbours(path: str, image: str) -> str:
-    """What there is instead of a file: of one image, or at all."""
+    """Describe what exists instead of a file: for the same image, or at all."""
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
-        return f'{folder!r} is no folder'
+        return f'{folder!r} is not a folder'
     names = sorted(os.listdir(folder))
     stem = os.path.splitext(os.path.basename(image))[0]
     alike = [name for name in names if name.startswith(stem)]
@@ -187,9 +186,9 @@ def _neighbours(path: str, image: str) -> str:
 
 
 def _loader(dataset: Any, option: str) -> Any | None:
-    """What loads annotations in a data set's pipeline, if it loads such as these.
+    """Return the step of a pipeline that loads annotations, if it loads this kind.
 
-    Only mmcv's, mmdet's and mmseg's: what others need to be called is not known here.
+    Only those of mmcv, mmdet and mmseg count: how to call others is not known here.
     """
     for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
         kind = type(step)
@@ -200,7 +199,7 @@ def _loader(dataset: Any, option: str) -> Any | None:
 
 
 def _check_labels(built: _Built) -> None:
-    """Looks at the label images of a segmentor's data set."""
+    """Check a few label images of a segmentor's data set."""
     key, dataset = built
     load = _loader(dataset, 'with_seg')
     ignored = getattr(dataset, 'ignore_index', 255)
@@ -212,17 +211,17 @@ def _check_labels(built: _Built) -> None:
         path = info.get('seg_map_path')
         if path is None:
             raise ConfigError(
-                f'{key}: its pipeline loads label images, but there is no '
-                'data_prefix.seg_map_path, their folder'
+                f'{key}: its pipeline loads label images, but their folder, '
+                'data_prefix.seg_map_path, is not given'
             )
         content = get(path, backend_args=dataset.backend_args)
-        # Decoders raise anything.
+        # Decoders may raise anything.
         with errors_about(f"{key}: the label image {path} can't be read", Exception):
             stored = mmcv.imfrombytes(content, 'unchanged', backend=backend).squeeze()
         if stored.ndim != 2:
             raise ConfigError(
-                f'{key}: the label image {path} has {stored.shape[-1]} channels; it '
-                'must have one, with the number of a class in each pixel'
+                f'{key}: the label image {path} must have one channel, with a class '
+                f'number in each pixel; it has {stored.shape[-1]}'
             )
         if stored.max() > 255:
             raise ConfigError(
@@ -234,8 +233,8 @@ def _check_labels(built: _Built) -> None:
         if classes and beyond:
             raise ConfigError(
                 f'{key}: {path} has the labels {_numbers(beyond)} '
-                f'(in the file {_numbers(np.unique(stored))}), but the classes are '
-                f'{classes}, 0 to {classes - 1}: are metainfo.classes, '
+                f'(in the file {_numbers(np.unique(stored))}), but there are '
+                f'{classes} classes, 0 to {classes - 1}: are metainfo.classes, '
                 f'model.decode_head.num_classes and '
                 f'reduce_zero_label={_is_reduced(dataset)} right?'
             )
@@ -252,18 +251,18 @@ def _numbers(values: Sequence[int]) -> str:
 
 
 def _note_missing(built: _Built, seen: set[int], classes: int) -> None:
-    """Logs what is odd about the labels of a few images."""
+    """Log what is odd about the labels of a few images."""
     key, dataset = built
-    where = f'{len(built.samples)} label images looked at'
+    where = f'{len(built.samples)} label images that were checked'
     notice = None
     if not seen:
         notice = f'{key}: all pixels of the {where} are ignored'
     elif classes > 1 and len(seen) == 1:
-        notice = f'{key}: the {where} have the label {seen.pop()} alone'
+        notice = f'{key}: the {where} have only the label {seen.pop()}'
     elif _is_reduced(dataset) and seen == {*range(classes - 1)}:
         notice = (
             f'{key}: the {where} have every class but the last; reduce_zero_label=True '
-            'takes 1 from each label and ignores 0, which is for files that count '
+            'subtracts 1 from each label and ignores 0, which is for files that count '
             'classes from 1'
         )
     if notice:
@@ -271,7 +270,7 @@ def _note_missing(built: _Built, seen: set[int], classes: int) -> None:
 
 
 def _check_objects(built: _Built) -> None:
-    """Looks for one object in a detector's training set."""
+    """Check that a detector's training set has an object."""
     key, dataset = built
     count = len(dataset)
     looked_at = range(0, count, max(1, count // _IMAGES))

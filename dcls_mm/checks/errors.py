@@ -1,22 +1,22 @@
-"""What is wrong with a config or an option, as a sentence for the user."""
+"""The error about a config or an option, with a message for the user."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class ConfigError(ValueError):
-    """A config, or an option, that can't be used as it is, and why."""
+    """A config or an option that can't be used; the message says why."""
 
 
 @contextmanager
 def errors_about(
     source: str, kinds: type[Exception] | tuple[type[Exception], ...] = ValueError
 ) -> Iterator[None]:
-    """Makes errors from inside a ConfigError that begins with ``source``.
+    """Turn errors from the block into a ConfigError that begins with ``source``.
 
     Args:
-        source: What they are about.
-        kinds: Of errors.
+        source: what the errors are about.
+        kinds: the types of errors.
     """
     try:
         yield
@@ -26,10 +26,10 @@ def errors_about(
 
 @contextmanager
 def refusals(what: str) -> Iterator[None]:
-    """Makes any error from inside a ConfigError that begins with ``what``.
+    """Turn any error from the block into a ConfigError that begins with ``what``.
 
-    For other people's models in use that they were not written for, and for what
-    records them, which raise errors of any type.
+    This is for other people's models, used in ways they were not written for, and for
+    what records them: both may raise errors of any type.
     """
     try:
         yield
@@ -41,5 +41,5 @@ def refusals(what: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says, or else its type."""
+    """Return the first line of an error's message, or else its type."""
     return str(error).strip().partition('\n')[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Outputs of a backbone that nothing reads: their norms would learn nothing."""
+"""A check for unused outputs of a backbone, whose norms would learn nothing."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,16 +13,16 @@ _DEFAULT_OUTPUTS = (0, 1, 2, 3)
 
 
 def check_outputs(cfg: Config) -> list[str]:
-    """Looks for outputs of ConvNeXtDCLS that neck and heads leave unread.
+    """Look for outputs of ConvNeXtDCLS that neither neck nor heads use.
 
-    The layer norm of such an output gets no gradient, for which DDP stops in the second
-    step with a number instead of a name.
+    The layer norm of such an output gets no gradient, so DDP stops in the second step
+    with an error that names a parameter's number only.
 
     Returns:
-        What to say about it, if anything.
+        What to log about it.
 
     Raises:
-        ConfigError: it is to be trained by DDP that doesn't look for such parameters.
+        ConfigError: the training uses DDP without find_unused_parameters.
     """
     model = cfg.get('model') or {}
     backbone = model.get('backbone') or {}
@@ -36,20 +36,20 @@ def check_outputs(cfg: Config) -> list[str]:
         return []
     unread = [f'norm{stage}' for i, stage in enumerate(stages) if i not in read]
     trouble = (
-        f'model.backbone.out_indices={stages}: nothing reads what {", ".join(unread)} '
-        'gives, which then gets no gradient; give out_indices='
-        f'{tuple(stages[i] for i in sorted(read))} and count the inputs of neck and '
-        'heads (in_channels, start_level, in_index) from these'
+        f'model.backbone.out_indices={stages}: nothing uses the output of '
+        f'{", ".join(unread)}, which then gets no gradient; set out_indices='
+        f'{tuple(stages[i] for i in sorted(read))} and adapt the inputs of neck and '
+        'heads (in_channels, start_level, in_index)'
     )
     wrapper = cfg.get('model_wrapper_cfg') or {}
     looks = cfg.get('find_unused_parameters') or wrapper.get('find_unused_parameters')
     if cfg.get('launcher', 'none') != 'none' and not looks:
-        raise ConfigError(f'{trouble}, or else find_unused_parameters=True for DDP')
+        raise ConfigError(f'{trouble}, or set find_unused_parameters=True for DDP')
     return [trouble]
 
 
 def _read_outputs(model: dict, count: int) -> set[int] | None:
-    """Which of ``count`` outputs the config's neck or heads take; None if unknown."""
+    """Return which of ``count`` outputs neck or heads use, or None if unknown."""
     if neck := model.get('neck'):
         first = neck[0] if isinstance(neck, Sequence) else neck
         start = first.get('start_level')
@@ -61,7 +61,7 @@ def _read_outputs(model: dict, count: int) -> set[int] | None:
 
 
 def _listed(value: Any) -> list:
-    """One or several, or none, as a list."""
+    """Return one value, several or None as a list."""
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]

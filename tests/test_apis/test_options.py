@@ -37,7 +37,7 @@ def test_a_config_that_is_not_there(config):
 
 @pytest.mark.parametrize('scope', ['mmpose', None])
 def test_the_scope_must_be_one_of_two(config, scope):
-    message = f'default_scope must be one of mmdet, mmseg, is {scope!r}'
+    message = f'default_scope must be one of mmdet, mmseg, got {scope!r}'
     with pytest.raises(ConfigError, match=message):
         configs.load_config(config(default_scope=scope))
 
@@ -91,7 +91,7 @@ def test_mixed_precision(config, device):
 
 def test_mixed_precision_of_another_wrapper(config):
     wrapper = {'type': 'ApexOptimWrapper', 'optimizer': {}}
-    with pytest.raises(ConfigError, match=r'optim_wrapper\.type must .* is ApexOptim'):
+    with pytest.raises(ConfigError, match=r'optim_wrapper\.type must .* got ApexOptim'):
         train.prepare_train(config(optim_wrapper=wrapper), amp=True)
 
 
@@ -148,13 +148,13 @@ def test_resuming_from_the_last_checkpoint(config, tmp_path):
     path = config(work_dir=str(tmp_path), load_from='pretrained.pth')
     cfg, (notice,) = settled(path, 'auto')
     assert (cfg.resume, cfg.load_from) == (False, 'pretrained.pth')
-    assert 'no checkpoint in' in notice and 'starts anew' in notice
+    assert 'no checkpoint in' in notice and 'from scratch' in notice
     last = checkpoint(tmp_path / 'epoch_1.pth')
     (tmp_path / 'epoch_2.pth').write_bytes(b'')
     cfg, (skipped, notice) = settled(path, 'auto')
     assert (cfg.resume, cfg.load_from) == (True, last)
-    assert 'passes over: ' in skipped and 'epoch_2.pth is damaged' in skipped
-    assert notice == f'--resume: goes on from {last}'
+    assert 'skips a checkpoint: ' in skipped and 'epoch_2.pth is damaged' in skipped
+    assert notice == f'--resume: resumes from {last}'
 
 
 def test_resuming_under_other_file_names(config, tmp_path):

@@ -101,8 +101,8 @@ def test_mistakes_are_named_before_anything_is_written(demo, tmp_path):
     (tmp_path / 'file').write_text('')
     for images, message in (
         ('nowhere', 'nowhere does not exist'),
-        (str(tmp_path / 'empty'), 'holds no images'),
-        (str(tmp_path / 'file'), 'file is no image'),
+        (str(tmp_path / 'empty'), 'has no images'),
+        (str(tmp_path / 'file'), 'file is not an image'),
     ):
         with pytest.raises(ConfigError, match=message):
             predict(config, checkpoint, images, str(out))

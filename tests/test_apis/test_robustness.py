@@ -168,9 +168,9 @@ def test_groups_stand_for_their_members():
 @pytest.mark.parametrize(
     'options, message',
     [
-        ({'corruptions': ['fogg']}, '--corruptions fogg: must be among common, all'),
+        ({'corruptions': ['fogg']}, '--corruptions fogg: must be one of common, all'),
         ({'severities': [0]}, '--severities 0: must be from 1 to 5'),
-        ({'out': f'{__file__}/x.json'}, '--out .*x.json: .* is no folder to wr'),
+        ({'out': f'{__file__}/x.json'}, '--out .*x.json: .* is not a writable f'),
     ],
 )
 def test_mistakes_are_named(options, message, tmp_path):

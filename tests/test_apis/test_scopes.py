@@ -110,7 +110,7 @@ def test_detections_of_several_metrics_data_are_not_dumped():
 
 
 def test_a_form_of_output_that_does_not_fit(tmp_path):
-    with pytest.raises(ConfigError, match=r'--out maps: .*ends in \.pkl'):
+    with pytest.raises(ConfigError, match=r'--out maps: .*end in \.pkl'):
         SCOPES['mmdet'].save_predictions(detection(), 'maps')
     with pytest.raises(ConfigError, match=r'--out out\.pkl: .*name of a folder'):
         SCOPES['mmseg'].save_predictions(segmentation(), 'out.pkl')
@@ -137,12 +137,12 @@ def test_windows_need_a_display(monkeypatch):
     cfg = detection()
     use_visualization(cfg, True, None, 0.5)
     assert cfg.default_hooks.visualization.wait_time == 0.5
-    with pytest.raises(ConfigError, match='mmseg saves nothing'):
+    with pytest.raises(ConfigError, match='mmseg does not save'):
         use_visualization(segmentation(), True, 'shown', 2)
 
 
 def test_a_config_that_can_not_draw():
-    with pytest.raises(ConfigError, match=r'need a default_hooks\.visualization'):
+    with pytest.raises(ConfigError, match=r'need default_hooks\.visualization'):
         use_visualization(detection(default_hooks={}), False, 'shown', 2)
     with pytest.raises(ConfigError, match='no visualizer'):
         use_visualization(segmentation(visualizer=None), False, 'shown', 2)

@@ -260,7 +260,7 @@ def test_a_file_that_was_cut_off(tmp_path, zipped, part):
 )
 def test_a_file_that_is_no_checkpoint(tmp_path, content):
     (tmp_path / 'x.pth').write_bytes(content)
-    with pytest.raises(DamagedCheckpointError, match='is no checkpoint'):
+    with pytest.raises(DamagedCheckpointError, match='or not a checkpoint'):
         read_checkpoint(str(tmp_path / 'x.pth'))
 
 

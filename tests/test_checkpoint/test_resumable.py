@@ -205,7 +205,7 @@ def test_a_file_of_another_name_is_told_once(tmp_path):
     write(tmp_path / 'best_score_epoch_2.pth')
     with pytest.raises(CheckpointError, match='best_score') as caught:
         found(tmp_path)
-    assert str(caught.value).count('is not named as') == 1
+    assert str(caught.value).count('is not named like') == 1
 
 
 def test_an_out_dir_elsewhere(tmp_path, monkeypatch):
@@ -216,7 +216,9 @@ def test_an_out_dir_elsewhere(tmp_path, monkeypatch):
     note(tmp_path, 's3://bucket/x/epoch_3.pth')
     path, _ = find_resumable(str(tmp_path), **options)
     assert [path] == read == ['s3://bucket/x/epoch_3.pth']
-    with pytest.raises(CheckpointError, match='does not name one in s3://bucket/x/epo'):
+    with pytest.raises(
+        CheckpointError, match='does not name a checkpoint in s3://bucket/x/epo'
+    ):
         find_resumable(str(tmp_path), out_dir='s3://bucket/x/epo')
 
 

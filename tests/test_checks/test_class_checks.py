@@ -95,7 +95,7 @@ def test_of_a_rare_class_all_of_vocs_files_are_looked_at():
     dataset = {'type': 'XMLDataset', 'ann_file': 'ids.txt'}
     dataset['data_prefix'] = {'sub_data_root': ''}
     (notice,) = check(detector(('discs',), 1, dataset), ['train'])
-    assert notice == f'{KEY}: leaves out the objects disc of data/Annotations'
+    assert notice == f'{KEY}: leaves out objects of data/Annotations: disc'
     with pytest.raises(ConfigError, match=r"no 'ring'; they have disc, discs$"):
         check(detector(('ring',), 1, dataset), ['train'])
 

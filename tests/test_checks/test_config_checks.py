@@ -54,12 +54,12 @@ def test_overrides_that_take_effect(key):
         ),
         ('resum', 'no config has a resum; did you mean resume?'),
         ('default_hooks.checkpont.interval', 'did you mean checkpoint?'),
-        ('train_cfg.max_epochs.x', 'train_cfg.max_epochs is 3, and has no x'),
+        ('train_cfg.max_epochs.x', 'train_cfg.max_epochs is 3, which has no x'),
         ('train_dataloader.dataset.pipeline.2.scale', 'pipeline is a list of 2'),
         ('train_dataloader.dataset.pipeline.last.scale', 'without a last'),
         ('data_root', 'variable .* set train_dataloader.dataset.data_root$'),
         ('train_pipeline.1.scale', 'set train_dataloader.dataset.pipeline$'),
-        ('unused', 'unused is a variable .* set what was made of it'),
+        ('unused', 'unused is a variable .* set what was made from it'),
     ],
 )
 def test_overrides_that_would_go_unnoticed(key, message):

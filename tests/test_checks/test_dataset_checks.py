@@ -83,8 +83,8 @@ def test_a_data_set_that_is_filtered_away():
     write_coco(boxes=False)
     cfg = detector(dataset={'filter_cfg': {'filter_empty_gt': True}})
     assert refused(cfg) == (
-        'train_dataloader.dataset is empty: of its 3 images filter_cfg='
-        "{'filter_empty_gt': True} leaves none; are there objects of its classes?"
+        "train_dataloader.dataset is empty: filter_cfg={'filter_empty_gt': True} "
+        'leaves none of its 3 images; are there objects of its classes?'
     )
 
 
@@ -100,7 +100,7 @@ def test_a_data_set_inside_others_is_named():
         'times': 2,
     }
     assert refused(cfg).startswith(
-        'train_dataloader.dataset.dataset.datasets.1 is empty: of its 3 images'
+        'train_dataloader.dataset.dataset.datasets.1 is empty: filter_cfg='
     )
 
 
@@ -125,7 +125,7 @@ def test_files_that_are_not_there():
     write_coco(root='det')
     dataset = {'data_root': 'det', 'data_prefix': {'img': 'nowhere'}}
     assert refused(detector(dataset=dataset)).endswith(
-        "is the data_prefix or img_suffix right? 'det/nowhere' is no folder"
+        "is the data_prefix or img_suffix right? 'det/nowhere' is not a folder"
     )
 
 
@@ -147,7 +147,7 @@ def test_labels_beyond_the_classes(labels, dataset, stage):
     said = refused(segmentor(dataset=dataset), stage)
     assert said.startswith(f'{stage}_dataloader.dataset: data/labels/0.png has the lab')
     assert f'labels 3 (in the file {", ".join(map(str, labels))})' in said
-    assert 'classes are 3, 0 to 2' in said and 'reduce_zero_label=' in said
+    assert 'there are 3 classes, 0 to 2' in said and 'reduce_zero_label=' in said
 
 
 def test_labels_that_fit():
@@ -165,22 +165,22 @@ def test_label_images_that_hold_no_labels():
     colours = np.zeros((64, 64, 3), np.uint8)
     mmcv.imwrite(colours, 'data/labels/1.png')
     said = refused(segmentor())
-    assert 'data/labels/1.png has 3 channels; it must have one' in said
+    assert 'data/labels/1.png must have one channel, with a class number' in said
     write_labels((0, 1, 300), dtype='uint16')  # mmseg would read 300 as 44
     assert 'has the label 300; mmseg reads 8 bits' in refused(segmentor())
     Path('data/labels/0.png').write_text('no image')
     said = "train_dataloader.dataset: the label image data/labels/0.png can't be read: "
     assert refused(segmentor()).startswith(said)
     dataset = {'data_prefix': {'img_path': 'images'}}
-    said = 'there is no data_prefix.seg_map_path, their folder'
+    said = 'their folder, data_prefix.seg_map_path, is not given'
     assert refused(segmentor(dataset=dataset)).endswith(said)
 
 
 @pytest.mark.parametrize(
     'labels, dataset, words',
     [
-        ((0, 255), {}, 'the 3 label images looked at have the label 0 alone'),
-        ((255,), {}, 'all pixels of the 3 label images looked at are ignored'),
+        ((0, 255), {}, 'the 3 label images that were checked have only the label 0'),
+        ((255,), {}, 'all pixels of the 3 label images that were checked are ignored'),
         ((0, 1, 2), {'reduce_zero_label': True}, 'have every class but the last'),
     ],
 )

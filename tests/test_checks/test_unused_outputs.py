@@ -37,9 +37,9 @@ FPN = dict(type='FPN', start_level=1)
 )
 def test_unread_outputs(arguments, unread, right):
     (notice,) = check_outputs(config(**arguments))
-    assert f'nothing reads what {unread} gives' in notice
-    assert f'{right} and count' in notice
-    with pytest.raises(ConfigError, match='or else find_unused_parameters=True'):
+    assert f'nothing uses the output of {unread}' in notice
+    assert f'{right} and adapt' in notice
+    with pytest.raises(ConfigError, match='or set find_unused_parameters=True'):
         check_outputs(config(launcher='pytorch', **arguments))
     looking = config(launcher='pytorch', **arguments)
     looking.find_unused_parameters = True
@@ -71,7 +71,9 @@ def test_our_retinanet_reads_all_outputs():
     assert check_outputs(cfg) == []
     cfg.model.backbone.pop('out_indices')
     cfg.model.neck.start_level = 1
-    with pytest.raises(ConfigError, match=r'norm0 gives, .*out_indices=\(1, 2, 3\)'):
+    with pytest.raises(
+        ConfigError, match=r'output of norm0, .*out_indices=\(1, 2, 3\)'
+    ):
         check_outputs(cfg)
 
 

@@ -101,7 +101,7 @@ def test_a_segmentor_as_a_file(name, format, folded, tmp_path):
     [
         ('detr', 'a DETR has none .* images alone, .*--part backbone'),
         ('mask2former', 'a Mask2Former has none .* images alone, .*--part backbone'),
-        ('pointrend', 'the torchscript file, run at other sizes.* differs'),
+        ('pointrend', 'the torchscript file, run at sizes other than .* differs'),
     ],
 )
 def test_what_no_file_holds_is_said(name, message, folded, tmp_path):

@@ -120,7 +120,7 @@ def test_processes_stay_equal_and_resume(tmp_path):
     out = train_in_two(config, work_dir)
     assert 'SyncBN needs a GPU' in out
     more = ['--resume', '--cfg-options', 'train_cfg.max_epochs=2']
-    assert f'goes on from {work_dir}/epoch_1.pth' in train_in_two(
+    assert f'resumes from {work_dir}/epoch_1.pth' in train_in_two(
         config, work_dir, *more
     )
 

@@ -195,7 +195,7 @@ def test_images_of_other_channels_are_refused(models, tmp_path):
     with pytest.raises(ConfigError, match='takes 4 channels, and .*a.png has 3'):
         next(compare._prepared(model, files, (64, 64), 4))
     Path(files[0]).write_bytes(b'text')
-    with pytest.raises(ConfigError, match='a.png is no image that OpenCV can read'):
+    with pytest.raises(ConfigError, match='a.png is not an image that OpenCV can read'):
         next(compare._prepared(model, files, (64, 64), 3))
 
 
@@ -227,7 +227,7 @@ def test_an_unreadable_image_is_named_and_the_rest_drawn(kind, models, files, tm
     shutil.copytree(folder / 'images/val', images)
     (images / 'a.png').write_bytes(b'text')
     with pytest.raises(
-        ConfigError, match='1 of 3 images could not be read, .*\n.*a.png'
+        ConfigError, match='1 of 3 images could not be read and .*\n.*a.png'
     ):
         compare.plot_predictions(
             *files(kind), str(tmp_path / 'out'), images=str(images), device='cpu'
@@ -327,10 +327,10 @@ def test_mistakes(files, tmp_path):
     for call, message in (
         (lambda: visualize.plot_kernels(*det, 'a.gif'), 'must be the name of a .png'),
         (lambda: visualize.plot_kernels(*det, out, 0), '--columns'),
-        (lambda: visualize.plot_movement(det[0], 'nowhere', 'b'), 'is no folder'),
+        (lambda: visualize.plot_movement(det[0], 'nowhere', 'b'), 'is not a folder'),
         (
             lambda: visualize.plot_movement(det[0], str(tmp_path / 'empty'), out[:-4]),
-            'two checkpoints at least',
+            'at least two checkpoints',
         ),
         (lambda: field(*det, out, det), 'must give 2 different names'),
         (lambda: field(*det, out, names=['a', 'b']), 'must give 1 different names'),

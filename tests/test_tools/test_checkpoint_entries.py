@@ -41,7 +41,7 @@ ODD_META = {
     ),
     'integer keys of meta': (
         {'meta': {3: 1}, 'state_dict': {'a': ONE}},
-        'a key of its meta must be',
+        'the keys of its meta must be',
     ),
 }
 HUB = {'log_scalars': {}, 'runtime_info': {}, 'resumed_keys': {}}

@@ -102,7 +102,7 @@ def sentence(case):
     if tool == 'kernels' and backbone not in DEPTHWISE:
         return 'no layer that constructs one'
     if tool == 'robustness' and case['channels'] == 4:
-        return 'defined for 1 or 3 channels, the model takes 4'
+        return 'defined for 1 or 3 channels, but the model takes 4'
     if tool == 'fold' and backbone in ('plain', 'dilated'):
         return 'no '
     return None

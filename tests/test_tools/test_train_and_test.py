@@ -99,7 +99,7 @@ def test_a_killed_training_is_resumed_and_tested(uninterrupted, tmp_path):
 
     status, out, err = finish(start('train.py', *arguments))
     assert status == 0, err
-    assert f'--resume: goes on from {last}' in out + err
+    assert f'--resume: resumes from {last}' in out + err
     checkpoint = read_checkpoint(str(work_dir / 'epoch_3.pth'))
     for actual, expected in (
         (checkpoint['state_dict'], uninterrupted['state_dict']),
@@ -163,7 +163,7 @@ def test_logs_that_find_no_room_are_told_in_a_sentence(tmp_path, monkeypatch, nu
     with pytest.raises(ConfigError) as caught:
         train.train(config=config, work_dir=str(tmp_path / 'w'))
     assert os.strerror(number) in str(caught.value)
-    assert 'go on by --resume' in str(caught.value)
+    assert 'continue with --resume' in str(caught.value)
     monkeypatch.undo()
     train.train(config=config, work_dir=str(tmp_path / 'w'), resume='auto')
     assert (tmp_path / 'w' / 'epoch_3.pth').exists()

@@ -358,7 +358,7 @@ ROWS = [
     wrong(
         outputs(neck=dict(type='FPN', start_level=1)),
         ConfigError,
-        *('nothing reads what norm0 gives', 'out_indices=(1, 2, 3)'),
+        *('nothing uses the output of norm0', 'out_indices=(1, 2, 3)'),
     ),
     wrong(
         outputs(decode_head=dict(in_index=3)),

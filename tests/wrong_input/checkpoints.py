@@ -27,7 +27,7 @@ ONE = torch.ones(1)
 ORDERED = call('collections.OrderedDict')
 ARRAY_MAKER = name('numpy._core.multiarray._reconstruct')
 F8 = call('numpy.dtype', text('f8'), b'\x89', b'\x88')
-NOT_WRITTEN = 'which is not among what mmengine writes'
+NOT_WRITTEN = 'which mmengine does not write'
 
 
 def read(data, **options):
@@ -175,11 +175,11 @@ ROWS = [
     hostile(call('numpy.ndarray', b'K\x01'), 'a call of numpy.ndarray'),
     hostile(name('numpy.dtype') + b')\x81', 'an instance of numpy.dtype'),
     hostile(b'K\x01)R', 'a call of a value of int'),
-    hostile(ARRAY_MAKER + b']R', 'a call with an object of list for arguments'),
+    hostile(ARRAY_MAKER + b']R', 'a call with an object of list as arguments'),
     hostile(name('torch.float32') + b')R', 'a call of torch.float32'),
     hostile(ARRAY_MAKER, 'numpy.ndarray'),
     hostile(call('builtins.bytes', integer(2**40)), 'builtins.bytes with arguments'),
-    hostile(call('_codecs.encode', text('a'), text('zlib')), 'not written as latin1'),
+    hostile(call('_codecs.encode', text('a'), text('zlib')), 'not encoded as latin1'),
     hostile(
         call(
             'builtins.getattr',
@@ -188,9 +188,9 @@ ROWS = [
         ),
         'builtins.getattr',
     ),
-    hostile(call('builtins.set', b'](])\x85e'), 'a set of other things'),
-    hostile(call('builtins.complex', text('1')), 'a complex number'),
-    hostile(call('torch.Size', b'(Nt'), 'a torch.Size of other things'),
+    hostile(call('builtins.set', b'](])\x85e'), 'a set with items other'),
+    hostile(call('builtins.complex', text('1')), 'an incomplete complex number'),
+    hostile(call('torch.Size', b'(Nt'), 'a torch.Size with items other'),
     hostile(call('torch.device', b'K\x01'), 'a torch.device'),
     hostile(call('collections.Counter', b'K\x05'), 'a collections.Counter'),
     # Attributes in place of methods.
@@ -203,16 +203,16 @@ ROWS = [
     hostile(b']}b', 'an object of list with a state'),
     hostile(F8 + b'(K\x03' + text('<') + b'tb' + b'(K\x03' + text('<') + b'tb', 'two'),
     # Containers that are nested too deeply, or unsafe to hash.
-    hostile(b')' + b'\x85' * 200, 'tuples nested more than 100 deep'),
-    hostile(b']' * 201 + b'a' * 200, 'things nested more than 100 deep'),
-    hostile(b']q\x01h\x01a', 'something that contains itself'),
-    hostile(b'}q\x01' + text('me') + b'h\x01s', 'something that contains itself'),
+    hostile(b')' + b'\x85' * 200, 'tuples nested more than 100 levels deep'),
+    hostile(b']' * 201 + b'a' * 200, 'values nested more than 100 levels deep'),
+    hostile(b']q\x01h\x01a', 'a value that contains itself'),
+    hostile(b'}q\x01' + text('me') + b'h\x01s', 'a value that contains itself'),
     hostile(
         b'(]q\xfc' + b'](h\xfch\xfceq\xfc' * 40 + b't',
-        'lists in lists that have over 10000000 items',
+        'nested lists with over 10000000 items',
     ),
-    hostile(b'})\x85Ns', 'a dict with a tuple for a key'),
-    hostile(b'}]Ns', 'a dict with an object of list for a key'),
+    hostile(b'})\x85Ns', 'a dict with a tuple as a key'),
+    hostile(b'}]Ns', 'a dict with an object of list as a key'),
     hostile(b'K\x01]a', 'items appended to a value of int'),
     hostile(b')K\x01K\x02s', 'items set in a tuple'),
     # numpy's arrays and numbers.
@@ -222,34 +222,35 @@ ROWS = [
     hostile(array(dtype=text('O')), 'a numpy.ndarray of dtype builtins.str'),
     hostile(array(dtype=call('numpy.dtype', text('O'))), "numpy.dtype('O')"),
     hostile(array(dtype=call('numpy.dtype', text('f8,O'))), "numpy.dtype('f8,O')"),
-    hostile(array(shape=b'(K\x64t'), 'whose shape is not that of its data'),
-    hostile(array(shape=b'(J\xfe\xff\xff\xfft'), 'whose shape is not that of its data'),
-    hostile(array(shape=b']'), 'whose shape is not that of its data'),
+    hostile(array(shape=b'(K\x64t'), 'whose shape does not fit its data'),
+    hostile(array(shape=b'(J\xfe\xff\xff\xfft'), 'whose shape does not fit its data'),
+    hostile(array(shape=b']'), 'whose shape does not fit its data'),
     hostile(array(data=text('A' * 16)), 'whose data are builtins.str'),
     hostile(array(data=b']'), 'whose data are builtins.list'),
-    hostile(call('numpy._core.multiarray._reconstruct'), 'without its parts'),
-    hostile(call('numpy._core.multiarray.scalar', F8, raw(4)), 'a number of numpy'),
+    hostile(call('numpy._core.multiarray._reconstruct'), 'an incomplete numpy.ndarray'),
+    hostile(call('numpy._core.multiarray.scalar', F8, raw(4)), 'a numpy number'),
     hostile(
-        call('numpy._core.multiarray.scalar', text('O'), raw(8)), 'a number of num'
+        call('numpy._core.multiarray.scalar', text('O'), raw(8)),
+        'an incomplete numpy number',
     ),
     # Logged values.
     hostile(history(_count_history=None), 'a HistoryBuffer without its values'),
     hostile(history(_log_history=b']'), 'a HistoryBuffer without its values'),
     hostile(history(max_length=b'G' + bytes(8)), 'a HistoryBuffer without its values'),
     hostile(
-        history(_log_history=array(b'(K\x01t', data=raw(8))), 'as many values as co'
+        history(_log_history=array(b'(K\x01t', data=raw(8))), 'whose values do not ma'
     ),
     # Tensors.
     hostile_tensor('a tensor that is larger than its storage', size=b'(K\x03t'),
     hostile_tensor('a tensor that is larger than its storage', offset=b'K\x01'),
-    hostile_tensor('whose size is no tuple of numbers', size=b']'),
-    hostile_tensor('whose size is no tuple of numbers', offset=text('0')),
-    hostile_tensor('whose size is no tuple of numbers', stride=b'(J\xff\xff\xff\xfft'),
-    hostile_tensor('another number of strides than of sizes', stride=b')'),
-    hostile_tensor('a tensor without its parts', rest=b'N'),
-    hostile(
-        call('torch._utils._rebuild_tensor_v2', b'N'), 'a tensor without its parts'
+    hostile_tensor('whose size is not a tuple of numbers', size=b']'),
+    hostile_tensor('whose size is not a tuple of numbers', offset=text('0')),
+    hostile_tensor(
+        'whose size is not a tuple of numbers', stride=b'(J\xff\xff\xff\xfft'
     ),
+    hostile_tensor('whose size and stride differ in length', stride=b')'),
+    hostile_tensor('an incomplete tensor', rest=b'N'),
+    hostile(call('torch._utils._rebuild_tensor_v2', b'N'), 'an incomplete tensor'),
     hostile(storage('torch.float32'), 'a reference to', 'torch.float32'),
     hostile(storage(count=-1), 'a reference to'),
     hostile(b'K\x01Q', 'a reference that is not to a storage'),
@@ -260,12 +261,12 @@ ROWS = [
     damaged(lambda: turned(saved({'a': ONE}), b'\x80?'), 'data/0 is not as it was'),
     damaged(lambda: marked_as_folder(saved({'a': ONE})), 'is marked as a folder'),
     damaged(lambda: zipped(None), 'a zip archive without x/data.pkl'),
-    damaged(lambda: zipped(tensor()), 'the record x/data/0 is not as long as is said'),
+    damaged(lambda: zipped(tensor()), 'the record x/data/0 has the wrong size'),
     damaged(lambda: zipped(b'\x80\x02}'), 'cut off'),
-    damaged(lambda: zipped(b'\x80\x02h\x05.'), 'no whole pickle'),
+    damaged(lambda: zipped(b'\x80\x02h\x05.'), 'incomplete pickle'),
     damaged(lambda: zipped(b'\x80\x02\x93.'), r"opcode b'\x93'"),
     damaged(
-        lambda: legacy(b'\x80\x02}.', {'0': bytes(4)}), 'bytes, of which its tensors'
+        lambda: legacy(b'\x80\x02}.', {'0': bytes(4)}), 'bytes, but with its tensors'
     ),
     wrong(
         lambda: read(zipped(b'\x80\x02}.', **{'constants.pkl': b''})),
@@ -275,7 +276,7 @@ ROWS = [
     wrong(
         lambda: read(zipped(b'\x80\x02}.', **{'DATA.PKL': b''})),
         CheckpointError,
-        'two records of one name',
+        'two records with the same name',
     ),
     wrong(
         lambda: read(saved({'a': ONE}), sha256='00'),
@@ -305,21 +306,23 @@ ROWS = [
     no_weights({'state_dict': None}, 'None as state_dict'),
     no_weights({'state_dict': 'weights'}, "'weights' as state_dict"),
     no_weights({'state_dict': {}}, 'state_dict with nothing'),
-    no_weights({'state_dict': {1: ONE}}, 'the key 1, which is no name'),
+    no_weights({'state_dict': {1: ONE}}, 'the key 1, which is not the name'),
     no_weights({'epoch': 3}, 'only epoch'),
     no_weights({'model': {'a': ONE}}, 'only model'),
     form(weights_of, METADATA, '_metadata of its state_dict must be a dict of dicts'),
-    form(weights_of, VERSION, '_metadata of its state_dict', 'a number as version'),
+    form(weights_of, VERSION, '_metadata of its state_dict', 'an integer as version'),
     form(
         check_content, {**TRAINING, 'meta': [1]}, 'its meta must be a dict, got a list'
     ),
     form(
-        check_content, {**TRAINING, 'meta': {3: 1}}, 'a key of its meta must be a name'
+        check_content,
+        {**TRAINING, 'meta': {3: 1}},
+        'the keys of its meta must be strings',
     ),
     form(
         check_content,
         {**TRAINING, 'meta': {'CLASSES': [1]}},
-        'meta CLASSES must be names of classes',
+        'meta CLASSES must be class names',
     ),
     form(
         check_content,
@@ -349,7 +352,7 @@ ROWS = [
         form(
             check_training,
             {**TRAINING, 'meta': {**TRAINING['meta'], 'seed': seed}},
-            *('meta seed must be a number from 0 to 2**32 - 1', f'got {seed!r}'),
+            *('meta seed must be from 0 to 2**32 - 1', f'got {seed!r}'),
         )
         for seed in ('x', -1, 2**32, True)
     ),
@@ -359,7 +362,7 @@ ROWS = [
             **TRAINING,
             'message_hub': {**TRAINING['message_hub'], 'runtime_info': {5: 1}},
         },
-        'a key of its runtime_info must be a name, got 5',
+        'the keys of its runtime_info must be strings, got 5',
     ),
     form(
         check_training,

@@ -67,13 +67,13 @@ CLASSES = [
     wrong(
         lambda: train(detector('disc', 1)),
         ConfigError,
-        f"{KEY} must be a tuple of names, is the text 'disc'",
+        f"{KEY} must be a tuple of names, got the string 'disc'",
         "write ('disc',)",
     ),
     wrong(
         lambda: train(segmentor(('disc'), 4)),
         ConfigError,
-        "is the text 'disc', of which each letter would be a class",
+        "got the string 'disc', each letter of which would be a class",
     ),
     wrong(
         lambda: train(detector(('disk', 'ring', 'box'))),
@@ -107,18 +107,18 @@ CLASSES = [
     wrong(
         lambda: train(detector(None, 80)),
         ConfigError,
-        f'{KEY} is not given, so they are those of CocoDataset, person, bicycle, ',
+        f'{KEY} is not given, so those of CocoDataset apply, person, bicycle, ',
         'and 70 more, but data/ann.json has none of them; it has disc, ring, box',
     ),
     wrong(
         lambda: train(detector(())),
         ConfigError,
-        f'{KEY} must name one class at least, is empty',
+        f'{KEY} must name at least one class, got none',
     ),
     wrong(
         lambda: train(detector({'disc': 1})),
         ConfigError,
-        f"{KEY} must be a tuple of names, in the order of their labels, is {{'disc'",
+        f"{KEY} must be a tuple of names, in the order of their labels, got {{'disc'",
     ),
     wrong(
         lambda: train(detector({'disc', 'ring'})),
@@ -128,12 +128,12 @@ CLASSES = [
     wrong(
         lambda: train(detector(7)),
         ConfigError,
-        'must be a tuple of names, in the order of their labels, is 7',
+        'must be a tuple of names, in the order of their labels, got 7',
     ),
     wrong(
         lambda: train(detector(('disc', 2, 'box'))),
         ConfigError,
-        'must be a tuple of names, has 2 in it',
+        'must be a tuple of names, got 2 in it',
     ),
     wrong(
         lambda: train(detector(('disc', 'ring', 'disc'))),
@@ -164,12 +164,12 @@ CLASSES = [
     wrong(
         lambda: train(segmentor(('car', 'rode'), 2, {'type': 'CityscapesDataset'})),
         ConfigError,
-        f"{KEY}: a CityscapesDataset has no 'rode' (did you mean 'road'?); it has",
+        f"{KEY}: CityscapesDataset has no 'rode' (did you mean 'road'?); it has",
     ),
     wrong(
         lambda: train(segmentor(('Wall',), 1, {'type': 'ADE20KDataset'})),
         ConfigError,
-        "a ADE20KDataset has no 'Wall' (did you mean 'wall'?)",
+        "ADE20KDataset has no 'Wall' (did you mean 'wall'?)",
     ),
     wrong(
         lambda: voc(('disc', 'ringg', 'box')),
@@ -191,28 +191,28 @@ CLASSES = [
     wrong(
         lambda: voc(('disc',), ann_subdir='cut'),
         ConfigError,
-        'train_dataloader.dataset.ann_file: data/ids.txt: data/cut/0.xml is no whole ',
+        'train_dataloader.dataset.ann_file: data/ids.txt: data/cut/0.xml is not valid ',
         'XML: no element found: line 1, column 20',
     ),
     wrong(
         lambda: coco('{"images": [], "annotations": []}'),
         ConfigError,
-        'data/other.json has no list of categories',
+        'data/other.json must have a list of categories',
     ),
     wrong(
         lambda: coco(''),
         ConfigError,
-        'data/other.json has no list of categories, as annotation files of COCO have',
+        'data/other.json must have a list of categories, like annotation files of COCO',
     ),
     wrong(
         lambda: coco('{"categories": [1, 2]}'),
         ConfigError,
-        'data/other.json has no list of categories',
+        'data/other.json must have a list of categories',
     ),
     wrong(
         lambda: coco('{"categories": [{"id": 1, "name": "disc"}, {"id": 2, "na'),
         ConfigError,
-        'data/other.json has no list of categories',
+        'data/other.json must have a list of categories',
     ),
     wrong(
         lambda: coco(
@@ -220,7 +220,7 @@ CLASSES = [
             '{"id": 3, "name": "box"}, {"id": 4, "name": "ring"}]}'
         ),
         ConfigError,
-        'data/other.json has two categories of one name: ring',
+        'data/other.json has two categories with one name: ring',
     ),
     wrong(
         lambda: train(

@@ -89,7 +89,7 @@ ROWS = [
             '--cfg-options', 'train_dataloader.dataset.metainfo.classes=disc'
         ),
         SystemExit,
-        "metainfo.classes must be a tuple of names, is the text 'disc'",
+        "metainfo.classes must be a tuple of names, got the string 'disc'",
     ),
     wrong(
         lambda: train(
@@ -106,32 +106,32 @@ ROWS = [
     wrong(
         lambda: train('--cfg-options', 'train_dataloader.num_workers=-1'),
         SystemExit,
-        'error: train_dataloader.num_workers must be a number, 0 or more, got -1',
+        'error: train_dataloader.num_workers must be an integer of at least 0, got -1',
     ),
     wrong(
         lambda: train('--cfg-options', 'optim_wrapper=None'),
         SystemExit,
-        'error: the config has no optim_wrapper, it is not for training',
+        'error: the config has no optim_wrapper, so it is not for training',
     ),
     wrong(
         lambda: test('--cfg-options', 'test_evaluator=None'),
         SystemExit,
-        'error: the config has no test_evaluator, it is not for testing',
+        'error: the config has no test_evaluator, so it is not for testing',
     ),
     wrong(
         lambda: test('--out', 'folder'),
         SystemExit,
-        'error: --out folder: detections go into one file, whose name ends in .pkl',
+        'error: --out folder: detections go into one file, whose name must end in .pkl',
     ),
     wrong(
         lambda: test('--out', 'maps.pkl', make=segmentor),
         SystemExit,
-        'error: --out maps.pkl: label maps are one image each',
+        'error: --out maps.pkl: must be the name of a folder',
     ),
     wrong(
         lambda: test('--show-dir', 'shown'),
         SystemExit,
-        'error: --show and --show-dir need a default_hooks.visualization',
+        'error: --show and --show-dir need default_hooks.visualization',
     ),
     wrong(
         lambda: test('--tta', make=segmentor),

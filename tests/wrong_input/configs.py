@@ -83,7 +83,7 @@ SECTIONS = [
         wrong(
             lambda key=key: train(without(detector(), key)),
             ConfigError,
-            f'the config has no {key}, it is not for training',
+            f'the config has no {key}, so it is not for training',
         )
         for key in ('model', 'optim_wrapper', 'train_dataloader', 'train_cfg')
     ),
@@ -91,7 +91,7 @@ SECTIONS = [
         wrong(
             lambda key=key: test(without(detector(), key)),
             ConfigError,
-            f'the config has no {key}, it is not for testing',
+            f'the config has no {key}, so it is not for testing',
         )
         for key in ('test_dataloader', 'test_evaluator', 'test_cfg')
     ),
@@ -114,17 +114,17 @@ SECTIONS = [
     wrong(
         lambda: train(loader(num_workers=-1)),
         ConfigError,
-        'train_dataloader.num_workers must be a number, 0 or more, got -1',
+        'train_dataloader.num_workers must be an integer of at least 0, got -1',
     ),
     wrong(
         lambda: train(loader(num_workers='two')),
         ConfigError,
-        "train_dataloader.num_workers must be a number, 0 or more, got 'two'",
+        "train_dataloader.num_workers must be an integer of at least 0, got 'two'",
     ),
     wrong(
         lambda: train(loader(num_workers=True)),
         ConfigError,
-        'train_dataloader.num_workers must be a number, 0 or more, got True',
+        'train_dataloader.num_workers must be an integer of at least 0, got True',
     ),
     wrong(
         lambda: train(detector(), auto_scale_lr=True),
@@ -139,7 +139,7 @@ SECTIONS = [
     wrong(
         lambda: train(detector(optim_wrapper={'type': 'ApexOptimWrapper'}), amp=True),
         ConfigError,
-        '--amp: optim_wrapper.type must be OptimWrapper or AmpOptimWrapper, is Apex',
+        '--amp: optim_wrapper.type must be OptimWrapper or AmpOptimWrapper, got Apex',
     ),
     wrong(
         lambda: train(detector(dataset={'ann_file': 'absent.json'})),
@@ -169,17 +169,17 @@ SECTIONS = [
     wrong(
         lambda: test(detector(), out='maps'),
         ConfigError,
-        '--out maps: detections go into one file, whose name ends in .pkl',
+        '--out maps: detections go into one file, whose name must end in .pkl',
     ),
     wrong(
         lambda: test(segmentor(), out='maps.pkl'),
         ConfigError,
-        '--out maps.pkl: label maps are one image each, give the name of a folder',
+        '--out maps.pkl: must be the name of a folder, as label maps are one file',
     ),
     wrong(
         lambda: test(detector(default_hooks=None), show_dir='shown'),
         ConfigError,
-        '--show and --show-dir need a default_hooks.visualization in the config',
+        '--show and --show-dir need default_hooks.visualization in the config',
     ),
     wrong(
         lambda: test(
@@ -257,13 +257,13 @@ READING = [
     wrong(
         lambda: read("model = dict(type='RetinaNet')"),
         ConfigError,
-        'cfg.py: default_scope must be one of mmdet, mmseg, is None, and no type in '
-        'the config is a class of theirs',
+        'cfg.py: default_scope must be one of mmdet, mmseg, got None, and no type in '
+        'the config is one of their classes',
     ),
     wrong(
         lambda: read("default_scope = 'mmpose'"),
         ConfigError,
-        "cfg.py: default_scope must be one of mmdet, mmseg, is 'mmpose'",
+        "cfg.py: default_scope must be one of mmdet, mmseg, got 'mmpose'",
     ),
 ]
 
@@ -287,8 +287,8 @@ OVERRIDES = [
     wrong(
         lambda: override('default_hooks.checkpoint.interval', default_hooks=None),
         ConfigError,
-        '--cfg-options default_hooks.checkpoint.interval: default_hooks is None, and '
-        'has no checkpoint to set',
+        '--cfg-options default_hooks.checkpoint.interval: default_hooks is None, '
+        'which has no checkpoint to set',
     ),
     wrong(
         lambda: override('train_dataloder.batch_size'),
@@ -313,13 +313,13 @@ OVERRIDES = [
     wrong(
         lambda: override('train_cfg.max_epochs.first'),
         ConfigError,
-        'train_cfg.max_epochs is 1, and has no first to set',
+        'train_cfg.max_epochs is 1, which has no first to set',
     ),
     wrong(
         lambda: override('data_root', 'x', data_root='data'),
         ConfigError,
-        'data_root is a variable of the config file, whose value has been used by now; '
-        'set train_dataloader.dataset.data_root, test_dataloader.dataset.data_root',
+        'data_root is a variable of the config file, and its value has already been '
+        'used; set train_dataloader.dataset.data_root, test_dataloader.dataset.data',
     ),
 ]
 
@@ -333,12 +333,12 @@ LAUNCHERS = [
     wrong(
         lambda: join('slurm'),
         ConfigError,
-        '--launcher slurm: needs a GPU, and none is found',
+        '--launcher slurm: needs a GPU, and none was found',
     ),
     wrong(
         lambda: join('mpi'),
         ConfigError,
-        '--launcher mpi: needs a GPU, and none is found',
+        '--launcher mpi: needs a GPU, and none was found',
     ),
     wrong(
         lambda: join('pytorch', strategy={'type': 'DDPStrategy'}),

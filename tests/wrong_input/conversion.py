@@ -513,7 +513,7 @@ ROWS = [
         ),
         SystemExit,
         'error: --extent is for convnext, mmpretrain, timm',
-        'weights of dcls have theirs',
+        'dcls weights have their own',
     ),
     wrong(
         lambda: command(
@@ -522,7 +522,7 @@ ROWS = [
         ),
         SystemExit,
         'error: --version and --no-sync-positions are for dcls',
-        'weights of timm have no positions',
+        'timm weights have no positions',
     ),
     wrong(
         lambda: command(

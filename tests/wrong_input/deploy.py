@@ -281,7 +281,7 @@ FOLD_COMMAND = [
     ),
     wrong(
         _there('out/backbone.pt', call=_fold),
-        *(SystemExit, 'out/backbone.pt exists', 'another place'),
+        *(SystemExit, 'out/backbone.pt exists', 'another --out'),
     ),
     wrong(_fold, SystemExit, 'config model.py does not exist'),
     wrong(
@@ -418,7 +418,7 @@ EXPORT = [
         lambda: input_channels(
             nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(10, 1, 1))
         ),
-        *(ConfigError, 'takes 10 channels', 'gets 12 from images of 3'),
+        *(ConfigError, 'takes 10 channels', 'gets 12 from images with 3'),
     ),
 ]
 

@@ -81,7 +81,7 @@ class Foreign:
 
 
 WEIGHTS = {'state_dict': {'weight': torch.ones(1)}}
-NOT_ANEW = 'Starting anew might overwrite them'
+NOT_ANEW = 'Starting from scratch might overwrite them'
 
 FOLDERS = [
     no_resuming(lambda: cut('epoch_1.pth'), 'epoch_1.pth', 'damaged', NOT_ANEW),
@@ -99,9 +99,7 @@ FOLDERS = [
         lambda: Path('epoch_1.pth').write_text('<html>'), 'epoch_1.pth', 'damaged'
     ),
     no_resuming(lambda: link('nowhere'), 'a link to nowhere, which does not exist'),
-    no_resuming(
-        lambda: link('epoch_1.pth'), 'link that leads nowhere', 'Too many levels'
-    ),
+    no_resuming(lambda: link('epoch_1.pth'), 'is a broken link', 'Too many levels'),
     no_resuming(lambda: os.mkfifo('epoch_1.pth'), 'epoch_1.pth is a pipe'),
     no_resuming(lambda: listen('epoch_1.pth'), 'epoch_1.pth is a socket'),
     no_resuming(lambda: link('/dev/zero'), 'epoch_1.pth is a device'),
@@ -129,14 +127,14 @@ FOLDERS = [
         'meta epoch must be a count',
         "'3'",
     ),
-    no_resuming(lambda: save(meta={3: 4}), 'a key of its meta'),
+    no_resuming(lambda: save(meta={3: 4}), 'the keys of its meta'),
     no_resuming(lambda: save(optimizer=Foreign()), 'epoch_1.pth', 'Foreign'),
     no_resuming(
         lambda: save('best_score_epoch_3.pth'), 'best_score_epoch_3.pth', NOT_ANEW
     ),
     no_resuming(
         lambda: save('epoch_1.pth'),
-        'epoch_1.pth is not named as model_{}.pth',
+        'epoch_1.pth is not named like model_{}.pth',
         templates=['model_{}.pth'],
     ),
     no_resuming(
@@ -158,11 +156,11 @@ FOLDERS = [
     ),
     no_resuming(
         lambda: (save('other.pth'), note(f'{Path.cwd()}/other.pth')),
-        'other.pth is not named as epoch_{}.pth',
+        'other.pth is not named like epoch_{}.pth',
     ),
     no_resuming(
         lambda: note('/x/epoch_1.pth'),
-        'last_checkpoint does not name one in s3://bucket',
+        'last_checkpoint does not name a checkpoint in s3://bucket',
         out_dir='s3://bucket',
     ),
 ]
@@ -239,7 +237,7 @@ COMMANDS = [
         wrong(
             lambda template=template: train_with_template(template),
             SystemExit,
-            'default_hooks.checkpoint.filename_tmpl: must be a text with one {}',
+            'default_hooks.checkpoint.filename_tmpl: must be a string with one {}',
             f'is {template!r}',
         )
         for template in ('epoch.pth', 'epoch_{', '{}_{}.pth', 3)
@@ -406,7 +404,7 @@ OUTPUTS = [
         lambda: (cut('x'), AtomicLocalBackend().put(b'1', 'x/epoch_1.pth')),
         CheckpointError,
         'x/epoch_1.pth could not be written',
-        'goes on by --resume',
+        'continue with --resume',
     ),
     wrong(
         lambda: (os.mkdir('x'), AtomicLocalBackend().put(b'1', 'x')),

@@ -69,11 +69,11 @@ ROWS = [
     ),
     says(
         lambda: PREDICT(SEG, 'a.pth', folder(), '--out', 'o'),
-        'error: folder holds no images: no file ends in .jpg, ',
+        'error: folder has no images: no file ends in .jpg, ',
     ),
     says(
         lambda: PREDICT(SEG, 'a.pth', image(content=b'text'), '--out', 'o'),
-        'error: image.png is no image that OpenCV can read',
+        'error: image.png is not an image that OpenCV can read',
     ),
     says(
         lambda: PREDICT(SEG, 'a.pth', image(), '--out', 'o'),
@@ -122,7 +122,7 @@ ROWS = [
             image(),
             *('--out', 'o'),
         ),
-        'error: the config has no test_dataloader.dataset, whose pipeline prepares',
+        'error: the config has no test_dataloader.dataset, whose pipeline',
     ),
     says(
         lambda: PREDICT(SEG, weights(), image(), '--out', 'o'),
@@ -158,11 +158,11 @@ ROWS = [
     ),
     says(
         lambda: VISUALIZE('movement', DET, 'nowhere', '--out', 'o'),
-        'error: nowhere is no folder',
+        'error: nowhere is not a folder',
     ),
     says(
         lambda: VISUALIZE('movement', DET, folder(), '--out', 'o'),
-        'error: folder must hold two checkpoints at least, epoch_{}.pth or iter_{}.pth',
+        'error: folder must have at least two checkpoints, epoch_{}.pth or iter_{}.pth',
     ),
     says(
         lambda: VISUALIZE('kernels', DET, 'a.pth', '--out', 'o.png'),
@@ -216,13 +216,13 @@ ROWS = [
         lambda: VISUALIZE(
             'receptive-field', DET, 'a', '--out', 'o.png', '--against', DET, 'a'
         ),
-        'error: --names must give 2 different names, one a model',
+        'error: --names must give 2 different names, one per model',
     ),
     says(
         lambda: VISUALIZE(
             'receptive-field', DET, 'a', '--out', 'o.png', '--names', 'x', 'y'
         ),
-        'error: --names must give 1 different names, one a model, got x, y',
+        'error: --names must give 1 different names, one per model, got x, y',
     ),
     says(
         lambda: VISUALIZE(
@@ -298,7 +298,7 @@ ROWS = [
     ),
     says(
         lambda: FLOPS(config("default_scope = 'mmpose'\n")),
-        "default_scope must be one of mmdet, mmseg, is 'mmpose'",
+        "default_scope must be one of mmdet, mmseg, got 'mmpose'",
     ),
     says(
         lambda: FLOPS(config("default_scope = 'mmdet'\nmodel = dict(type='Retina')\n")),
@@ -307,7 +307,7 @@ ROWS = [
     # test_robustness.py
     says(
         lambda: ROBUSTNESS(SEG, 'a.pth', '--corruptions', 'fogg'),
-        'error: --corruptions fogg: must be among common, all, noise',
+        'error: --corruptions fogg: must be one of common, all, noise',
     ),
     says(
         lambda: ROBUSTNESS(SEG, 'a.pth', '--severities', 6),
@@ -319,7 +319,7 @@ ROWS = [
     ),
     says(
         lambda: ROBUSTNESS(SEG, 'a.pth', '--out', 'no/where.json'),
-        'error: --out no/where.json: no is no folder to write to',
+        'error: --out no/where.json: no is not a writable folder',
     ),
     says(
         lambda: ROBUSTNESS(SEG, 'a.pth'),
@@ -336,16 +336,16 @@ ROWS = [
     ),
     says(
         lambda: CONVERT(weights(), file('b.pth'), '--from', 'timm'),
-        'error: b.pth exists: give --force to replace it',
+        'error: b.pth exists; pass --force to replace it',
     ),
     says(
         lambda: CONVERT(weights(), 'b.pth', '--from', 'timm', '--version', 'gauss'),
         'error: --version and --no-sync-positions are for dcls, dcls-mmdet2, ',
-        'weights of timm have no positions',
+        'timm weights have no positions',
     ),
     says(
         lambda: CONVERT(weights(), 'b.pth', '--from', 'dcls', '--extent', 17),
-        'error: --extent is for convnext, mmpretrain, timm; weights of dcls have',
+        'error: --extent is for convnext, mmpretrain, timm; dcls weights have',
     ),
     says(
         lambda: CONVERT(weights(), 'b.pth', '--from', 'timm', '--sha256', '12'),
