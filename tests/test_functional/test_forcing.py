@@ -172,7 +172,9 @@ def test_a_compiled_graph_follows(kind):
             continue
         with use_backend(force):
             run(X)
-    assert ['rfftn' in graph for graph in graphs] == [False, True, False]
+    # Before 2.7 torch takes a compiled graph for an exported one, of plain operators.
+    by_fft = hasattr(torch.compiler, 'is_exporting')
+    assert ['rfftn' in graph for graph in graphs] == [False, by_fft, False]
 
 
 def test_the_choice_is_logged_once_a_shape(caplog, monkeypatch):
