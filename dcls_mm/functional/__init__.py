@@ -1,4 +1,4 @@
-"""The maths of DCLS on plain tensors: torch only, no state, no registry."""
+"""The maths of DCLS on plain tensors, with torch only, no state and no registry."""
 
 from .backends import autotune, use_backend
 from .convolution import compatible_backends, convolve, convolve_transposed

@@ -1,4 +1,4 @@
-"""Checks of arguments that functions and layers share."""
+"""Argument checks that functions and layers share."""
 
 import math
 import numbers
@@ -11,8 +11,8 @@ IntOrTuple = int | tuple[int, ...]
 
 
 def as_int(name: str, value: int, minimum: int) -> int:
-    """``value`` as an int of at least ``minimum``, or an error that names it."""
-    if type(value) is int and value >= minimum:  # most often, and in every call
+    """Return ``value`` as an int of at least ``minimum``, or raise an error."""
+    if type(value) is int and value >= minimum:  # the usual case, checked per call
         return value
     try:
         if isinstance(value, bool):
@@ -26,26 +26,26 @@ def as_int(name: str, value: int, minimum: int) -> int:
 
 
 def as_tuple(name: str, value: IntOrTuple, ndim: int, minimum: int) -> tuple[int, ...]:
-    """``value``, an int for all axes or one an axis, as a tuple of ``ndim`` ints."""
-    if type(value) is int and value >= minimum:  # most often, and in every call
+    """Return ``value``, one int or one per axis, as a tuple of ``ndim`` ints."""
+    if type(value) is int and value >= minimum:  # the usual case, checked per call
         return (value,) * ndim
-    if isinstance(value, (str, bytes, dict, set)):  # whose items are no axes in order
+    if isinstance(value, (str, bytes, dict, set)):  # iterable, but not by axis
         raise TypeError(
             f'{name} must be an integer or a tuple of {ndim}, got {value!r}'
         )
     try:
         values = tuple(value)  # type: ignore[arg-type]
-    except TypeError:  # one number, which a tensor or an array without axes is too
+    except TypeError:  # one number, or a tensor or array without axes
         return (as_int(name, value, minimum),) * ndim  # type: ignore[arg-type]
     if len(values) != ndim:
         raise ValueError(
-            f'{name} must be one integer or {ndim} of them, one an axis, got {value!r}'
+            f'{name} must be one integer or {ndim} of them, one per axis, got {value!r}'
         )
     return tuple(as_int(name, v, minimum) for v in values)
 
 
 def as_bool(name: str, value: bool) -> bool:
-    """``value`` if it is True or False, or an error that names it."""
+    """Return ``value`` if it is True or False, or raise an error."""
     if isinstance(value, bool):
         return value
     raise TypeError(f'{name} must be True or False, got {value!r}')
@@ -54,12 +54,12 @@ def as_bool(name: str, value: bool) -> bool:
 def as_float(
     name: str, value: float, minimum: float = -math.inf, maximum: float = math.inf
 ) -> float:
-    """``value`` as a finite float from ``minimum`` to ``maximum``, or an error."""
+    """Return ``value`` as a finite float in the given range, or raise an error."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f'{name} must be a number, got {value!r}')
     try:
         number = float(value)
-    except OverflowError:  # of an integer with hundreds of digits
+    except OverflowError:  # an integer with hundreds of digits
         number = math.inf
     if not math.isfinite(number) or not minimum <= number <= maximum:
         raise ValueError(f'{name} must be {_range(minimum, maximum)}, got {value!r}')
@@ -67,13 +67,13 @@ def as_float(
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Raise a ValueError unless ``value`` is one of some names."""
+    """Raise a ValueError unless ``value`` is one of the names ``choices``."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f'{name} must be one of {list(choices)}, got {value!r}')
 
 
 def check_floating(name: str, value: Tensor) -> None:
-    """Raise a TypeError unless ``value`` is a tensor of real, floating numbers."""
+    """Raise a TypeError unless ``value`` is a tensor of real floating dtype."""
     if not isinstance(value, Tensor):
         came = value if value is None else f'a {type(value).__name__}'
         raise TypeError(f'{name} must be a torch.Tensor, got {came}')
@@ -85,13 +85,13 @@ def check_floating(name: str, value: Tensor) -> None:
 
 
 def check_elements(weight: Tensor, positions: Tensor) -> None:
-    """Raise an error if weight and positions don't fit, or are no floating tensors."""
+    """Raise an error unless weight and positions are floating tensors that fit."""
     check_floating('weight', weight)
     check_floating('positions', positions)
     if weight.ndim == 0 or weight.shape[-1] == 0:
         raise ValueError(
             'weight must have the shape (*kernels, count), for a convolution '
-            '(out, in // groups, count), with one element at least, got '
+            '(out, in // groups, count), with at least one element, got '
             f'{tuple(weight.shape)}'
         )
     wanted, given = tuple(weight.shape), tuple(positions.shape)
@@ -100,16 +100,16 @@ def check_elements(weight: Tensor, positions: Tensor) -> None:
     ):
         raise ValueError(
             f'positions must have the shape (ndim, {", ".join(map(str, wanted))}) '
-            f"after weight's {wanted}, or 1 in an axis that shares them, got {given}"
+            f"to fit weight's {wanted}, or 1 in an axis that shares them, got {given}"
         )
     if not 1 <= given[0] <= 3:
-        raise ValueError(f'positions must have 1, 2 or 3 axes in front, got {given[0]}')
+        raise ValueError(f'positions must have 1, 2 or 3 rows, got {given[0]}')
 
 
 def check_sigma(
     sigma: Tensor | None, positions: Tensor, name: str, wanted: bool
 ) -> None:
-    """Raise an error unless sigma is there if the interpolation ``name`` wants it."""
+    """Raise an error unless sigma is given exactly if interpolation ``name`` has it."""
     if wanted and sigma is None:
         raise ValueError(f'interpolation {name!r} needs sigma, shaped like positions')
     if not wanted and sigma is not None:
@@ -125,7 +125,7 @@ def check_sigma(
 
 
 def _range(minimum: float, maximum: float) -> str:
-    """What a number from ``minimum`` to ``maximum`` is called in an error."""
+    """Describe a number from ``minimum`` to ``maximum``, for an error."""
     limits = [('at least', minimum, -math.inf), ('at most', maximum, math.inf)]
     said = [f'{words} {limit:g}' for words, limit, none in limits if limit != none]
     return ' and '.join(['finite', *said])

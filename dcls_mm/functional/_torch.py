@@ -1,4 +1,4 @@
-"""What a call is, and what it asks of tensors and of torch."""
+"""The description of a call, and what it needs to know of tensors and of torch."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -8,28 +8,27 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-# Memory with the channels innermost, by the number of axes of a batch of images.
+# The channels_last memory formats, by the number of axes of a batch of images.
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
-# Bytes of the source that are read again and again while they are in the cache.
+# Bytes of the source copied at a time, so that they stay in the cache.
 BLOCK_BYTES = 2**19
 
 
 class TorchState(NamedTuple):
-    """What a call has to know of its tensor and of torch.
+    """The state of a tensor and of torch, as far as a call needs to know it.
 
     Attributes:
         device_type: of the tensor.
-        channels_last: whether torch takes it for channels_last.
+        channels_last: whether torch takes the tensor for channels_last.
         compiling: whether torch.compile or torch.export is tracing.
-        recorded: whether torch.jit.trace or torch.export records the operators, so
-            that only plain ones are to be used. Before 2.7 torch doesn't tell the
-            latter from torch.compile: there the graphs that it compiles are made of
-            plain operators, too.
-        free_format: whether they are recorded for sure, and what runs the record
-            chooses the memory format.
+        recorded: whether torch.jit.trace or torch.export is recording, so that only
+            plain operators may be used. Before 2.7 torch doesn't distinguish the latter
+            from torch.compile, whose graphs then consist of plain operators too.
+        free_format: whether the operators are certainly recorded, so that whatever runs
+            the record chooses the memory format.
         transformed: see :func:`transforms_active`.
-        autocast: the dtype of convolutions under autocast; None where it is off.
+        autocast: the dtype of convolutions under autocast; None if it is off.
     """
 
     device_type: str
@@ -41,28 +40,28 @@ class TorchState(NamedTuple):
     autocast: torch.dtype | None
 
     def result_dtype(self, x: Tensor) -> torch.dtype:
-        """Of torch's own convolution of ``x``."""
+        """Return the dtype of torch's own convolution of ``x``."""
         if self.autocast is None or x.dtype == torch.float64:
             return x.dtype
         return self.autocast
 
     def without_autocast(self) -> AbstractContextManager:
-        """A context in which operators keep the dtypes that they are given."""
+        """Return a context in which operators keep the dtypes that they are given."""
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(self.device_type, enabled=False)
 
 
 def ask(x: Tensor) -> TorchState:
-    """All that a call has to know, asked once."""
+    """Return all that a call on ``x`` needs to know, so that torch is asked once."""
     device_type = x.device.type
     try:
         autocast = torch.is_autocast_enabled(device_type)
-    except RuntimeError:  # a device that knows no autocast, such as 'meta'
+    except RuntimeError:  # a device without autocast, such as 'meta'
         autocast = False
     compiling = torch.compiler.is_compiling()
     traced = torch.jit.is_tracing()
-    # None where torch can't be asked.
+    # None if torch can't be asked.
     exporting = compiling and getattr(torch.compiler, 'is_exporting', _unknown)()
     transformed = transforms_active(x)
     return TorchState(
@@ -82,10 +81,9 @@ class ConvolutionCall:
     Attributes:
         x: (batch, in, *size).
         kernel: (out, in // groups, *extent).
-        bias: (out,) or None. Its dtype is the kernel's and that of ``x``, or will be
-            by autocast.
-        stride: one an axis.
-        padding: zeros before and after, one an axis.
+        bias: (out,) or None. The tensors have one dtype, or will have under autocast.
+        stride: one int per axis.
+        padding: zeros both before and after, one int per axis.
         groups: divides the input and the output channels.
     """
 
@@ -105,17 +103,18 @@ class ConvolutionCall:
 
     @property
     def state(self) -> TorchState:
-        """Asked when it is first needed: for most small kernels it is not."""
+        """The state of ``x``, asked for on first use; most small kernels never do."""
         if self._state is None:
             self._state = ask(self.x)
         return self._state
 
 
 def _is_channels_last(x: Tensor) -> bool:
-    """Whether torch takes ``x``, (batch, channels, *size), for channels_last.
+    """Return whether torch takes ``x``, (batch, channels, *size), for channels_last.
 
-    It does if the strides grow from the channels by the last axis to the batch. So may
-    those of a part of a channels_last tensor, which is not contiguous in any format.
+    It does if the strides grow from the channels over the last axis up to the batch.
+    Those of a slice of a channels_last tensor may too, though it is not contiguous in
+    any format.
     """
     strides = x.stride()
     if strides[1] != 1:
@@ -125,7 +124,7 @@ def _is_channels_last(x: Tensor) -> bool:
     for axis in (*range(x.ndim - 1, 1, -1), 0):
         if strides[axis] < least:
             return False
-        # Strides that are all 1 are those of a single pixel and channel.
+        # With all strides 1 there is a single pixel and channel.
         if axis == 0 and least == 1:
             return False
         least = strides[axis] * shape[axis]
@@ -133,9 +132,10 @@ def _is_channels_last(x: Tensor) -> bool:
 
 
 def in_format(state: TorchState, y: Tensor) -> Tensor:
-    """``y``, a convolution of a batch, in the memory format of that.
+    """Return ``y``, a convolution of a batch, in the batch's memory format.
 
-    torch's own takes over the kernel's as well. Contiguous unless channels_last.
+    That is contiguous unless channels_last. torch's own convolution also adopts the
+    kernel's format.
     """
     if state.free_format:
         return y
@@ -145,10 +145,10 @@ def in_format(state: TorchState, y: Tensor) -> Tensor:
 
 
 def copy_by_rows(target: Tensor, source: Tensor) -> None:
-    """``target.copy_(source)`` for (batch, channels, height, width), row by row.
+    """Run ``target.copy_(source)`` for (batch, channels, height, width), row by row.
 
-    From channels_last to contiguous memory torch goes through the whole image once a
-    channel, which is several times slower once an image is larger than the cache.
+    To copy from channels_last to contiguous memory, torch reads the whole image once
+    per channel. That is several times slower if the image is larger than the cache.
     """
     bytes_a_row = source[0, :, 0].numel() * source.element_size()
     rows = max(1, BLOCK_BYTES // bytes_a_row)
@@ -157,9 +157,9 @@ def copy_by_rows(target: Tensor, source: Tensor) -> None:
 
 
 def column(values: Sequence[int], like: Tensor) -> Tensor:
-    """A number for each row of ``like``, as (rows, 1, ..., 1), in its dtype.
+    """Return one number per row of ``like``, as (rows, 1, ..., 1), in its dtype.
 
-    Filled in on the device: what is made on the host would have to be copied there.
+    The tensor is filled on the device, as one made on the host would have to be copied.
     """
     shape = (1,) * like.ndim
     return torch.cat(
@@ -168,22 +168,22 @@ def column(values: Sequence[int], like: Tensor) -> Tensor:
 
 
 def is_compiling() -> bool:
-    """Whether torch.compile or torch.export is tracing the call."""
+    """Return whether torch.compile or torch.export is tracing the call."""
     return torch.compiler.is_compiling()
 
 
 def transforms_active(*tensors: Tensor) -> bool:
-    """Whether a transform of torch.func or forward-mode differentiation is at work.
+    """Return whether a transform of torch.func or forward-mode AD is active.
 
-    They see through torch's operators only: not through an autograd function without
-    rules for them, nor through the hooks of torch.utils.checkpoint; and a tensor that
-    vmap batches (so does ``is_grads_batched``) has no memory format. torch has no
-    public way to ask: without the private one all but such transforms works.
+    These support torch's own operators, but neither an autograd function without rules
+    for them nor the hooks of torch.utils.checkpoint. A tensor batched by vmap (or by
+    ``is_grads_batched``) has no memory format either. torch has no public way to ask;
+    if the private one is missing, everything but such transforms works.
     """
     private = getattr(torch, '_C', None)
     if getattr(private, '_are_functorch_transforms_active', _no)():
         return True
-    if torch.compiler.is_compiling():  # which can't trace what comes below
+    if torch.compiler.is_compiling():  # it can't trace the lines below
         return False
     functorch = getattr(private, '_functorch', None)
     batched = getattr(functorch, 'is_legacy_batchedtensor', _no)
@@ -192,9 +192,9 @@ def transforms_active(*tensors: Tensor) -> bool:
 
 
 def _no(*_) -> bool:
-    """The answer where torch can't be asked."""
+    """Return False, the answer where torch can't be asked."""
     return False
 
 
 def _unknown() -> None:
-    """The answer where torch can't be asked, and another question is to tell."""
+    """Return None where torch can't be asked and another question decides."""

@@ -1,7 +1,7 @@
-"""Where a continuous kernel is evaluated, and the mask that gives it its size.
+"""The coordinates of a continuous kernel, and the mask that gives it its size.
 
-The extent of a kernel is the interval [-1, 1] along each axis. Its middle tap stands at
-0; a causal kernel ends at its newest tap, at 1.
+The extent of a kernel is the interval [-1, 1] along each axis. Its middle tap is at 0;
+a causal kernel ends with its newest tap, at 1.
 """
 
 import math
@@ -14,23 +14,23 @@ from ._arguments import check_choice
 
 Number = TypeVar('Number', float, Tensor)
 
-# What rounding may take from a whole number of taps.
+# What rounding errors may subtract from a whole number of taps.
 _SLACK = 1e-6
 
 
 def taps_within(distance: float, extent: int, resolution: float, causal: bool) -> int:
-    """How many taps of an axis are no farther than ``distance`` from its anchor.
+    """Count the taps of an axis that are within ``distance`` of its anchor.
 
     The anchor is the middle tap, or the newest one of a causal kernel.
 
     Args:
         distance: in coordinates, in which ``extent`` taps reach from -1 to 1.
-        extent: taps at the resolution 1.
-        resolution: taps where there was one.
+        extent: taps at resolution 1.
+        resolution: taps per tap at resolution 1.
         causal: whether taps lie on one side of the anchor only.
 
     Returns:
-        1 at least, and at most all taps in [-1, 1], as for a distance that is NaN.
+        The number, from 1 to that of all taps in [-1, 1]; all if ``distance`` is NaN.
     """
     farthest = 2.0 if causal else 1.0
     within = max(distance, 0.0) if distance < farthest else farthest
@@ -41,12 +41,12 @@ def taps_within(distance: float, extent: int, resolution: float, causal: bool) -
 def tap_coordinates(
     taps: int, extent: int, resolution: float, causal: bool, like: Tensor
 ) -> Tensor:
-    """The coordinates of the ``taps`` about the anchor, (taps,), in order.
+    """Return the coordinates of the ``taps`` about the anchor, (taps,), ascending.
 
     Args:
         taps: as :func:`taps_within` counts them.
         extent, resolution, causal: see there.
-        like: a tensor of the device and dtype wanted.
+        like: a tensor of the wanted device and dtype.
     """
     pitch = 2 / ((extent - 1) * resolution) if extent > 1 else 0.0
     index = torch.arange(taps, device=like.device, dtype=like.dtype)
@@ -58,11 +58,11 @@ def tap_coordinates(
 def mask_reach(
     mean: Number, width: Number, threshold: float, causal: bool = False
 ) -> Number:
-    """How far from the anchor the mask of an axis is ``threshold`` or more.
+    """Return how far from the anchor the mask of an axis reaches ``threshold``.
 
-    Of the mask ``exp(-((x - mean) / width)^2 / 2)``, whose centre need not be the
-    anchor: what is nearer than this on the other side is kept as well, so that a kernel
-    stays as long on both sides.
+    The mask is ``exp(-((x - mean) / width)^2 / 2)``, whose centre need not be the
+    anchor. The distance is that on the longer side, as the same number of taps is kept
+    on both.
 
     Source: arXiv 2110.08059, section on cropping, and its published code.
     """
@@ -71,7 +71,7 @@ def mask_reach(
 
 
 def gaussian_profile(coordinates: Tensor, mean: Tensor, width: Tensor) -> Tensor:
-    """``exp(-((x - mean) / width)^2 / 2)`` along one axis, shaped like coordinates.
+    """Return ``exp(-((x - mean) / width)^2 / 2)``, shaped like ``coordinates`` x.
 
     Source: arXiv 2110.08059, equation of the mask.
     """
@@ -84,31 +84,31 @@ def alias_penalty(
     mask: Tensor | None = None,
     method: str = 'per_filter',
 ) -> Tensor:
-    """How far a kernel's frequencies may exceed what its taps can show, squared.
+    """Return the square of how far a kernel's frequencies may exceed ``nyquist``.
 
-    With n filters, f_i the frequency of the ith, m that of the mask (0 without one) and
-    N ``nyquist``, by ``method``:
+    With n filters of frequency f_i, the mask's frequency m (0 without a mask) and
+    ``nyquist`` N, the methods are:
 
-    - 'per_filter': ``sum_i max(0, f_i + m / n - N / n)^2``, each filter with its share
-      of the mask against its share of N (published, the published default);
+    - 'per_filter': ``sum_i max(0, f_i + m / n - N / n)^2``, which compares each filter
+      and its share of the mask with its share of N (the published default);
     - 'summed': ``max(0, sum_i f_i + m - N)^2`` (published);
     - 'per_factor': ``sum_i max(0, g_i - N / (n + 1))^2`` over the factors g of the
-      kernel, filters and mask alike; n of them without a mask. Not published; it keeps
-      the mask itself from growing sharp, and also penalises kernels that the bound says
-      are free of aliases.
+      kernel, which are the filters and the mask; without a mask, n replaces n + 1. This
+      is not published. It keeps the mask itself from growing sharp, but also penalises
+      kernels that the bound says are free of aliases.
 
     Args:
-        filters: (n,), in periods a unit.
-        nyquist: the highest frequency that the taps can show.
-        mask: a number, None for no mask, or to leave it out.
+        filters: (n,), in periods per unit of the coordinates.
+        nyquist: the highest frequency that the taps can represent.
+        mask: a number; None for no mask, or to leave it out.
         method: one of ``ALIAS_METHODS``.
 
     Returns:
         A number.
 
     Raises:
-        ValueError: ``filters`` is not a vector of one at least, or there is no such
-            method.
+        ValueError: ``filters`` is not a vector with at least one entry, or ``method``
+            is unknown.
 
     Source: arXiv 2110.08059, section on anti-aliasing, and its published code.
     """

@@ -1,4 +1,4 @@
-"""Convolving with a constructed kernel on the backend that suits the call."""
+"""Convolution with a dense kernel, on the backend that suits the call."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from ._arguments import IntOrTuple, as_int, as_tuple, check_choice, check_floati
 from ._torch import ConvolutionCall, ask, in_format
 from .backends import native, reasons_against, select_backend
 
-# The padding modes of torch.nn.ConvNd, and what torch.nn.functional.pad calls them.
+# Padding mode of torch.nn.ConvNd -> its name in torch.nn.functional.pad.
 PADDING_MODES = {
     'zeros': 'constant',
     'reflect': 'reflect',
@@ -37,29 +37,30 @@ def convolve(
 ) -> Tensor:
     """Cross-correlate ``x`` with a dense kernel, as torch.nn.functional.convNd does.
 
-    As there the input, the kernel and the bias are of one dtype, or autocast makes them
-    so. The result has that dtype and, whatever backend serves the call, the memory
-    format of ``x``.
+    The input, the kernel and the bias must have one dtype, unless autocast gives them
+    one. The result has that dtype and, on every backend, the memory format of ``x``.
 
     Args:
         x: (batch, in, *size) or (in, *size), with 1, 2 or 3 spatial axes.
         kernel: (out, in // groups, *extent).
         bias: (out,).
-        stride, padding: one int or one an axis; padding also 'same' (keeps the size,
-            stride 1 only) or 'valid' (none).
+        stride, padding: one int, or one per axis, in pixels; padding can also be 'same'
+            (keeps the size, stride 1 only) or 'valid' (none).
         groups: divides the input and the output channels.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
-        backend: a key of ``functional.backends.BACKENDS``, which must support the call
-            (see :func:`compatible_backends`); None chooses by device, dtype and shape,
-            but for :func:`.use_backend`.
+        backend: a key of ``functional.backends.BACKENDS`` that supports the call (see
+            :func:`compatible_backends`). None chooses one by device, dtype and shape,
+            unless :func:`.use_backend` forces one.
 
     Returns:
         (batch, out, *out_size), or without batch if ``x`` has none.
 
     Raises:
-        ValueError, TypeError: an argument doesn't fit, or ``backend`` can't serve.
-        RuntimeError: as torch's: the kernel is larger than the padded input, or that is
-            empty but for its batch; or the tensors differ in dtype or device.
+        ValueError, TypeError: an argument doesn't fit, or ``backend`` doesn't support
+            the call.
+        RuntimeError: the kernel is larger than the padded input, the input is empty
+            along an axis, or the tensors differ in dtype or device. The messages are
+            torch's.
 
     Example:
         >>> import torch
@@ -86,14 +87,14 @@ def compatible_backends(
     groups: int = 1,
     padding_mode: str = 'zeros',
 ) -> dict[str, str | None]:
-    """Which backends can serve :func:`convolve` with these arguments, and why not.
+    """Tell which backends support :func:`convolve` with these arguments.
 
     Returns:
-        Backend -> None if it can, else what stands against it, in a sentence; in the
-        order in which they are asked.
+        Backend -> None if it supports them, otherwise the reason why not, as a
+        sentence. The backends are in the order in which they are tried.
 
     Raises:
-        ValueError, TypeError, RuntimeError: as :func:`convolve`: none can serve.
+        ValueError, TypeError, RuntimeError: wrong arguments, see :func:`convolve`.
     """
     stride, sides, groups = _checked(
         x, kernel, bias, stride, padding, groups, padding_mode
@@ -113,10 +114,10 @@ def convolve_checked(
     padding_mode: str,
     backend: str | None,
 ) -> Tensor:
-    """:func:`convolve` of checked arguments, with :func:`padding_sides` for padding.
+    """Run :func:`convolve` with checked arguments and :func:`padding_sides`.
 
-    Sides may be negative, see :func:`pad`. What they and the tensors are to each other
-    is checked here.
+    Sides may be negative, see :func:`pad`. It only checks that the tensors and the
+    sides fit together.
     """
     ndim = len(stride)
     call = _described(x, kernel, bias, stride, sides, groups, padding_mode)
@@ -125,7 +126,7 @@ def convolve_checked(
     if chosen is not native:
         state = call.state
         y = in_format(state, y.to(state.result_dtype(x)))
-    # torch's own takes over the format of the input, unless the kernel looks otherwise.
+    # torch's result has the input's format, unless the kernel may look channels_last.
     elif kernel.stride(1) == 1 or (x.stride(-1 - ndim) == 1 and y.stride(1) != 1):
         y = in_format(call.state, y)
     return y.squeeze(0) if x.ndim == ndim + 1 else y
@@ -140,7 +141,7 @@ def _checked(
     groups: int,
     padding_mode: str,
 ) -> tuple[tuple[int, ...], list[tuple[int, int]], int]:
-    """stride, :func:`padding_sides` and groups of a convolution, all checked."""
+    """Check the arguments and return stride, :func:`padding_sides` and groups."""
     ndim = _spatial_axes(kernel, '(out, in // groups, *extent)')
     if type(groups) is not int or groups < 1:
         groups = as_int('groups', groups, minimum=1)
@@ -165,7 +166,7 @@ def _described(
     groups: int,
     padding_mode: str,
 ) -> ConvolutionCall:
-    """The call that these arguments make, padded where zeros can't do it."""
+    """Return the call with these arguments, padding ``x`` if a backend can't."""
     if x.dtype != kernel.dtype or x.device != kernel.device or bias is not None:
         check_alike(x, kernel, bias)
     check_fits(x, kernel.shape[2:], sides)
@@ -188,14 +189,16 @@ def convolve_transposed(
     output_padding: IntOrTuple = 0,
     groups: int = 1,
 ) -> Tensor:
-    """The transpose of :func:`convolve`, as torch.nn.functional.conv_transposeNd.
+    """Apply the transpose of :func:`convolve`, as torch's conv_transposeNd does.
 
     Args:
         x: (batch, in, *size) or (in, *size), with 1, 2 or 3 spatial axes.
         kernel: (in, out // groups, *extent).
         bias: (out,).
-        stride, padding: of the convolution that this is the transpose of.
-        output_padding: further pixels at the output's end, under the stride.
+        stride, padding: those of the convolution that is transposed, in pixels; one
+            int, or one per axis.
+        output_padding: extra pixels at the end of the output, fewer than the stride;
+            one int, or one per axis.
         groups: divides the input and the output channels.
 
     Returns:
@@ -204,8 +207,8 @@ def convolve_transposed(
 
     Raises:
         ValueError, TypeError: an argument doesn't fit.
-        RuntimeError: as torch's: the tensors differ in dtype or device, or nothing is
-            left of the output.
+        RuntimeError: the tensors differ in dtype or device, or the output would be
+            empty. The messages are torch's.
     """
     ndim = _spatial_axes(kernel, '(in, out // groups, *extent)')
     groups = as_int('groups', groups, minimum=1)
@@ -235,10 +238,10 @@ def convolve_transposed(
 def padding_sides(
     padding: IntOrTuple | str, extent: Sequence[int], stride: tuple[int, ...]
 ) -> list[tuple[int, int]]:
-    """(before, after) an axis for a padding of torch.nn.ConvNd.
+    """Return (before, after) per axis for a ``padding`` of torch.nn.ConvNd.
 
     Raises:
-        ValueError: padding is another string, negative, or 'same' with a stride.
+        ValueError: ``padding`` is an unknown string, negative, or 'same' with a stride.
     """
     if padding == 'valid':
         return [(0, 0)] * len(extent)
@@ -250,7 +253,7 @@ def padding_sides(
         raise ValueError(
             f"padding must be integers, 'same' or 'valid', got {padding!r}"
         )
-    if not (  # a layer's own fits
+    if not (  # that of a layer has been checked
         isinstance(padding, tuple)
         and len(padding) == len(extent)
         and {*map(type, padding)} == {int}
@@ -261,9 +264,9 @@ def padding_sides(
 
 
 def pad(x: Tensor, sides: list[tuple[int, int]], padding_mode: str) -> Tensor:
-    """``x`` with (before, after) pixels an axis in a mode of ``PADDING_MODES``.
+    """Pad ``x`` by (before, after) pixels per axis in a mode of ``PADDING_MODES``.
 
-    Negative numbers take pixels off.
+    Negative numbers remove pixels.
     """
     last_axis_first = [side for pair in reversed(sides) for side in pair]
     if min(last_axis_first) >= 0:
@@ -279,7 +282,7 @@ def check_padding_mode(padding_mode: str) -> None:
 def check_output_padding(output_padding: tuple, stride: tuple) -> None:
     if any(more >= step for more, step in zip(output_padding, stride)):
         raise ValueError(
-            f'output_padding must be under the stride {stride}, got {output_padding}'
+            f'output_padding must be below the stride {stride}, got {output_padding}'
         )
 
 
@@ -289,7 +292,7 @@ def check_input(x: Tensor, ndim: int, channels: int) -> None:
         check_floating('the input', x)
     if x.ndim not in (ndim + 1, ndim + 2):
         raise ValueError(
-            f'the input must have {ndim + 2} axes (batch, channels, {ndim} of space), '
+            f'the input must have {ndim + 2} axes (batch, channels, {ndim} spatial), '
             f'or {ndim + 1} without batch, got the shape {tuple(x.shape)}'
         )
     if x.shape[-ndim - 1] != channels:
@@ -308,10 +311,9 @@ def check_bias(bias: Tensor | None, out: int) -> None:
 
 
 def check_alike(x: Tensor, kernel: Tensor, bias: Tensor | None) -> None:
-    """Raise torch's RuntimeError unless a convolution's tensors have one dtype.
+    """Raise torch's RuntimeError unless the tensors have one dtype and one device.
 
-    Or get it by autocast, which casts all floating tensors but those in float64; and
-    unless they are on one device.
+    The dtype counts after autocast, which casts all floating tensors but float64.
     """
     for name, tensor in (('kernel', kernel), ('bias', bias)):
         if tensor is None:
@@ -334,7 +336,7 @@ def check_alike(x: Tensor, kernel: Tensor, bias: Tensor | None) -> None:
 def check_fits(x: Tensor, extent: tuple, sides: list[tuple[int, int]]) -> None:
     """Raise torch's RuntimeError if a kernel is larger than the padded input.
 
-    Pixels that negative sides take off count as taps that were cropped from the kernel.
+    Pixels that negative sides remove count as taps that were cropped from the kernel.
     """
     size = x.shape[-len(extent) :]
     for pixels, taps, (before, after) in zip(size, extent, sides):
@@ -342,7 +344,7 @@ def check_fits(x: Tensor, extent: tuple, sides: list[tuple[int, int]]) -> None:
             break
     else:
         return
-    if 0 in size:  # as torch, also where the padding would have room for the kernel
+    if 0 in size:  # torch raises this even if the kernel fits into the padding
         raise RuntimeError(
             'Only zero batch inputs are supported, but got input shape: '
             f'{list(x.shape)}'
@@ -370,17 +372,17 @@ def _check_transposed_size(size, extent, stride, padding, more) -> None:
 
 
 def _by(sizes) -> str:
-    """Sizes as torch's errors have them."""
+    """Format sizes as in torch's errors."""
     return ' x '.join(map(str, sizes))
 
 
 def _spatial_axes(kernel: Tensor, shape: str) -> int:
-    """How many axes of space a kernel has, which is checked by itself."""
+    """Check a kernel, and return its number of spatial axes."""
     if not isinstance(kernel, Tensor) or not kernel.is_floating_point():
         check_floating('kernel', kernel)
     if not 3 <= kernel.ndim <= 5 or 0 in kernel.shape:
         raise ValueError(
-            f'kernel must have the shape {shape}, no size 0, with 1, 2 or 3 axes of '
+            f'kernel must have the shape {shape} with no size 0 and 1, 2 or 3 axes of '
             f'extent, got {tuple(kernel.shape)}'
         )
     return kernel.ndim - 2

@@ -1,6 +1,6 @@
-"""How an element spreads its weight over the taps of one axis.
+"""The interpolations, by which an element spreads its weight over the taps of an axis.
 
-Every interpolation of DCLS is a product over the axes of a one-dimensional *profile*;
+Every interpolation of DCLS is a product of one-dimensional *profiles*, one per axis.
 ``INTERPOLATIONS`` holds them by name. To add one, write its profile and its row.
 
 Source: arXiv 2112.03740 (bilinear), arXiv 2306.00817 (the others).
@@ -14,19 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Keeps an element whose taps all vanish (far outside the extent) from dividing by zero.
+# Avoids dividing by zero for an element far outside the extent, whose taps all vanish.
 NORMALIZATION_EPS = 1e-7
 
-# The widths that a profile has at sigma = 0, in pixels.
+# The width of a profile at sigma = 0, in pixels.
 MAX_BASE_WIDTH = 1.0
 GAUSS_BASE_WIDTH = 0.27
 
 
 def bilinear_profile(taps: Tensor, center: Tensor, sigma: Tensor | None) -> Tensor:
-    """1 - r at floor(center) and r at the next tap, r being center's fraction.
+    """Return 1 - r at floor(center) and r at the next tap, r being center's fraction.
 
-    Equal to the triangle, but for its gradient where center is an integer: there this
-    form has the slope towards the next tap.
+    The values equal the triangle's. The gradient differs at integer centers: here it is
+    the slope towards the next tap.
     """
     lower = center.floor()
     fraction = center - lower
@@ -39,22 +39,22 @@ def bilinear_profile(taps: Tensor, center: Tensor, sigma: Tensor | None) -> Tens
 
 
 def triangle_profile(taps: Tensor, center: Tensor, sigma: Tensor | None) -> Tensor:
-    """relu(1 - |tap - center|)."""
+    """Return relu(1 - |tap - center|)."""
     return (1 - (taps - center).abs()).relu()
 
 
 def max_profile(taps: Tensor, center: Tensor, sigma: Tensor) -> Tensor:
-    """relu(1 + |sigma| - |tap - center|): a triangle of learned width."""
+    """Return relu(1 + |sigma| - |tap - center|), a triangle of learned width."""
     return (MAX_BASE_WIDTH + sigma.abs() - (taps - center).abs()).relu()
 
 
 def gauss_profile(taps: Tensor, center: Tensor, sigma: Tensor) -> Tensor:
-    """exp(-((tap - center) / (0.27 + |sigma|))^2 / 2)."""
+    """Return exp(-((tap - center) / (0.27 + |sigma|))^2 / 2)."""
     width = GAUSS_BASE_WIDTH + sigma.abs()
     distance = (taps - center) * (math.sqrt(0.5) / width)
-    # What vanishes beside the nearest tap is made zero: denormal numbers, and products
-    # that are, would slow down all arithmetic several times. Clamped before the square,
-    # which of a distance of 1e38 is infinite, and has no gradient.
+    # Negligible values are set to zero, as denormal numbers (or products that become
+    # denormal) slow arithmetic down several times. The distance is clamped first: the
+    # square of 1e38 is infinite and has no gradient.
     most = -0.46 * math.log(torch.finfo(distance.dtype).tiny)
     farthest = math.sqrt(most)
     weights = distance.clamp(-farthest, farthest).square().neg().exp()
@@ -62,13 +62,13 @@ def gauss_profile(taps: Tensor, center: Tensor, sigma: Tensor) -> Tensor:
 
 
 class Interpolation(NamedTuple):
-    """One row of the table.
+    """A row of ``INTERPOLATIONS``.
 
     Attributes:
-        profile: ``(taps, center, sigma) -> weights``; ``taps`` (extent,), the others
-            (..., 1), in pixels from the kernel's first tap; result (..., extent).
+        profile: ``(taps, center, sigma) -> weights``, in pixels from the kernel's first
+            tap; ``taps`` is (extent,), the others (..., 1), the result (..., extent).
         normalized: whether an element's taps are divided by their sum (+ 1e-7).
-        initial_sigma: the published first value of sigma, None without a sigma.
+        initial_sigma: the published initial sigma in pixels; None without a sigma.
         two_taps: whether it is linear between a position's two neighbouring taps.
     """
 
@@ -89,20 +89,20 @@ INTERPOLATIONS = {
     'gauss': Interpolation(gauss_profile, True, 0.23, False),
 }
 
-# The names of the published package for the first two.
+# The published package's names for the first two.
 ALIASES = {'v0': 'bilinear', 'v1': 'triangle'}
 
 
 def finite_or_nan(values: Tensor) -> Tensor:
-    """``values`` with NaN for what is infinite, the gradient unchanged."""
+    """Return ``values`` with NaN for infinity, without changing the gradient."""
     return values + (values - values)
 
 
 def interpolation_name(name: str) -> str:
-    """The table's key for ``name``, which may be an alias.
+    """Return the key in ``INTERPOLATIONS`` for ``name``, which may be an alias.
 
     Raises:
-        ValueError: ``name`` is neither in the table nor an alias.
+        ValueError: ``name`` is neither a key nor an alias.
     """
     canonical = ALIASES.get(name, name) if isinstance(name, str) else None
     if canonical not in INTERPOLATIONS:

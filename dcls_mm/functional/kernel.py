@@ -1,4 +1,4 @@
-"""Constructing a kernel from weights and positions."""
+"""Construction of a kernel from weights and positions."""
 
 from torch import Tensor
 
@@ -17,22 +17,22 @@ def construct_kernel(
 ) -> Tensor:
     """Spread weighted elements at real-valued positions over a dense kernel.
 
-    ``K = sum_e w_e * outer_a(profile_a(e))`` over the elements e and the axes a; for
-    the normalised interpolations ``w_e`` is divided by the sum of its element's taps
-    (+ 1e-7). Computed in float32 at least, also under autocast.
+    ``K = sum_e w_e * outer_a(profile_a(e))`` over the elements e and the axes a. All
+    interpolations but 'bilinear' are normalised: ``w_e`` is divided by the sum of its
+    element's taps (+ 1e-7). K is computed in at least float32, also under autocast.
 
     Positions beyond the extent are allowed: the taps outside are dropped, and the
     normalised interpolations divide by the sum of those inside. A position or sigma
-    that is NaN or infinite makes every tap of its kernel NaN. A sigma of zero is the
-    narrowest profile, and gets no gradient (|sigma| has none there).
+    that is NaN or infinite makes every tap of its kernel NaN. A sigma of zero gives the
+    narrowest profile and gets no gradient (|sigma| has none there).
 
     Args:
-        weight: (*kernels, count), for a convolution (out, in // groups, count).
+        weight: (*kernels, count); for a convolution (out, in // groups, count).
         positions: (ndim, *kernels, count), in pixels from the kernel's centre, which is
             tap ``extent // 2``; row i belongs to spatial axis i. An axis of size 1 is
             shared along that axis of ``weight``.
-        sigma: like ``positions``, in pixels; for 'max' and 'gauss' only.
-        kernel_size: the extent in taps, one int or ``ndim`` of them.
+        sigma: shaped like ``positions``, in pixels; for 'max' and 'gauss' only.
+        kernel_size: the extent in taps; one int, or one per axis.
         interpolation: 'bilinear' ('v0'), 'triangle' ('v1'), 'max' or 'gauss'.
 
     Returns:
@@ -42,7 +42,7 @@ def construct_kernel(
         ValueError, TypeError: a tensor, the extent or the interpolation doesn't fit.
 
     Example:
-        Half way between two columns, each has half of the weight:
+        Halfway between two columns, each gets half of the weight:
 
         >>> import torch
         >>> from dcls_mm import construct_kernel

@@ -1,4 +1,4 @@
-"""Constructing kernels by products of profiles: any interpolation, any transform."""
+"""Kernels as products of profiles, for any interpolation and any transform."""
 
 import torch
 from torch import Tensor
@@ -14,12 +14,12 @@ def product_kernel(
     extent: tuple[int, ...],
     rule: Interpolation,
 ) -> Tensor:
-    """Sum over elements of weight times the outer product of the axes' profiles.
+    """Sum weight times the outer product of the axes' profiles over the elements.
 
     Args:
         weight: (*kernels, count), floating.
-        positions, sigma: (ndim, *kernels, count) or 1 in an axis that shares them, of
-            one dtype with ``weight``.
+        positions, sigma: (ndim, *kernels, count), or 1 along an axis that shares them,
+            in the dtype of ``weight``.
         extent: (ndim,).
 
     Returns:

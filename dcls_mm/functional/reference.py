@@ -1,8 +1,9 @@
 """The definitions as plain loops: slow, obvious, called by tests only.
 
-In float64 and on tensors of one value (one a sample in the convolutions), so that
-autograd differentiates the definitions too. At kinks it takes torch's slopes: none for
-relu and \\|.\\| at 0; for bilinear at whole pixels the one towards the next tap.
+The loops compute in float64 on tensors of one value (in the convolutions, one per
+sample), so that autograd differentiates the definitions too. At kinks they have torch's
+slopes: none for relu and \\|.\\| at 0, and for bilinear at whole pixels the one towards
+the next tap.
 """
 
 import itertools
@@ -15,7 +16,7 @@ from .interpolation import INTERPOLATIONS, interpolation_name
 
 
 def reference_kernel(weight, positions, sigma=None, *, kernel_size, interpolation):
-    """What :func:`construct_kernel` means, one element and one tap at a time."""
+    """Construct what :func:`construct_kernel` does, one element and tap at a time."""
     interpolation = interpolation_name(interpolation)
     weights, places = _values(weight), _values(positions)
     widths = dict.fromkeys(places) if sigma is None else _values(sigma)
@@ -46,7 +47,7 @@ def reference_kernel(weight, positions, sigma=None, *, kernel_size, interpolatio
 
 
 def _share(interpolation, tap, center, width):
-    """What one tap of one axis gets, not normalised."""
+    """Return what one tap of one axis gets, before normalisation."""
     if interpolation == 'bilinear':
         lower = center.floor()
         if tap == lower:
@@ -61,7 +62,7 @@ def _share(interpolation, tap, center, width):
 
 
 def reference_convolution(x, kernel, bias, *, stride, padding, groups) -> Tensor:
-    """Cross-correlation with zero padding, one output pixel and tap at a time."""
+    """Cross-correlate with zero padding, one output pixel and tap at a time."""
     size, (out, group_in, *extent) = x.shape[2:], kernel.shape
     out_size = _out_size(size, extent, stride, padding)
     pixels, taps = _pixels(x), _values(kernel)
@@ -78,7 +79,7 @@ def reference_convolution(x, kernel, bias, *, stride, padding, groups) -> Tensor
 def reference_transposed_convolution(
     x, kernel, bias, *, stride, padding, output_padding, groups
 ) -> Tensor:
-    """Every input pixel puts its copy of the kernel (in, out // groups, *extent)."""
+    """Add a copy of the kernel (in, out // groups, *extent) for every input pixel."""
     size, (channels, group_out, *extent) = x.shape[2:], kernel.shape
     out_size = [
         (n - 1) * s - 2 * p + k + more
@@ -98,10 +99,10 @@ def reference_transposed_convolution(
 def reference_sampled_convolution(
     x, weight, positions, bias, *, kernel_size, stride, padding, groups
 ) -> Tensor:
-    """What :func:`sampled_convolution` means, one output pixel and element at a time.
+    """Compute :func:`sampled_convolution`, one output pixel and element at a time.
 
-    An element reads the zero-padded input at its position, between the up to
-    ``2 ** ndim`` pixels around it; those outside the extent count nothing.
+    An element reads the zero-padded input at its position, between up to ``2 ** ndim``
+    pixels around it; those outside the extent do not count.
     """
     if positions.ndim == weight.ndim:
         positions = positions.unsqueeze(1)
@@ -136,12 +137,12 @@ def _indices(shape):
 
 
 def _values(tensor) -> dict:
-    """Index -> value."""
+    """Return index -> value."""
     return dict(zip(_indices(tensor.shape), tensor.double().flatten().unbind()))
 
 
 def _pixels(x) -> dict:
-    """(channel, *pixel) -> its values, one a sample."""
+    """Return (channel, *pixel) -> its values, one per sample."""
     return dict(zip(_indices(x.shape[1:]), x.double().flatten(1).unbind(1)))
 
 

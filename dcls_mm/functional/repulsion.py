@@ -1,4 +1,4 @@
-"""A penalty on elements of a kernel that lie closer than a pixel."""
+"""A penalty on elements of a kernel that are less than a pixel apart."""
 
 import torch
 from torch import Tensor
@@ -7,21 +7,21 @@ from ._arguments import check_floating
 
 
 def repulsion(positions: Tensor) -> Tensor:
-    """The mean of ``max(0, 1 - distance)`` over the pairs of elements of each kernel.
+    """Return the mean of ``max(0, 1 - distance)`` over the pairs within each kernel.
 
-    With m elements a kernel this is ``2 / (m (m - 1) out in) * sum over kernels, over
-    pairs i < j, of max(0, 1 - |p_i - p_j|)``; the distance is Euclidean, as in the
-    published code. Elements on one spot are at the maximum, where the gradient is 0.
-    Memory is that of the m (m - 1) / 2 pairs.
+    With m elements per kernel this is ``2 / (m (m - 1) out in) * sum over kernels and
+    pairs i < j of max(0, 1 - |p_i - p_j|)``. The distance is Euclidean, as in the
+    published code. Two elements at the same position are at the maximum, where the
+    gradient is 0. Memory grows with the m (m - 1) / 2 pairs.
 
     Args:
         positions: (axes, *kernels, m) in pixels.
 
     Returns:
-        A number from 0 to 1; 0 where there are no pairs.
+        A number from 0 to 1; 0 if there are no pairs.
 
     Raises:
-        ValueError, TypeError: positions are not such a tensor.
+        ValueError, TypeError: ``positions`` is not such a tensor.
 
     Source: arXiv 2112.03740.
     """
@@ -33,8 +33,8 @@ def repulsion(positions: Tensor) -> Tensor:
         )
     count = positions.shape[-1]
     i, j = torch.triu_indices(count, count, 1, device=positions.device)
-    # From 2 pixels on along an axis it makes no difference how far apart they are, and
-    # the difference or the distance of positions like 1e38 would be infinite.
+    # Beyond 2 pixels along an axis the distance doesn't matter, and for positions like
+    # 1e38 it would be infinite.
     apart = (positions[..., i] - positions[..., j]).clamp(-2, 2)
     distances = torch.linalg.vector_norm(apart, dim=0)
     return (1 - distances).clamp(min=0).sum() / max(1, distances.numel())

@@ -1,4 +1,4 @@
-"""The im2col formulation: the input sampled at the positions, without a kernel."""
+"""The im2col formulation, which samples the input and builds no kernel."""
 
 import math
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from .convolution import (
 )
 from .interpolation import finite_or_nan
 
-# Pixels gathered in one step (at least those of one element of one output a group).
+# Pixels gathered in one step (at least those of one element of one output per group).
 # Each takes about 60 bytes in the backward pass, in float32.
 STEP_PIXELS = 2**19
 
@@ -47,16 +47,16 @@ def sampled_convolution(
 ) -> Tensor:
     """Convolve ``x`` with bilinear elements without building their kernel.
 
-    ``y[o] = sum_{i, e} weight[o, i, e] * x[i](pixel + positions[:, i, e])``, ``x``
-    interpolated between its pixels: what :func:`convolve` gives with the kernel that
-    :func:`construct_kernel` makes of the elements. The work follows the number of
-    elements and not the extent; the memory follows neither, as the backward pass
-    samples again. That pays where few elements lie in a large extent, above all if
-    many outputs share their positions.
+    ``y[o] = sum_{i, e} weight[o, i, e] * x[i](pixel + positions[:, i, e])``, where
+    ``x`` is interpolated between its pixels. The result is that of :func:`convolve`
+    with the kernel that :func:`construct_kernel` makes of the elements. The work grows
+    with the number of elements but not with the extent. The memory grows with neither,
+    as the backward pass samples again. This pays off with few elements in a large
+    extent, above all if many outputs share their positions.
 
     Positions beyond the extent are allowed: the taps outside are dropped. A position
-    that is NaN or infinite makes all outputs NaN that use it. Computed in the dtype of
-    ``x`` and ``weight``, in float32 at least, also under autocast.
+    that is NaN or infinite makes every output that uses it NaN. The computation is in
+    the dtype of ``x`` and ``weight``, in at least float32, also under autocast.
 
     Args:
         x: (batch, in, *size) or (in, *size), with 1, 2 or 3 spatial axes.
@@ -66,16 +66,16 @@ def sampled_convolution(
             which is tap ``extent // 2``; row i belongs to spatial axis i. An axis of
             size 1 is shared along that axis of ``weight``.
         bias: (out,).
-        kernel_size: the extent in taps, one int or one an axis.
+        kernel_size: the extent in taps; one int, or one per axis.
         stride, padding, groups, padding_mode: as in :func:`convolve`.
 
     Returns:
-        (batch, out, *out_size), or without batch if ``x`` has none; in the dtype of
-        ``x`` and its memory format.
+        (batch, out, *out_size), or without batch if ``x`` has none; in the dtype and
+        memory format of ``x``.
 
     Raises:
         ValueError, TypeError: an argument doesn't fit.
-        RuntimeError: as torch's: the extent is larger than the padded input.
+        RuntimeError: the extent is larger than the padded input, with torch's message.
 
     Source: arXiv 2112.03740.
     """
@@ -127,8 +127,8 @@ class _Axis(NamedTuple):
     """The pixels of one axis that an element at its first tap needs, ascending.
 
     Attributes:
-        pixels: the two around each output's sample, once where outputs share one.
-        spacing: how many of them lie from one output's to the next's, 1 or 2.
+        pixels: the two around each output's sample; shared ones are listed once.
+        spacing: steps in ``pixels`` from one output's to the next's, 1 or 2.
     """
 
     pixels: Tensor
@@ -153,10 +153,10 @@ def _sample_and_multiply(
     groups: int,
     may_resample: bool,
 ) -> Tensor:
-    """(batch, out, *out_size), in steps of some sets of positions and some elements.
+    """Return (batch, out, *out_size), computed in steps of some sets and elements.
 
-    ``sets`` is how many positions an element has in a group: one for each output, or
-    one for all.
+    ``sets`` is the number of positions of an element in a group: one for each output,
+    or one for all.
     """
     out, group_in, count = weight.shape
     sets = 1 if positions.shape[1] == 1 else out // groups
@@ -167,10 +167,10 @@ def _sample_and_multiply(
     outputs = out // groups // sets
     weight = weight.to(dtype).reshape(groups, sets, outputs, group_in, count)
     weight = weight * scale.to(dtype).unsqueeze(2)
-    # The pixel of zeros around stands for all beyond the border.
+    # The added border of zeros represents all pixels beyond it.
     x = F.pad(x.to(dtype), (1, 1) * len(extent)).unflatten(1, (groups, 1, group_in))
 
-    # Of an element and a set: those gathered, or those of their gradient's image.
+    # Per element and set: the pixels gathered, or those of the gradient's image.
     gathered = len(x) * groups * group_in * math.prod([len(a.pixels) for a in axes])
     pixels = max(1, gathered, x.numel())
     elements_a_step = min(max(1, STEP_PIXELS // pixels), max(1, count))
@@ -191,13 +191,14 @@ def _sample_and_multiply(
 
 
 def _taps(positions: Tensor, extent: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Elements as ``scale * lerp(x[start], x[start + 1], fraction)`` along each axis.
+    """Write elements as ``scale * lerp(x[start], x[start + 1], fraction)`` per axis.
 
     Within the extent the scale is 1. Where one of the taps is dropped, the fraction
     chooses the other, whose weight is the scale. Elsewhere the scale is 0, or NaN.
 
     Returns:
-        start and fraction, like ``positions``, and scale, multiplied over the axes.
+        start and fraction, shaped like ``positions``, and the product of the scales of
+        all axes.
     """
     positions = positions.to(torch.promote_types(positions.dtype, torch.float32))
     starts, fractions = [], []
@@ -221,10 +222,10 @@ def _taps(positions: Tensor, extent: tuple[int, ...]) -> tuple[Tensor, Tensor, T
 def _step(
     x: Tensor, weight: Tensor, start: Tensor, fraction: Tensor, axes: list[_Axis]
 ) -> Tensor:
-    """What some elements add to the output.
+    """Return what some elements add to the output.
 
     Args:
-        x: (batch, groups, 1, in // groups, *size + 2), with one pixel of zeros around.
+        x: (batch, groups, 1, in // groups, *size + 2), with a border of zeros.
         weight: (groups, sets, outputs of a set, in // groups, count).
         start, fraction: (ndim, groups or 1, sets, in // groups, count).
 
@@ -255,5 +256,5 @@ def _step(
 
 
 def _resampling_step(*arguments) -> Tensor:
-    """``_step`` that keeps no samples for the backward pass, but samples again."""
+    """Run ``_step``, which samples again in the backward pass to save memory."""
     return checkpoint(_step, *arguments, use_reentrant=False, preserve_rng_state=False)

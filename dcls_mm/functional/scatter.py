@@ -1,7 +1,7 @@
-"""Constructing kernels of checked elements: by scattering, or by products.
+"""Kernels of checked elements, by scattering or by products.
 
-Where an element touches two taps an axis, it sets 4 taps of the 289 of a 17x17 kernel:
-writing these, and reading their gradients in the backward pass, is many times faster
+An element that touches two taps per axis sets only 4 of the 289 taps of a 17x17 kernel.
+Writing these, and reading their gradients in the backward pass, is many times faster
 than any dense product.
 """
 
@@ -24,14 +24,14 @@ def construct_checked(
     extent: tuple[int, ...],
     rule: Interpolation,
 ) -> Tensor:
-    """:func:`.construct_kernel` of checked arguments, but for the shapes."""
-    if positions.shape != (len(extent), *weight.shape):  # unless some are shared
+    """Run :func:`.construct_kernel` with arguments of which only shapes need checks."""
+    if positions.shape != (len(extent), *weight.shape):  # shared, or wrong
         check_elements(weight, positions)
     state = ask(weight)
     dtype = reduce(torch.promote_types, (weight.dtype, positions.dtype, torch.float32))
     with state.without_autocast():
         scaled, placed = weight.to(dtype), positions.to(dtype)
-        # Transforms see through torch's operators only; records are to be plain.
+        # Transforms support only torch's own operators, and so does a recorded graph.
         if rule.two_taps and not (state.transformed or state.recorded):
             kernel = _Scatter.apply(scaled, placed, extent, rule)
         else:
@@ -41,15 +41,15 @@ def construct_checked(
 
 
 class _Canvas(NamedTuple):
-    """Where the taps of a kernel lie, with one more before and after, along each axis.
+    """The memory layout of a kernel with one more tap before and after, on each axis.
 
-    So an element at the border, or beyond, has taps to write to. One whose first tap is
-    the last of the canvas runs over its end, into some more places.
+    An element at the border or beyond thus has taps to write to. If its first tap is
+    the last of the canvas, the second is past the end, so there is some spare memory.
 
     Attributes:
-        strides: places from one tap to the next, an axis.
-        size: places in all.
-        first: place of the kernel's first tap.
+        strides: numbers from one tap to the next, per axis.
+        size: numbers in all.
+        first: index of the kernel's first tap.
     """
 
     strides: list[int]
@@ -68,7 +68,7 @@ def _canvas(extent: tuple[int, ...]) -> _Canvas:
 
 
 class _Scatter(torch.autograd.Function):
-    """What :func:`product_kernel` makes of ``rule.two_taps``, with its gradients."""
+    """:func:`product_kernel` for ``rule.two_taps``, with its gradients."""
 
     @staticmethod
     def forward(ctx, weight, positions, extent, rule):
@@ -83,22 +83,22 @@ class _Scatter(torch.autograd.Function):
         if rule.normalized:
             total = _taps_inside(moved, size).prod(0) + NORMALIZATION_EPS
             elements = elements / total
-        # A NaN may lie anywhere, if only it lies on the canvas.
+        # Where a NaN is written doesn't matter, as long as it is on the canvas.
         *others, first = cells.nan_to_num(0).long().unbind()
         for stride, cell in zip(canvas.strides, others):
             first = torch.add(first, cell, alpha=stride)
-        # (kernels, 2 ** axes, count): both taps of each axis, the last varies fastest.
+        # (kernels, 2 ** axes, count): both taps per axis; the last axis varies fastest.
         taps, values = (first + canvas.first).unsqueeze(1), elements.unsqueeze(1)
         for stride, fraction in zip(canvas.strides, fractions.unsqueeze(2).unbind()):
             upper = values * fraction
             values = torch.stack((values - upper, upper), 2).flatten(1, 2)
             taps = torch.stack((taps, taps + stride), 2).flatten(1, 2)
         taps = taps.flatten(1)
-        # But a position that is NaN or infinite shows in every tap of its kernel.
+        # A position that is NaN or infinite makes every tap of its kernel NaN.
         poison = (places * 0).sum((0, 2)).unsqueeze(1)
         kernels = poison.expand(-1, canvas.size).contiguous()
         kernels.scatter_add_(1, taps, values.flatten(1))
-        # What only the gradient of the positions needs is not kept for one of weights.
+        # These are saved only if the positions need a gradient.
         for_positions = (None,) * 3
         if ctx.needs_input_grad[1]:
             for_positions = elements, moved, center == moved
@@ -158,10 +158,11 @@ class _Scatter(torch.autograd.Function):
 
 
 def _on_canvas(places: Tensor, extent: tuple[int, ...]):
-    """Taps from the kernel's first, (ndim, kernels, count), and the size of each axis.
+    """Return ``places`` in taps from the kernel's first, and each axis' size.
 
-    Also the taps once more, those beyond the canvas moved to its border, where they
-    touch no tap of the kernel.
+    Between the two comes a copy of the taps, (ndim, kernels, count) like the first. In
+    it, those beyond the canvas are moved to its border, where they touch no tap of the
+    kernel.
     """
     if len(set(extent)) == 1:
         size, before = extent[0], -1
@@ -175,12 +176,12 @@ def _on_canvas(places: Tensor, extent: tuple[int, ...]):
 
 
 def _taps_inside(moved: Tensor, size) -> Tensor:
-    """Sum of an element's taps inside the kernel, an axis each."""
+    """Return the sum of an element's taps inside the kernel, for each axis."""
     return torch.minimum(moved + 1, size - moved).clamp(max=1)
 
 
 def _slopes_of_total(moved: Tensor, extent: tuple[int, ...]) -> Tensor:
-    """Of the product of :func:`_taps_inside` over the axes, along each."""
+    """Return the slopes, along each axis, of the product of :func:`_taps_inside`."""
     size = _on_canvas(moved, extent)[2]
     sums = _taps_inside(moved, size)
     others = [torch.cat((sums[:i], sums[i + 1 :])).prod(0) for i in range(len(sums))]
@@ -189,6 +190,6 @@ def _slopes_of_total(moved: Tensor, extent: tuple[int, ...]) -> Tensor:
 
 
 def _inside(kernels: Tensor, extent: tuple[int, ...], canvas: _Canvas) -> Tensor:
-    """A view, (kernels, *extent), of the kernels in (kernels, canvas.size)."""
+    """Return a view, (kernels, *extent), of the kernels in (kernels, canvas.size)."""
     shape, strides = (len(kernels), *extent), (canvas.size, *canvas.strides)
     return kernels.as_strided(shape, strides, canvas.first)

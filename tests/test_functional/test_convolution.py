@@ -207,10 +207,10 @@ IMAGE = torch.randn(2, 4, 16, 16)
     ('arguments', 'reason'),
     [
         (call(IMAGE.to('meta'), LARGE.to('meta')), 'runs on a CPU.*meta'),
-        (call(torch.randn(2, 4, 16), torch.randn(4, 1, 15), (1,), (7,)), '2 axes'),
+        (call(torch.randn(2, 4, 16), torch.randn(4, 1, 15), (1,), (7,)), '2 spatial'),
         (call(IMAGE, torch.randn(4, 4, 15, 15), groups=1), 'depthwise'),
         (call(IMAGE, LARGE, stride=(2, 1)), r'stride 1, got \(2, 1\)'),
-        (call(IMAGE, LARGE, padding=(15, 7)), 'padding under the kernel size'),
+        (call(IMAGE, LARGE, padding=(15, 7)), 'padding below the kernel size'),
         (call(IMAGE[:0], LARGE), 'empty'),
         (call(IMAGE.double(), LARGE.double()), 'float32, got torch.float64'),
     ],

@@ -78,7 +78,7 @@ def test_output_size():
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(output_padding=2), r'under the stride \(2, 2\), got \(2, 2\)'),
+        (dict(output_padding=2), r'below the stride \(2, 2\), got \(2, 2\)'),
         (dict(output_padding=-1), 'output_padding must be at least 0'),
         (dict(padding_mode='reflect'), "padding_mode must be 'zeros'.*'reflect'"),
         (dict(formulation='sample'), "formulation must be 'construct'.*'sample'"),

@@ -113,7 +113,7 @@ ROWS = [
     wrong(
         made('Dcls3_1d', dense_kernel_size=(3,)),
         ValueError,
-        'dense_kernel_size must be one integer or 2 of them, one an axis, got (3,)',
+        'dense_kernel_size must be one integer or 2 of them, one per axis, got (3,)',
     ),
     wrong(
         made('Dcls2_1d', dense_kernel_size=0),
@@ -222,7 +222,7 @@ ROWS = [
     wrong(
         lambda: layer()(X[0, 0]),
         ValueError,
-        'the input must have 4 axes (batch, channels, 2 of space), or 3 without batch',
+        'the input must have 4 axes (batch, channels, 2 spatial), or 3 without batch',
     ),
     wrong(
         lambda: layer()._conv_forward(X, W, torch.zeros(3), P, P),

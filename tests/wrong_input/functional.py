@@ -167,7 +167,7 @@ CONVOLUTIONS = [
     convolving('backend must be one of', "got ['fft']", backend=['fft']),
     convolving('backend must be one of', 'got False', backend=False),
     convolving(
-        "backend 'cpu_depthwise' cannot serve this call: it needs padding under the "
+        "backend 'cpu_depthwise' cannot serve this call: it needs padding below the "
         'kernel size, got (3, 3)',
         padding=3,
         backend='cpu_depthwise',
@@ -222,7 +222,7 @@ TRANSPOSED = [
     transposing('groups must divide the 4 input channels, got 3', groups=3),
     transposing('no size 0', 'got (4, 0, 3, 3)', kernel=torch.zeros(4, 0, 3, 3)),
     transposing(
-        'output_padding must be under the stride (2, 2), got (0, 2)',
+        'output_padding must be below the stride (2, 2), got (0, 2)',
         stride=2,
         output_padding=(0, 2),
     ),
@@ -260,7 +260,7 @@ KERNELS = [
         weight=WEIGHT.long(),
     ),
     constructing('got torch.complex64', error=TypeError, weight=WEIGHT.cfloat()),
-    constructing('with one element at least', 'got (4, 1, 0)', weight=WEIGHT[..., :0]),
+    constructing('with at least one element', 'got (4, 1, 0)', weight=WEIGHT[..., :0]),
     constructing('(*kernels, count)', 'got ()', weight=torch.tensor(1.0)),
     constructing(
         'positions must have the shape (ndim, 4, 1, 3)',
@@ -268,7 +268,7 @@ KERNELS = [
         positions=POSITIONS[..., :2],
     ),
     constructing(
-        'positions must have 1, 2 or 3 axes in front, got 4',
+        'positions must have 1, 2 or 3 rows, got 4',
         positions=torch.zeros(4, 4, 1, 3),
     ),
     constructing(
@@ -328,7 +328,7 @@ SAMPLES = [
         weight=WEIGHT.int(),
     ),
     sampling('with some outputs', 'got (4, 3)', weight=WEIGHT[:, 0]),
-    sampling('with one element at least', weight=WEIGHT[..., :0]),
+    sampling('with at least one element', weight=WEIGHT[..., :0]),
     sampling(
         'positions must be a torch.Tensor, got None', error=TypeError, positions=None
     ),

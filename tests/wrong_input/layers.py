@@ -246,7 +246,7 @@ ROWS = [
     wrong(
         transposed(stride=2, output_padding=2),
         ValueError,
-        'output_padding must be under the stride (2, 2), got (2, 2)',
+        'output_padding must be below the stride (2, 2), got (2, 2)',
     ),
     wrong(
         lambda: transposed(stride=2)()(torch.zeros(1, 2, 8, 8), output_size=(9, 9)),
@@ -261,7 +261,7 @@ ROWS = [
     wrong(
         lambda: DCLSConv1d(2, 2, 3)(torch.zeros(1, 2, 8, 8)),
         ValueError,
-        'the input must have 3 axes (batch, channels, 1 of space)',
+        'the input must have 3 axes (batch, channels, 1 spatial)',
     ),
     wrong(
         lambda: dcls()()(torch.zeros(1, 3, 8, 8)), ValueError, '4 channels', '(1, 3, 8'
@@ -341,25 +341,25 @@ ROWS = [
     wrong(
         lambda: flex(kernel_net='mlp')().highest_frequencies(),
         ValueError,
-        "only a kernel_net of type 'magnet' tells",
+        "only a kernel_net of type 'magnet' has a known highest frequency",
         'MLP',
     ),
     # Sharing and loading.
     wrong(
         lambda: dcls()().share_positions(nn.Conv2d(4, 4, 3)),
         TypeError,
-        *('positions can be shared with a layer that has some', 'got Conv2d'),
+        *('positions can only be shared with a layer that has them', 'got Conv2d'),
     ),
     wrong(lambda: dcls()().share_positions(None), TypeError, 'got NoneType'),
     wrong(
         lambda: dcls()().share_positions(dcls(dilation=2)()),
         ValueError,
-        'layers that share positions must have one extent, got (3, 3) and (5, 5)',
+        'layers that share positions must have the same extent, got (3, 3) and (5, 5)',
     ),
     wrong(
         lambda: dcls()().share_positions(dcls(interpolation='triangle')()),
         ValueError,
-        'one interpolation, got bilinear and triangle',
+        'the same interpolation, got bilinear and triangle',
     ),
     wrong(
         lambda: dcls()().share_positions(dcls(kernel_count=4)()),

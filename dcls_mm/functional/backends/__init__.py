@@ -1,4 +1,4 @@
-"""Choosing the backend of a convolution, by name or by what suits the call."""
+"""The choice of a convolution's backend, by name or by what suits the call."""
 
 import logging
 import math
@@ -29,13 +29,13 @@ _logged: set[tuple] = set()
 
 
 def select_backend(name: str | None, call: ConvolutionCall) -> ModuleType:
-    """The named backend, or the first that supports and suits the call.
+    """Return the named backend, or the first that supports and suits the call.
 
-    Without a name, that of :class:`use_backend` or of the environment, if one says so.
-    The choice is logged once a shape at debug level, but not inside torch.compile.
+    Without a name, :func:`use_backend` or the environment may force one. The choice is
+    logged once per shape at debug level, but not inside torch.compile.
 
     Raises:
-        ValueError: the name is unknown, or the named backend can't serve the call.
+        ValueError: the name is unknown, or the named backend doesn't support the call.
     """
     if name is None:
         name = forced.name
@@ -54,7 +54,7 @@ def select_backend(name: str | None, call: ConvolutionCall) -> ModuleType:
         _, _, *extent = call.kernel.shape
         taps, axes = math.prod(extent), len(extent)
         for chosen in BACKENDS.values():
-            # In this order, as most calls are quickly found not worthwhile.
+            # In this order, as most calls are quickly ruled out as not worthwhile.
             if chosen is native or (
                 taps >= getattr(chosen, 'LEAST_TAPS', _ALWAYS)[axes]
                 and chosen.worthwhile(call)
@@ -67,7 +67,7 @@ def select_backend(name: str | None, call: ConvolutionCall) -> ModuleType:
 
 
 def reasons_against(call: ConvolutionCall) -> dict[str, str | None]:
-    """Backend -> why it can't serve the call, in a sentence; None if it can."""
+    """Return backend -> why it doesn't support the call, as a sentence, or None."""
     return {name: backend.unsupported(call) for name, backend in BACKENDS.items()}
 
 

@@ -1,9 +1,10 @@
-"""Depthwise 2-d convolution on a CPU, float32, with the fastest way for each pass.
+"""Depthwise 2-d convolution in float32 on a CPU, in the fastest way for each pass.
 
-torch (oneDNN) convolves contiguous images at full speed with kernels under 15 columns;
-from there on through a general path, 20 times slower, while channels_last images stay
-fast. The gradient of the kernel is a correlation of two whole images, for which neither
-layout has a fast path: it is done by FFT. ``benchmarks/bench_convolve.py`` compares.
+torch (oneDNN) convolves contiguous images at full speed with kernels under 15 columns.
+From there on it takes a general path that is 20 times slower, while channels_last
+images stay fast. The kernel's gradient is a correlation of two whole images, for which
+torch has no fast path in either layout, so it is computed by FFT.
+``benchmarks/bench_convolve.py`` compares.
 """
 
 import math
@@ -16,53 +17,53 @@ from .._torch import ConvolutionCall, copy_by_rows, transforms_active
 from . import native
 from .fft_correlation import kernel_gradient
 
-# Columns from which torch's own convolution of contiguous images is the slow one, and
-# its gradient of channels_last images slower than a convolution.
+# The columns from which torch's convolution of contiguous images is slow, and its
+# gradient of channels_last images slower than a convolution.
 SLOW_COLUMNS = 15
 
-# Image converted at a time, so that it stays in the cache: bytes, and channels (a cache
-# line) of which it is a multiple.
+# What is converted at a time, so that it stays in the cache: the bytes of image, and
+# the number of channels (a cache line) of which it is a multiple.
 CONVERTED_BYTES = 2 * 2**20
 CONVERTED_CHANNELS = 16
 
-# Taps, or bytes of the image, from which the gradient of a contiguous input is faster
-# by way of channels_last.
+# The taps, or bytes of image, from which the gradient of a contiguous input is faster
+# through channels_last.
 MANY_TAPS = 400
 LARGE_IMAGE = 12 * 2**20
 
-# Taps from which the kernel's gradient is faster by FFT, and the columns up to which
-# torch's own stays fast on contiguous images.
+# The taps from which the kernel's gradient is faster by FFT, and the columns up to
+# which torch's own is still fast on contiguous images.
 FFT_TAPS_CHANNELS_LAST = 81
 FFT_TAPS_CONTIGUOUS = 25
 FAST_COLUMNS = 3
 
-# Products of pixels and taps under which it is slower all the same, up to SLOW_COLUMNS:
-# of contiguous images, and of channels_last ones.
+# Pixels times taps below which torch is still faster, under SLOW_COLUMNS columns; for
+# contiguous images, and for channels_last ones.
 FEW_PRODUCTS = (2 * 10**6, 10**7)
 
-# Taps from which it may be worthwhile, by the number of axes: of 2, a row of them.
+# The taps from which it may be worthwhile, by the number of axes; in 2-d, one row.
 LEAST_TAPS = {1: math.inf, 2: SLOW_COLUMNS, 3: math.inf}
 
 
 def unsupported(call: ConvolutionCall) -> str | None:
-    """Why this backend can't serve the call; None if it can."""
+    """Return why this backend doesn't support the call, or None if it does."""
     x, kernel = call.x, call.kernel
     if x.device.type != 'cpu':
         return f'it runs on a CPU, the input is on {x.device}'
     if kernel.ndim != 4:
-        return f'it is for 2 axes of space, got {kernel.ndim - 2}'
+        return f'it needs 2 spatial axes, got {kernel.ndim - 2}'
     if not call.groups == x.shape[1] == kernel.shape[0]:
         return 'it is depthwise: groups must equal the input and the output channels'
     if call.stride != (1, 1):
         return f'it needs stride 1, got {call.stride}'
     rows, columns = call.padding
     if rows >= kernel.shape[2] or columns >= kernel.shape[3]:
-        return f'it needs padding under the kernel size, got {call.padding}'
+        return f'it needs padding below the kernel size, got {call.padding}'
     if x.numel() == 0:
         return 'the input is empty'
     state = call.state
     if state.transformed:
-        return "transforms of torch.func see through torch's operators only"
+        return "transforms of torch.func support torch's own operators only"
     dtypes = {x.dtype, kernel.dtype}
     casts = state.autocast is not None and torch.float64 not in dtypes
     if not casts and dtypes != {torch.float32}:
@@ -71,7 +72,7 @@ def unsupported(call: ConvolutionCall) -> str | None:
 
 
 def worthwhile(call: ConvolutionCall) -> bool:
-    """Whether some pass of the call is faster here than by torch's own convolution."""
+    """Return whether some pass of the call is faster than torch's own convolution."""
     rows, columns = call.kernel.shape[2:]
     learned = call.kernel.requires_grad and torch.is_grad_enabled()
     if not learned and columns < SLOW_COLUMNS:
@@ -80,16 +81,17 @@ def worthwhile(call: ConvolutionCall) -> bool:
     few = call.x.numel() * rows * columns < FEW_PRODUCTS[state.channels_last]
     if columns < SLOW_COLUMNS and (few or state.autocast is not None):
         return False
-    # Under autocast torch's own is slower for so many columns in either format.
+    # Under autocast torch's own is slow for so many columns in either format.
     if columns >= SLOW_COLUMNS and (state.autocast or not state.channels_last):
         return True
     return learned and _uses_fft(rows, columns, state.channels_last)
 
 
 def convolve(call: ConvolutionCall) -> Tensor:
-    """The convolution, in float32 also under autocast."""
+    """Return the convolution, in float32 even under autocast."""
     state = call.state
-    if state.recorded:  # for another place, or to count FLOPs: by a plain convolution
+    # A record runs elsewhere, or serves to count FLOPs: both need a plain convolution.
+    if state.recorded:
         return native.convolve(call)
     with state.without_autocast():
         bias = None if call.bias is None else call.bias.float()
@@ -134,7 +136,7 @@ class _DepthwiseConv2d(torch.autograd.Function):
 def _input_gradient(
     grad_y: Tensor, x: Tensor, kernel: Tensor, padding, channels_last: bool
 ) -> Tensor:
-    """Of torch's own, or a convolution with the flipped kernel: the faster one."""
+    """Return the input's gradient, by torch or with the flipped kernel if faster."""
     rows, columns = extent = tuple(kernel.shape[2:])
     small = rows * columns < MANY_TAPS and x.numel() * x.element_size() < LARGE_IMAGE
     if columns < SLOW_COLUMNS or (small and not channels_last):
@@ -153,7 +155,7 @@ def _uses_fft(rows: int, columns: int, channels_last: bool) -> bool:
 
 
 def _convolve_converted(x: Tensor, kernel: Tensor, bias: Tensor | None, padding):
-    """A contiguous image, by way of channels_last and back, some channels at a time."""
+    """Convolve contiguous images through channels_last, some channels at a time."""
     out_size = [
         size + 2 * p - k + 1
         for size, p, k in zip(x.shape[2:], padding, kernel.shape[2:])
@@ -172,7 +174,7 @@ def _convolve_converted(x: Tensor, kernel: Tensor, bias: Tensor | None, padding)
 
 
 def _native(grad_y: Tensor, x: Tensor, kernel: Tensor, padding, wanted):
-    """torch's own gradients of input and kernel, None for what isn't wanted."""
+    """Return torch's gradients of input and kernel; None for what isn't wanted."""
     gradients = torch.ops.aten.convolution_backward(
         grad_y,
         x,

@@ -1,7 +1,7 @@
-"""Convolution by FFT, for kernels as long as the input: on any device, in 1 to 3 axes.
+"""Convolution by FFT for kernels as long as the input, on any device, in 1 to 3 axes.
 
-Its time does not depend on the kernel's size, nor its memory on taps times pixels.
-``benchmarks/bench_convolve.py`` compares.
+Its time doesn't depend on the kernel's size, and its memory doesn't grow with taps
+times pixels. ``benchmarks/bench_convolve.py`` compares.
 """
 
 import math
@@ -14,20 +14,20 @@ from .._torch import ConvolutionCall
 from . import native
 from .fft_correlation import circle_points
 
-# Taps from which it may be worthwhile, by the number of axes.
+# The taps from which it may be worthwhile, by the number of axes.
 LEAST_TAPS = {1: 32, 2: 512, 3: 125}
 
-# From how many operations of a direct convolution to one by FFT the latter is faster on
-# a CPU, by the number of axes: without the kernel's gradient, and with it.
+# The ratio of direct operations to those by FFT from which FFT is faster on a CPU, by
+# the number of axes: without the kernel's gradient, and with it.
 DEPTHWISE_RATIOS = {1: (1, 1), 2: (12, 12), 3: (20, 2)}
 DENSE_RATIOS = {1: (16, 16), 2: (45, 45), 3: (150, 60)}
 
-# The same elsewhere, where nothing was measured.
+# The same on other devices, where nothing was measured.
 CAUTIOUS_RATIO = 100
 
 
 def unsupported(call: ConvolutionCall) -> str | None:
-    """Why this backend can't serve the call; None if it can."""
+    """Return why this backend doesn't support the call, or None if it does."""
     if call.x.numel() == 0:
         return 'the input is empty'
     dtypes = {call.x.dtype, call.kernel.dtype}
@@ -43,7 +43,7 @@ def unsupported(call: ConvolutionCall) -> str | None:
 
 
 def worthwhile(call: ConvolutionCall) -> bool:
-    """Whether a count of operations says that this is faster than a direct one."""
+    """Return whether FFT should be faster, judging by a count of operations."""
     if call.state.recorded or call.x.numel() == 0:
         return False
     kernel, axes = call.kernel, len(call.stride)
@@ -57,10 +57,9 @@ def worthwhile(call: ConvolutionCall) -> bool:
 
 
 def convolve(call: ConvolutionCall) -> Tensor:
-    """The convolution, in float32 at least."""
-    if (
-        call.state.recorded
-    ):  # for another place, or to count FLOPs: by a plain convolution
+    """Return the convolution, in at least float32."""
+    # A record runs elsewhere, or serves to count FLOPs: both need a plain convolution.
+    if call.state.recorded:
         return native.convolve(call)
     x, kernel = call.x, call.kernel
     dtype = torch.promote_types(
@@ -74,7 +73,7 @@ def convolve(call: ConvolutionCall) -> Tensor:
 
 
 def _correlate(x: Tensor, kernel: Tensor, call: ConvolutionCall) -> Tensor:
-    """On a circle on which no tap in use meets a pixel that came around."""
+    """Correlate on a circle large enough that no wrapped pixel meets a tap in use."""
     extent, axes = kernel.shape[2:], tuple(range(-len(call.stride), 0))
     points = _points(call)
     before_and_after = [
@@ -83,7 +82,7 @@ def _correlate(x: Tensor, kernel: Tensor, call: ConvolutionCall) -> Tensor:
         for side in (p, n - p - size)
     ]
     of_x = torch.fft.rfftn(F.pad(x, before_and_after), dim=axes)
-    # Not by `s=points`: MKL refuses what expands one element, which padding copies.
+    # Not by `s=points`: MKL rejects expanded tensors, of which padding makes a copy.
     after = [side for n, k in zip(points[::-1], extent[::-1]) for side in (0, n - k)]
     of_kernel = torch.fft.rfftn(F.pad(kernel, after), dim=axes).conj()
     # (batch, group, 1, in, ...) * (group, out, in, ...), summed over in.
@@ -106,7 +105,7 @@ def _points(call: ConvolutionCall) -> list[int]:
 
 
 def _operations(call: ConvolutionCall) -> tuple[float, float]:
-    """Of a direct convolution, and of one by FFT."""
+    """Count the operations of a direct convolution, and of one by FFT."""
     batch, channels = call.x.shape[:2]
     out, group_in = call.kernel.shape[:2]
     extent = call.kernel.shape[2:]

@@ -1,4 +1,4 @@
-"""The gradient of a depthwise kernel by FFT, on a CPU."""
+"""The gradient of a depthwise kernel, by FFT on a CPU."""
 
 import math
 
@@ -7,25 +7,25 @@ from torch import Tensor
 
 from .._torch import copy_by_rows
 
-# Bytes of image that one FFT takes in, so that the spectra stay in the cache and the
-# extra memory doesn't grow with the channels.
+# Bytes of image per FFT, so that the spectra stay in the cache and the extra memory
+# doesn't grow with the channels.
 CHUNK_BYTES = 8 * 2**20
 
-# Channels of a chunk are a multiple of this: two cache lines of channels_last memory.
+# The channels of a chunk are a multiple of two cache lines of channels_last memory.
 CHUNK_CHANNELS = 32
 
 
 def kernel_gradient(
     x: Tensor, grad_y: Tensor, extent: tuple[int, ...], padding: tuple[int, ...]
 ) -> Tensor:
-    """Correlation of input and output gradient at the kernel's lags, by FFT.
+    """Correlate input and output gradient at the kernel's lags, by FFT.
 
-    Tap t needs lag ``t - padding``; on a circle of :func:`circle_points` no lag in use
+    Tap t needs lag ``t - padding``. On a circle of :func:`circle_points` no lag in use
     meets a wrapped one.
 
     Args:
         x, grad_y: (batch, channels, height, width), float32, in any memory format.
-        extent, padding: of the depthwise convolution, an axis each.
+        extent, padding: those of the depthwise convolution, one int per axis.
 
     Returns:
         (channels, 1, *extent).
@@ -41,7 +41,7 @@ def kernel_gradient(
         spectrum = _spectrum(grad_part, images).conj_physical_()
         spectrum *= _spectrum(x_part, images)
         spectrum = spectrum[0] if batch == 1 else spectrum.sum(0)
-        # Only the lags in use are transformed back: as real matrix products.
+        # Only the lags in use are transformed back, by real matrix products.
         by_columns = torch.view_as_real(spectrum).flatten(-2) @ columns
         chunks.append(rows @ by_columns.unflatten(-1, (2, -1)).flatten(-3, -2))
     return torch.cat(chunks).unsqueeze(1)
@@ -50,12 +50,13 @@ def kernel_gradient(
 def _inverse_transform(
     points: list[int], extent: tuple[int, ...], padding: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
-    """The inverse of rfft2 at the kernel's lags, as a matrix an axis.
+    """Return the inverse of rfft2 at the kernel's lags, as one matrix per axis.
 
     Returns:
-        (rows of the kernel, 2 * points of the first axis), real parts minus imaginary
-        ones, and (2 * frequencies of the second axis, 2 * columns of the kernel), from
-        real and imaginary parts, interleaved, to all real parts and all imaginary ones.
+        (rows of the kernel, 2 * points of the first axis), which subtracts imaginary
+        parts from real ones; and (2 * frequencies of the second axis, 2 * columns of
+        the kernel), from interleaved real and imaginary parts to all real parts
+        followed by all imaginary ones.
     """
     angles = []
     for axis, (n, k, p) in enumerate(zip(points, extent, padding)):
@@ -64,7 +65,7 @@ def _inverse_transform(
         angles.append(2 * math.pi / n * torch.outer(lags, frequencies))
     over_rows, over_columns = angles
     rows = torch.stack((over_rows.cos(), -over_rows.sin()), -1).flatten(1)
-    # A frequency stands for its negative too, but for 0 and the highest of an even n.
+    # Each frequency represents its negative too, except 0 and the highest of an even n.
     weight = torch.full_like(over_columns[0], 2 / math.prod(points))
     weight[0] /= 2
     if points[1] % 2 == 0:
@@ -76,7 +77,7 @@ def _inverse_transform(
 
 
 def _spectrum(part: Tensor, images: Tensor) -> Tensor:
-    """rfft2 of some channels, padded with zeros in the buffer ``images``."""
+    """Return rfft2 of some channels, padded with zeros in the buffer ``images``."""
     height, width = part.shape[2:]
     images = images[:, : part.shape[1]]
     images[:, :, height:] = 0
@@ -88,11 +89,11 @@ def _spectrum(part: Tensor, images: Tensor) -> Tensor:
 def circle_points(
     size: tuple[int, ...], extent: tuple[int, ...], padding: tuple[int, ...]
 ) -> list[int]:
-    """Points an axis on which a convolution wraps around without harm, for fast FFTs.
+    """Return points per axis on which a convolution may wrap around, for fast FFTs.
 
-    ``size + padding``, so that no tap or lag in use meets what came around; ``extent``,
-    so that taps differ; and the output's ``size + 2 * padding - extent + 1``, which is
-    the most where padding reaches the extent.
+    They are at least ``size + padding``, so that no tap or lag in use meets what is
+    wrapped; ``extent``, so that taps are distinct; and the output's ``size + 2 *
+    padding - extent + 1``, which is the largest if padding reaches the extent.
     """
     return [
         next_smooth(max(n + p, k, n + 2 * p - k + 1))
@@ -101,7 +102,7 @@ def circle_points(
 
 
 def next_smooth(size: int) -> int:
-    """The least number from ``size`` on without prime factors above 7."""
+    """Return the least number from ``size`` on without prime factors above 7."""
     while True:
         rest = size
         for prime in (2, 3, 5, 7):

@@ -1,4 +1,4 @@
-"""Forcing one backend on all convolutions: for a block, or for a whole run."""
+"""Forcing of one backend on all convolutions, in a block or for a whole run."""
 
 import os
 import threading
@@ -12,15 +12,15 @@ from .table import BACKENDS
 
 VARIABLE = 'DCLS_MM_BACKEND'
 
-# In the place of a name: the environment was not asked yet.
+# Instead of a name: the environment variable has not been read yet.
 NOT_ASKED = ''
 
 
 class _Forced(threading.local):
-    """The name of the backend that is forced in a thread, None for none.
+    """The name of the backend that is forced in a thread, or None.
 
-    An attribute that every thread's instance has, as torch.compile makes another graph
-    for another value of such a one, but not of a contextvars.ContextVar.
+    torch.compile makes a new graph for each value of such an attribute, but not for a
+    contextvars.ContextVar.
     """
 
     def __init__(self):
@@ -34,11 +34,12 @@ forced = _Forced()
 def use_backend(name: str) -> Iterator[None]:
     """Force a backend on the convolutions of a ``with`` block, in this thread.
 
-    On those that :func:`.convolve` serves, in layers too, but for a layer or a call
-    with a ``backend`` of its own: transposed convolutions and sampling have but one
-    way. Where it can't serve, it raises as one does that a call names. Outside of such
-    blocks the environment variable ``DCLS_MM_BACKEND`` forces one on the whole run; it
-    is read when a thread first convolves.
+    It serves :func:`.convolve` and the layers that use it, unless the call or the layer
+    names a ``backend`` of its own. Transposed convolutions and sampling have only one
+    implementation. A call that the backend doesn't support raises a ValueError.
+
+    Outside such blocks the environment variable ``DCLS_MM_BACKEND`` forces a backend on
+    the whole run. It is read when a thread first convolves.
 
     Args:
         name: a key of ``functional.backends.BACKENDS``.
@@ -55,7 +56,7 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def of_environment() -> str | None:
-    """The backend that the environment forces, which ``forced`` has from now on.
+    """Return the backend that the environment forces, and note it in ``forced``.
 
     Raises:
         ValueError: there is no such backend.

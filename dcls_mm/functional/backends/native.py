@@ -1,4 +1,4 @@
-"""torch's own convolution: serves every call, and is the peer of all benchmarks."""
+"""torch's own convolution, which supports every call: the baseline of benchmarks."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,16 +9,16 @@ CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 def unsupported(call: ConvolutionCall) -> None:
-    """None: torch's convolution serves every call."""
+    """Return None, as torch's convolution supports every call."""
 
 
 def worthwhile(call: ConvolutionCall) -> bool:
-    """Always: it is the last to be asked."""
+    """Return True, as this backend is the last to be tried."""
     return True
 
 
 def convolve(call: ConvolutionCall) -> Tensor:
-    """torch.nn.functional.convNd."""
+    """Return the result of torch.nn.functional.convNd."""
     conv = CONVOLUTIONS[call.kernel.ndim - 2]
     return conv(
         call.x, call.kernel, call.bias, call.stride, call.padding, groups=call.groups

@@ -1,12 +1,16 @@
 """The backends of :func:`dcls_mm.functional.convolve`, in order of preference.
 
-A backend is a module of functions of a ``ConvolutionCall``: ``unsupported`` says in a
-sentence why the backend can't serve the call (None if it can), ``worthwhile`` whether
-it should be chosen by itself if it can, and ``convolve`` serves it, in any memory
-format, and in a finer dtype than autocast's if that pays: :func:`.convolve` makes of
-all results what torch's own would be. ``LEAST_TAPS``, if it has one, says by the number
-of axes from how many taps on it may be worthwhile. A backend for CUDA stands before
-'native', which runs on every device.
+A backend is a module with three functions of a ``ConvolutionCall``:
+
+- ``unsupported`` returns a sentence that says why the backend doesn't support the call,
+  or None if it does;
+- ``worthwhile`` returns whether a supported call should choose it by default;
+- ``convolve`` computes the result, in any memory format, and in a finer dtype than
+  autocast's if that pays off. :func:`.convolve` then gives it the dtype and format that
+  torch's own would have.
+
+An optional ``LEAST_TAPS`` gives, by the number of axes, the taps from which it may be
+worthwhile. A backend for CUDA goes before 'native', which runs on every device.
 """
 
 from . import cpu_depthwise, fft, native

@@ -1,4 +1,4 @@
-"""Choosing the backend of a shape by timing those that support it."""
+"""The choice of a shape's backend by timing those that support it."""
 
 from types import ModuleType
 from typing import Any
@@ -15,20 +15,24 @@ _fastest: dict[tuple, ModuleType] = {}
 
 
 class autotune:
-    """Let :func:`.convolve` time the backends once a shape, and remember the fastest.
+    """A switch that lets :func:`.convolve` time the backends and use the fastest.
 
-    Off by default. As torch.backends.cudnn.benchmark it pays where shapes recur, and
-    the choice, hence the rounding, may differ from run to run. A call as a function
-    turns it on or off for good, a ``with`` statement for its block::
+    Each shape is timed once. Timing is off by default. Like
+    torch.backends.cudnn.benchmark it pays off if shapes recur, and the choice, hence
+    the rounding, may differ from run to run. A plain call switches it on or off for
+    good, a ``with`` statement for its block::
 
         autotune()
         with autotune(False): ...
 
-    It has no effect inside torch.compile or torch.jit.trace, nor on a backend that is
+    It has no effect inside torch.compile or torch.jit.trace, nor where a backend is
     named.
 
+    Args:
+        enabled: whether to time the backends.
+
     Attributes:
-        is_on: whether backends are chosen so now.
+        is_on: whether they are timed at present.
 
     Raises:
         TypeError: ``enabled`` is neither True nor False.
@@ -54,7 +58,7 @@ class autotune:
 
 
 def fastest(call: ConvolutionCall, candidates: list[ModuleType]) -> ModuleType:
-    """The fastest of some backends that support the call."""
+    """Return the fastest of some backends that support the call."""
     if len(candidates) == 1:
         return candidates[0]
     key = _key(call)
@@ -64,7 +68,7 @@ def fastest(call: ConvolutionCall, candidates: list[ModuleType]) -> ModuleType:
 
 
 def _key(call: ConvolutionCall) -> tuple:
-    """What the times depend on."""
+    """Return what the times depend on."""
     tensors = [call.x, call.kernel] + ([] if call.bias is None else [call.bias])
     return (
         *((t.device, t.dtype, t.shape, _needs_gradient(t)) for t in tensors),
@@ -77,8 +81,8 @@ def _key(call: ConvolutionCall) -> tuple:
 
 
 def _seconds(backend: ModuleType, call: ConvolutionCall) -> float:
-    """Of one call, with the gradients that the real one needs."""
-    from torch.utils.benchmark import Timer  # which takes a second: setuptools
+    """Time one call, with the gradients that the real one needs."""
+    from torch.utils.benchmark import Timer  # here, as it takes a second to import
 
     tensors = call.x, call.kernel, call.bias
     copies: list[Any] = [
