@@ -1,4 +1,4 @@
-"""Modules that make their kernel and convolve with it."""
+"""Convolution modules that construct their kernel."""
 
 from .base import ConstructedConvNd
 from .dcls import DCLSConv1d, DCLSConv2d, DCLSConv3d, DCLSConvNd

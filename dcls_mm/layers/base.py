@@ -1,4 +1,4 @@
-"""The base of all convolutions that make their kernel."""
+"""The base class of all convolutions that construct their kernel."""
 
 import math
 
@@ -26,27 +26,29 @@ from .shared import SharedParameters
 
 
 class ConstructedConvNd(SharedParameters, NotedState):
-    """A convolution whose kernel a subclass makes from its parameters.
+    """A convolution whose kernel a subclass constructs from its parameters.
 
-    Subclasses set ``ndim``, make their parameters, then the bias by
-    :meth:`register_bias`, and give :meth:`kernel`.
-    In evaluation without gradients the kernel is made once and kept until an attribute,
-    a parameter or a buffer of the layer, or of a module inside it, is replaced or
-    written in place, or the module is moved, converted or switched by ``train()`` or
-    ``eval()``. (A write in place through ``parameter.data`` leaves no trace that torch
-    tells of: call ``eval()`` again after one.)
+    Subclasses set ``ndim``, create their parameters and then the bias, with
+    :meth:`register_bias`, and define :meth:`kernel`.
+
+    In evaluation without gradients the kernel is constructed once and kept. It is
+    dropped if an attribute, a parameter or a buffer of the layer, or of a module inside
+    it, is replaced or written in place, and if the module is moved, converted or
+    switched by ``train()`` or ``eval()``. A write through ``parameter.data`` goes
+    unnoticed, as torch doesn't record it: call ``eval()`` again after one.
 
     Args:
-        extent: taps of the kernel an axis, (ndim,).
-        kernel_size, dilation: of the ordinary convolution in whose place this stands;
-            kept for code that asks a conv for them.
-        stride, padding, groups, padding_mode: as in torch.nn.ConvNd, for the kernel of
+        in_channels, out_channels: as in torch.nn.ConvNd.
+        extent: taps of the kernel per axis, (ndim,).
+        kernel_size, dilation: those of the replaced convolution, kept for code that
+            reads them from a conv.
+        stride, padding, groups, padding_mode: as in torch.nn.ConvNd, for a kernel of
             ``extent`` taps.
-        backend: a backend of ``functional.convolve`` to force, None to choose, but for
-            ``functional.use_backend``.
+        backend: a backend of ``functional.convolve`` to force. None chooses one, unless
+            ``functional.use_backend`` forces one.
 
     Raises:
-        ValueError, TypeError: an argument that doesn't fit, by its name.
+        ValueError, TypeError: an argument doesn't fit; the message names it.
     """
 
     ndim: int
@@ -97,10 +99,10 @@ class ConstructedConvNd(SharedParameters, NotedState):
         self._kept_kernel: KeptKernel | None = None
 
     def register_bias(self, bias: bool, device=None, dtype=None) -> None:
-        """Make the parameter ``bias``, (out,), or None.
+        """Create the parameter ``bias``, (out,), or None.
 
-        It comes last, as in torch.nn.ConvNd: an optimizer's state_dict knows its
-        parameters by their order.
+        Call it last: the order is then that of torch.nn.ConvNd, by which an optimizer's
+        state_dict identifies its parameters.
         """
         parameter = None
         if as_bool('bias', bias):
@@ -118,20 +120,20 @@ class ConstructedConvNd(SharedParameters, NotedState):
 
     @property
     def kernel_channels(self) -> tuple[int, int]:
-        """(out, in // groups); if transposed (in, out // groups)."""
+        """(out, in // groups), or (in, out // groups) if transposed."""
         if self.transposed:
             return self.in_channels, self.out_channels // self.groups
         return self.out_channels, self.in_channels // self.groups
 
     def kernel(self) -> Tensor:
-        """The dense kernel, (*kernel_channels, *extent), differentiable.
+        """Return the dense kernel, (*kernel_channels, *extent), differentiable.
 
-        It may leave out taps that are zero, as many at either end of an axis.
+        It may leave out taps that are zero, the same number at both ends of an axis.
         """
         raise NotImplementedError(f'{type(self).__name__} must define kernel()')
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, in, *size) -> (batch, out, *out_size), as torch.nn.ConvNd."""
+        """Convolve ``x``, (batch, in, *size), to (batch, out, *out_size)."""
         check_input(x, self.ndim, self.in_channels)
         kernel = self._current_kernel()
         return convolve_checked(
@@ -146,7 +148,10 @@ class ConstructedConvNd(SharedParameters, NotedState):
         )
 
     def padding_sides(self, kernel: Tensor) -> list[tuple[int, int]]:
-        """(before, after) an axis, less what ``kernel`` leaves out; may be negative."""
+        """Return (before, after) per axis, minus what ``kernel`` leaves out.
+
+        They may be negative.
+        """
         sides = padding_sides(self.padding, self.extent, self.stride)
         if kernel.shape[2:] == self.extent:
             return sides
@@ -154,7 +159,7 @@ class ConstructedConvNd(SharedParameters, NotedState):
         return [(before - c, after - c) for (before, after), c in zip(sides, cropped)]
 
     def _current_kernel(self) -> Tensor:
-        # A compiled graph would not see that a parameter has changed.
+        # A compiled graph would not notice that a parameter has changed.
         if self.training or torch.is_grad_enabled() or is_compiling():
             return self.kernel()
         kept = self._kept_kernel
@@ -162,7 +167,7 @@ class ConstructedConvNd(SharedParameters, NotedState):
             return kept.kernel
         self._kept_kernel = None
         kernel = self.kernel()
-        things = made_from(self)  # now, as making it may have replaced some
+        things = made_from(self)  # only now, as kernel() may have replaced some
         if things is None:
             return kernel
         return KeptKernel(self, kernel.contiguous(), things).kernel

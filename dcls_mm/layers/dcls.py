@@ -1,4 +1,4 @@
-"""Dilated convolution with learnable spacings, as modules."""
+"""Modules for dilated convolution with learnable spacings."""
 
 import math
 
@@ -35,27 +35,35 @@ PlainConv = (
 class DCLSConvNd(LearnedPositions, ConstructedConvNd):
     """A convolution that learns where its elements sit inside a large kernel.
 
-    It takes the place of the torch.nn.ConvNd with the same first arguments: with
-    nothing else said it has as many weights and the same extent, and where the extent
-    is larger, the padding grows by half the difference, so that the output keeps the
-    replaced conv's size. ``kernel_size`` may be left None where ``kernel_count`` and
-    ``dilated_kernel_size`` are given; padding is then that of the extent itself.
+    It replaces a torch.nn.ConvNd with the same first arguments. By default it has as
+    many weights and the same extent. With a larger extent the padding grows by half the
+    difference, so that the output size stays the same. ``kernel_size`` may be None if
+    ``kernel_count`` and ``dilated_kernel_size`` are given; the padding is then that of
+    the extent itself.
 
     Axes that ``position_axes`` leaves out are dense: there the kernel has the replaced
     conv's taps, each with its own elements along the learned axes.
 
+    The parameters are:
+
+    - weight (out, in // groups, [dense taps,] count);
+    - P (learned axes, *weight's shape, without ``out`` if shared), the positions in
+      pixels from the kernel's centre, which is tap ``extent // 2``;
+    - SIG, shaped like P, in pixels; for 'max' and 'gauss' only;
+    - bias (out,).
+
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups:
-            as in torch.nn.ConvNd, of the replaced conv.
+            those of the replaced torch.nn.ConvNd.
         bias, padding_mode, device, dtype: the same.
-        kernel_count: number of elements, for each tap of the dense axes if there are
-            any; by default the replaced conv's taps along the learned axes.
-        dilated_kernel_size: extent in pixels, an int for the learned axes or one an
-            axis; by default ``dilation * (kernel_size - 1) + 1``.
+        kernel_count: number of elements (for each tap of the dense axes); by default
+            the number of the replaced conv's taps along the learned axes.
+        dilated_kernel_size: extent in pixels; one int for the learned axes, or one per
+            axis. By default ``dilation * (kernel_size - 1) + 1``.
         interpolation: 'bilinear' ('v0'), 'triangle' ('v1'), 'max' or 'gauss'.
-        position_axes: the spatial axis that each row of P stands for; by default all
-            axes in order. ``(1,)`` learns columns only, ``(1, 0)`` puts columns first.
-            Giving it also tells what P's rows are in a state_dict without metadata.
+        position_axes: the spatial axis of each row of P; by default all axes in order.
+            ``(1,)`` learns columns only, ``(1, 0)`` puts columns first. If given, it
+            also says what P's rows are in a state_dict without metadata.
         per_output_positions: False shares the positions among the output channels.
         formulation: 'construct' builds the kernel and convolves with it; 'sample'
             samples the input at the positions (bilinear only), with memory that does
@@ -63,16 +71,12 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         initial_positions: 'normal' (published), 'uniform' or 'grid' (the replaced
             conv's taps).
         initial_sigma: in pixels, for 'max' and 'gauss'; by default the published value.
-        learn_positions, learn_sigma: False keeps them as they start.
-        integer_positions: in evaluation, round the positions to whole pixels.
-        backend: a backend of ``functional.convolve`` to force, None to choose.
-
-    Its parameters are weight (out, in // groups, [dense taps,] count); P (learned axes,
-    *weight's shape, without ``out`` if shared), positions in pixels from the kernel's
-    centre; SIG, like P, for 'max' and 'gauss' only; bias (out,).
+        learn_positions, learn_sigma: False keeps the initial values.
+        integer_positions: whether evaluation rounds the positions to whole pixels.
+        backend: a backend of ``functional.convolve`` to force; None chooses one.
 
     Raises:
-        ValueError, TypeError: an argument that doesn't fit, by its name.
+        ValueError, TypeError: an argument doesn't fit; the message names it.
 
     Example:
         >>> import torch
@@ -89,7 +93,7 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
     the published package.
     """
 
-    # What from_conv takes over from the attributes of a convolution.
+    # The arguments that from_conv copies from a convolution's attributes.
     CONV_ARGUMENTS: tuple[str, ...] = (
         'in_channels',
         'out_channels',
@@ -186,17 +190,17 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
 
     @classmethod
     def from_conv(cls, conv: PlainConv, **options) -> 'DCLSConvNd':
-        """A layer that computes the function of ``conv``, from which it may learn on.
+        """Return a layer that computes what ``conv`` does, as a start for training.
 
         Args:
-            conv: the torch.nn.ConvNd to replace, of as many axes (transposed for a
+            conv: the torch.nn.ConvNd to replace, with as many axes (transposed for a
                 transposed layer); its weights and bias are copied.
-            options: keyword arguments of the layer, ``dilated_kernel_size`` among them,
-                but not those that ``conv`` gives.
+            options: keyword arguments of the layer, such as ``dilated_kernel_size``,
+                except those that ``conv`` determines.
 
         Raises:
             TypeError: ``conv`` is of another kind.
-            ValueError: the interpolation spreads an element over its neighbours, as
+            ValueError: the interpolation spreads an element over neighbouring taps, as
                 'gauss' always does.
 
         Example:
@@ -242,7 +246,7 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
 
     @property
     def dilated_kernel_size(self) -> tuple[int, ...]:
-        """The extent in pixels, one an axis."""
+        """The extent in pixels, one int per axis."""
         return self.extent
 
     @property
@@ -257,16 +261,17 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         return (*self.kernel_channels, *dense, self.kernel_count)
 
     def reset_parameters(self) -> None:
-        """The initial values: the published ones but for what the arguments say."""
+        """Set the initial values, which are the published ones by default."""
         super().reset_parameters()
         INITIAL_POSITIONS[self.initial_positions](self)
         initialize_sigma(self, self.initial_sigma)
 
     def elements(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """weight (*element_shape), positions and sigma, as they stand now.
+        """Return weight (*element_shape), positions and sigma, with current values.
 
-        Positions and sigma are (learned axes, *element_shape), the rows in the order of
-        the spatial axes; ``out`` is 1 where the outputs share them.
+        Positions and sigma are (learned axes, *element_shape), with rows in the order
+        of the spatial axes; ``out`` is 1 if the outputs share them. Both are in pixels,
+        and sigma is None if the interpolation has none.
         """
         positions: Tensor = self.P
         sigma: Tensor | None = self.SIG
@@ -281,9 +286,9 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         return self.weight, positions, sigma
 
     def kernel(self) -> Tensor:
-        """The constructed kernel, (*kernel_channels, *dilated_kernel_size)."""
+        """Return the constructed kernel, (*kernel_channels, *dilated_kernel_size)."""
         weight, positions, sigma = self.elements()
-        name = self.interpolation  # which may have been assigned, as may the extent
+        name = self.interpolation  # it may have been assigned, and so may the extent
         rule = INTERPOLATIONS.get(name) or INTERPOLATIONS[interpolation_name(name)]
         if (sigma is None) is not (rule.initial_sigma is None):
             check_sigma(sigma, positions, name, rule.has_sigma)
@@ -296,7 +301,7 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         return kernel.movedim(list(range(2, 2 + self.ndim)), made)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, in, *size) -> (batch, out, *out_size), as torch.nn.ConvNd."""
+        """Convolve ``x``, (batch, in, *size), to (batch, out, *out_size)."""
         if self.formulation == 'construct':
             return super().forward(x)
         weight, positions = self._elements_on_all_axes()
@@ -313,7 +318,7 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         )
 
     def _elements_on_all_axes(self) -> tuple[Tensor, Tensor]:
-        """weight (out, in // groups, n) and positions with a row for dense axes too."""
+        """Return weight (out, in // groups, n), and positions on dense axes as well."""
         weight, positions, _ = self.elements()
         rows = dict(zip(self.learned_axes, positions))
         for i, axis in enumerate(self.dense_axes):
@@ -345,8 +350,8 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
             )
         if self.formulation == 'sample' and self.backend is not None:
             raise ValueError(
-                "formulation 'sample' takes no backend, which would convolve with a "
-                f'kernel, got {self.backend!r}'
+                "formulation 'sample' takes no backend, as it builds no kernel, got "
+                f'{self.backend!r}'
             )
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""From the arguments of a replaced convolution to the extent of a DCLS layer."""
+"""The extent and padding of a DCLS layer, from the arguments of the replaced conv."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -7,15 +7,15 @@ from ..functional._arguments import IntOrTuple, as_tuple
 
 
 def extent_of(kernel_size: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
-    """The extent in pixels of a dilated convolution along each axis."""
+    """Return the extent of a dilated convolution in pixels, along each axis."""
     return tuple(step * (taps - 1) + 1 for taps, step in zip(kernel_size, dilation))
 
 
 class Geometry(NamedTuple):
-    """Sizes of a DCLS layer, one an axis.
+    """Sizes of a DCLS layer, one int per axis.
 
     Attributes:
-        kernel_size, dilation: of the replaced convolution.
+        kernel_size, dilation: those of the replaced convolution.
         replaced: its extent, ``dilation * (kernel_size - 1) + 1``.
         extent: taps of the DCLS kernel.
         position_axes: the spatial axis of each row of P.
@@ -41,10 +41,10 @@ def layer_geometry(
     dilated_kernel_size: IntOrTuple | None,
     position_axes: tuple[int, ...] | None,
 ) -> Geometry:
-    """Fill in what the arguments of :class:`.dcls.DCLSConvNd` leave out, and check.
+    """Check arguments of :class:`.dcls.DCLSConvNd`, and fill in the defaults.
 
     Raises:
-        ValueError, TypeError: an argument that doesn't fit, by its name.
+        ValueError, TypeError: an argument doesn't fit; the message names it.
     """
     position_axes = _checked_axes(position_axes, ndim)
     if kernel_size is None:
@@ -77,10 +77,10 @@ def layer_geometry(
 
 
 def grown_padding(padding: IntOrTuple | str, geometry: Geometry) -> IntOrTuple | str:
-    """The padding with which the extent gives the replaced conv's output size.
+    """Return the padding that keeps the output size of the replaced conv.
 
     Raises:
-        ValueError: there is none, or ``padding`` is another string than torch's.
+        ValueError: there is none, or ``padding`` is an unknown string.
     """
     extent, replaced = geometry.extent, geometry.replaced
     if extent == replaced or padding == 'same':

@@ -1,31 +1,31 @@
-"""A kernel that is kept while nothing that it was made from changes."""
+"""A kernel that is kept until something that it was made from changes."""
 
 from torch import Tensor, nn
 
 from ..functional._torch import transforms_active
 
-# The dictionaries of a module that its attributes are not in.
+# The dictionaries with a module's parameters, buffers and modules.
 _HELD = ('_parameters', '_buffers', '_modules')
 
 
 class KeptKernel:
-    """A kernel, and by what to tell that a module would make the same again.
+    """A kernel, and the state by which to tell whether its module would still make it.
 
-    From which attributes of the module, and of those inside it, the kernel is made is
-    not known: it stands while all are the same objects, and no tensor among them is
-    written to. This is asked in every call: it goes by ids, which C gathers quickly,
-    and what is a tensor was found out before.
+    It is unknown which attributes of the module, and of those inside it, the kernel
+    depends on. So it is valid while all of them are the same objects, and no tensor
+    among them is written to. As this is checked in every call, it compares ids, which
+    are gathered quickly, and the tensors are listed beforehand.
 
     Args:
-        module: gets this as its attribute ``_kept_kernel``.
-        kernel: what it has made.
+        module: the module; gets this as its attribute ``_kept_kernel``.
+        kernel: the kernel that it has made.
         things: what it may be made from, see :func:`made_from`.
     """
 
     def __init__(self, module: nn.Module, kernel: Tensor, things: list):
         self.kernel = kernel
-        self._inner = list(module.modules())[1:]  # not itself, which would be a cycle
-        # Held, lest a new thing takes an old one's id.
+        self._inner = list(module.modules())[1:]  # without itself, to avoid a cycle
+        # Keeps the objects alive, so that no new one can have an old one's id.
         self._things = things
         self._tensors = _tensors(things)
         module._kept_kernel = self  # type: ignore[assignment]
@@ -45,10 +45,10 @@ class KeptKernel:
 
 
 def made_from(module: nn.Module) -> list | None:
-    """What a module may make its kernel from: all that it and those inside it have.
+    """Return all attributes of a module and those inside it, which may form its kernel.
 
-    None if a change could not be told: torch counts no writes to inference tensors, and
-    what stands in for a tensor may have no memory of its own.
+    Return None if a change could go unnoticed: torch counts no writes to inference
+    tensors, and subclasses of Tensor may have no memory of their own.
     """
     things: list = []
     for part in module.modules():

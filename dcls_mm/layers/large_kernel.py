@@ -1,4 +1,4 @@
-"""An ordinary convolution on the backends for large kernels."""
+"""An ordinary convolution that uses the backends for large kernels."""
 
 import torch
 from torch import Tensor, nn
@@ -9,19 +9,19 @@ from .geometry import extent_of
 
 
 class LargeKernelConv2d(ConstructedConvNd):
-    """torch.nn.Conv2d, convolved by :func:`dcls_mm.functional.convolve`.
+    """A torch.nn.Conv2d that convolves by :func:`dcls_mm.functional.convolve`.
 
-    It has torch.nn.Conv2d's arguments, initial values and state_dict, so that the one
-    can take the other's place; a large depthwise kernel is many times faster on a CPU.
+    It has torch.nn.Conv2d's arguments, initial values and state_dict, so that either
+    can replace the other. Large depthwise kernels are many times faster on a CPU.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups:
             as in torch.nn.Conv2d.
         bias, padding_mode, device, dtype: the same.
-        backend: a backend of ``functional.convolve`` to force, None to choose.
+        backend: a backend of ``functional.convolve`` to force; None chooses one.
 
     Raises:
-        ValueError, TypeError: an argument that doesn't fit, by its name.
+        ValueError, TypeError: an argument doesn't fit; the message names it.
 
     Example:
         >>> import torch
@@ -70,7 +70,7 @@ class LargeKernelConv2d(ConstructedConvNd):
         self.reset_parameters()
 
     def kernel(self) -> Tensor:
-        """The weights, (out, in // groups, *extent), with zeros between if dilated."""
+        """Return the weights, (out, in // groups, *extent), with zeros if dilated."""
         if self.extent == self.kernel_size:
             return self.weight
         kernel = self.weight.new_zeros(*self.kernel_channels, *self.extent)

@@ -1,4 +1,4 @@
-"""What a layer's parameters mean, noted in the metadata of its state_dict."""
+"""Notes on the meaning of a layer's parameters, in the metadata of its state_dict."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,37 +9,38 @@ from ..functional import INTERPOLATIONS
 
 
 class StateDictError(RuntimeError):
-    """A state_dict whose parameters mean something else than the layer's.
+    """An error for a state_dict whose parameters mean something else than the layer's.
 
     Attributes:
-        reason: what differs and what to do, in a sentence.
+        reason: what differs and what to do, as a sentence.
     """
 
     def __init__(self, module: nn.Module, reason: str):
-        # In torch's form, a line for the module and one for each trouble.
+        # The form of torch's message: a line for the module and one per problem.
         name = type(module).__name__
         super().__init__(f'Error(s) in loading state_dict for {name}:\n\t{reason}')
         self.reason = reason
 
 
 class NotedState(nn.Module):
-    """A module that notes, beside its parameters, what they can't be read without.
+    """A module that saves, with its parameters, notes that are needed to read them.
 
-    torch keeps such notes as the metadata of a state_dict, by the module's name.
+    torch keeps such notes in a state_dict's metadata, by the module's name.
     """
 
     def notes(self) -> dict[str, Any]:
-        """What is noted, by name: plain values."""
+        """Return the notes, name -> plain value."""
         return {}
 
     def misreading(
         self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]
     ) -> str | None:
-        """Why the parameters of ``state_dict`` mean something else here, or None.
+        """Return why the state_dict's parameters mean something else here, or None.
 
         Args:
-            state_dict: has this module's parameters under ``prefix``.
-            notes: its metadata of this module; empty where they were lost.
+            state_dict: parameters, those of this module under ``prefix``.
+            prefix: the module's name with a dot after it, or ''.
+            notes: the state_dict's metadata for this module; empty if they were lost.
         """
         return None
 
@@ -54,7 +55,7 @@ class NotedState(nn.Module):
     ) -> None:
         reason = self.misreading(state_dict, prefix, local_metadata)
         if reason is not None:
-            # Not appended to `errors`: mmengine loads all the same, and logs them.
+            # Not appended to `errors`: mmengine would log it and load all the same.
             raise StateDictError(self, reason)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing, unexpected, errors
@@ -62,32 +63,33 @@ class NotedState(nn.Module):
 
 
 def as_noted(value: Any) -> Any:
-    """A note as it was made: other formats keep a tuple as a list."""
+    """Return a note as it was made, as other formats save a tuple as a list."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def other_extent(key: str, noted: Any, extent: tuple[int, ...]) -> str | None:
-    """Why parameters of a kernel of the extent ``noted`` mean another one, or None.
+    """Return why parameters for the extent ``noted`` give another kernel, or None.
 
     Args:
-        key: of a parameter, for the sentence.
-        noted: None where nothing is noted.
-        extent: of the layer.
+        key: name of a parameter, for the sentence.
+        noted: extent in the notes; None if there is none.
+        extent: the layer's.
     """
     noted = as_noted(noted)
     if noted in (None, extent):
         return None
     return (
         f'{key}: the state_dict is of a layer of extent {noted}, this one has {extent}:'
-        f' give dilated_kernel_size={noted}, or take the parameters over on purpose by '
+        f' give dilated_kernel_size={noted}, or load the parameters on purpose by '
         'dcls_mm.conversion.without_extent (in a Pretrained init_cfg: any_extent=True)'
     )
 
 
 def is_other_interpolation(noted: Any, interpolation: str) -> bool:
-    """Whether parameters of the interpolation ``noted`` mean something else in another.
+    """Return whether parameters for ``noted`` mean something else here.
 
-    Not where nothing is noted (None); and 'bilinear' and 'triangle' are one function.
+    They don't if nothing is noted (None), or between 'bilinear' and 'triangle', which
+    are the same function.
     """
     if noted in (None, interpolation):
         return False

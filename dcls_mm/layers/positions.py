@@ -1,4 +1,4 @@
-"""The positions and sigmas of a layer: how they start, move, freeze and load."""
+"""The positions and sigmas of a layer: initial values, changes, freezing, loading."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,17 +12,17 @@ from .geometry import extent_of
 from .noted import NotedState, as_noted, is_other_interpolation, other_extent
 from .published import is_published, published_axes, published_version
 
-# Standard deviation of the published initial positions, in pixels.
+# The standard deviation of the published initial positions, in pixels.
 POSITION_STD = 0.5
 
 
 class LearnedPositions(NotedState):
-    """What layers with positions share.
+    """The base of layers with positions.
 
     A subclass has the attributes ``ndim``, ``extent``, ``kernel_size``, ``dilation``,
-    ``kernel_count``, ``interpolation`` and ``position_axes``, the spatial axis of each
-    row of its parameters ``P`` and ``SIG`` (None without sigma); ``axes_given`` says
-    whether somebody has named these axes.
+    ``kernel_count`` and ``interpolation``, and the parameters ``P`` and ``SIG`` (None
+    without sigma). ``position_axes`` are the spatial axes of their rows, and
+    ``axes_given`` tells whether these were given explicitly.
     """
 
     axes_given = False
@@ -38,7 +38,7 @@ class LearnedPositions(NotedState):
     SIG: nn.Parameter | None
 
     def position_limits(self, axis: int) -> tuple[int, int]:
-        """Positions of the first and the last tap of a spatial axis, in pixels."""
+        """Return the positions of an axis' first and last tap, in pixels."""
         size = self.extent[axis]
         return -(size // 2), size - 1 - size // 2
 
@@ -50,15 +50,15 @@ class LearnedPositions(NotedState):
 
     @torch.no_grad()
     def round_positions(self) -> None:
-        """Move every position to the nearest whole pixel (halves to the even one)."""
+        """Round every position to whole pixels (halves to the even one)."""
         self.P.round_()
 
     def freeze_positions(self) -> None:
-        """Learn the positions no further, here and in layers that share them."""
+        """Stop learning the positions, here and in layers that share them."""
         _freeze(self.P)
 
     def fix_sigma(self, value: float | None = None) -> None:
-        """Learn sigma no further; set it to ``value``, in pixels, if one is given.
+        """Stop learning sigma, after setting it to ``value`` in pixels if given.
 
         Raises:
             ValueError, TypeError: the interpolation has no sigma, or ``value`` is not
@@ -73,21 +73,21 @@ class LearnedPositions(NotedState):
         _freeze(self.SIG)
 
     def share_positions(self, other: 'LearnedPositions') -> None:
-        """Use the position (and sigma) parameters of another layer as one's own.
+        """Use the position (and sigma) parameters of another layer from now on.
 
         Raises:
-            TypeError: ``other`` is no layer with positions.
-            ValueError: the layers' positions are of different shape or meaning.
+            TypeError: ``other`` is not a layer with positions.
+            ValueError: the positions of the layers differ in shape or meaning.
         """
         if not isinstance(other, LearnedPositions):
             raise TypeError(
-                'positions can be shared with a layer that has some, such as '
+                'positions can only be shared with a layer that has them, such as '
                 f'DCLSConv2d, got {type(other).__name__}'
             )
         for name in ('extent', 'interpolation', 'position_axes'):
             if getattr(self, name) != getattr(other, name):
                 raise ValueError(
-                    f'layers that share positions must have one {name}, got '
+                    f'layers that share positions must have the same {name}, got '
                     f'{getattr(self, name)} and {getattr(other, name)}'
                 )
         if self.P.shape != other.P.shape:
@@ -98,13 +98,13 @@ class LearnedPositions(NotedState):
         self.P, self.SIG = other.P, other.SIG
 
     def _in_axis_order(self, rows: Tensor) -> Tensor:
-        """Rows of P or SIG, put in the order of the spatial axes."""
-        # Not by indices, which would have to be copied to the device.
+        """Return rows of P or SIG in the order of the spatial axes."""
+        # Not by an index tensor, which would have to be copied to the device.
         by_axis = dict(zip(self.position_axes, rows))
         return torch.stack([by_axis[axis] for axis in sorted(by_axis)])
 
     def notes(self) -> dict[str, Any]:
-        """Without these P can't be read."""
+        """Return what is needed to read P."""
         return {
             'position_axes': self.position_axes,
             'extent': self.extent,
@@ -114,11 +114,11 @@ class LearnedPositions(NotedState):
     def misreading(
         self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]
     ) -> str | None:
-        """See the base.
+        """Compare axes, interpolation and extent; see the base.
 
-        A state_dict that notes nothing, as of a plain dict or safetensors, could be of
-        the published package. Where that has P's rows in another order, only a layer
-        whose ``position_axes`` were given takes it.
+        A state_dict without notes (a plain dict, safetensors) may be from the published
+        package. If that has P's rows in another order, only a layer whose
+        ``position_axes`` were given loads it.
         """
         if self.SIG is None and f'{prefix}SIG' in state_dict:
             return (
@@ -161,10 +161,10 @@ class LearnedPositions(NotedState):
         if self.axes_given or published == self.position_axes:
             return None
         return (
-            f'{key}: the state_dict has no metadata (a plain dict keeps none), which '
-            f'tell the spatial axes of its rows: {self.position_axes}, as in dcls_mm, '
-            f'or {published}, as in the published package. If it is of dcls_mm, build '
-            f'the layer with position_axes={self.position_axes}, which says so; if it '
+            f'{key}: the state_dict has no metadata (a plain dict keeps none) to tell '
+            f'whether its rows are for the spatial axes {self.position_axes}, as in '
+            f'dcls_mm, or {published}, as in the published package. If it is from '
+            f'dcls_mm, build the layer with position_axes={self.position_axes}; if it '
             f'is published, {convert}'
         )
 
@@ -177,21 +177,21 @@ class LearnedPositions(NotedState):
         )
 
     def _argument_for(self, interpolation: str) -> str:
-        """How the class is told an interpolation, for an error."""
+        """Return the argument that sets an interpolation, for an error."""
         return f'interpolation={interpolation!r}'
 
     def _remedy_for(self, axes: Any) -> str:
-        """What to do with rows of another layer of dcls_mm, for an error."""
+        """Return what to do with rows of another layer of dcls_mm, for an error."""
         return f'build it with position_axes={axes}'
 
 
 @torch.no_grad()
 def _assigned(old: nn.Parameter, new: nn.Parameter) -> nn.Parameter:
-    """The parameter for a layer where load_state_dict(assign=True) has set ``new``.
+    """Return the parameter for a layer where load_state_dict(assign=True) set ``new``.
 
-    It sets one of its own in each layer that shared ``old``; and those of a state_dict
-    in which layers share theirs lie in one memory, also where they are not to be shared
-    here. So the first becomes a copy, and the others the same.
+    torch sets a separate parameter in each layer that shared ``old``. In a state_dict
+    of layers that share theirs, these also have one memory, even if the layers here are
+    not to share it. So the first layer gets a copy, and those that share it the same.
     """
     shared = getattr(old, '_assigned', None)
     if shared is None or shared.device != new.device or not _equal(shared, new):
@@ -206,28 +206,28 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 def _freeze(parameter: nn.Parameter) -> None:
     parameter.requires_grad_(False)
-    parameter.grad = None  # else the next step of the optimizer still uses it
+    parameter.grad = None  # otherwise the optimizer's next step still uses it
 
 
 def normal_positions(layer: LearnedPositions) -> None:
-    """N(0, 0.5 pixels) about the centre, as published for layers learning all axes."""
+    """Draw from N(0, 0.5 pixels), as published if all axes are learned."""
     nn.init.normal_(layer.P, std=POSITION_STD)
     layer.clamp_positions()
 
 
 def uniform_positions(layer: LearnedPositions) -> None:
-    """Uniform from the first tap to the last, as published for some axes learned."""
+    """Draw uniformly from first to last tap, as published if some axes are dense."""
     for positions, axis in zip(layer.P, layer.position_axes):
         nn.init.uniform_(positions, *layer.position_limits(axis))
 
 
 @torch.no_grad()
 def grid_positions(layer: LearnedPositions) -> None:
-    """The taps of the replaced, ordinary dilated convolution, the last axis fastest.
+    """Place elements on the taps of the replaced dilated conv, the last axis fastest.
 
     Raises:
-        ValueError: the layer has another number of elements than the replaced conv has
-            taps, or an extent in which the taps do not fit.
+        ValueError: the number of elements is not that of the replaced conv's taps, or
+            the taps don't fit into the extent.
     """
     learned = sorted(layer.position_axes)
     taps = []
@@ -237,9 +237,9 @@ def grid_positions(layer: LearnedPositions) -> None:
         margin = layer.extent[axis] - span
         if margin < 0 or margin % 2:
             raise ValueError(
-                "initial_positions='grid' needs a dilated_kernel_size of the replaced "
-                "conv's extent, dilation * (kernel_size - 1) + 1, or larger by an even "
-                f'number: axis {axis} has {layer.extent[axis]} for {span}'
+                "initial_positions='grid' needs a dilated_kernel_size equal to the "
+                "replaced conv's extent, dilation * (kernel_size - 1) + 1, or larger "
+                f'by an even number: axis {axis} has {layer.extent[axis]} for {span}'
             )
         first = layer.position_limits(axis)[0] + margin // 2
         taps.append(first + step * torch.arange(size))
@@ -254,7 +254,7 @@ def grid_positions(layer: LearnedPositions) -> None:
         positions.copy_(places[:, learned.index(axis)])
 
 
-# The values of a layer's argument initial_positions; each fills P in place.
+# The argument initial_positions of a layer -> a function that fills P in place.
 INITIAL_POSITIONS = {
     'normal': normal_positions,
     'uniform': uniform_positions,
@@ -264,8 +264,8 @@ INITIAL_POSITIONS = {
 
 @torch.no_grad()
 def initialize_sigma(layer: LearnedPositions, value: float | None) -> None:
-    """Set SIG, where there is one, to ``value`` in pixels, by default the published."""
+    """Set SIG, if any, to ``value`` in pixels, by default the published one."""
     if layer.SIG is not None:
-        # None where the interpolation was changed to one that does not read SIG.
+        # None if the interpolation has been changed to one that doesn't read SIG.
         published = INTERPOLATIONS[layer.interpolation].initial_sigma or 0.0
         layer.SIG.fill_(published if value is None else value)

@@ -1,4 +1,4 @@
-"""Transposed convolution with learnable spacings, for upsampling."""
+"""Modules for transposed convolution with learnable spacings, for upsampling."""
 
 from torch import Tensor
 
@@ -9,20 +9,21 @@ from .dcls import DCLSConvNd
 
 
 class DCLSConvTransposeNd(DCLSConvNd):
-    """The transpose of :class:`DCLSConvNd`, in the place of torch.nn.ConvTransposeNd.
+    """The transpose of :class:`DCLSConvNd`, which replaces a torch.nn.ConvTransposeNd.
+
+    The parameters are those of :class:`DCLSConvNd`, with weight (in, out // groups,
+    [dense taps,] count) and P and SIG accordingly.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, output_padding:
-            as in torch.nn.ConvTransposeNd, of the replaced conv.
+            those of the replaced torch.nn.ConvTransposeNd.
         groups, bias, dilation, padding_mode, device, dtype: the same.
-        options: the keyword arguments of :class:`DCLSConvNd`; positions can't be shared
-            among the outputs, the formulation is 'construct', and there is one backend.
-
-    Its parameters are weight (in, out // groups, [dense taps,] count) and P, SIG, bias
-    accordingly.
+        options: the keyword arguments of :class:`DCLSConvNd`, except that the outputs
+            can't share positions, the formulation is 'construct', and there is only one
+            backend.
 
     Raises:
-        ValueError, TypeError: an argument that doesn't fit, by its name.
+        ValueError, TypeError: an argument doesn't fit; the message names it.
 
     Example:
         >>> import torch
@@ -90,13 +91,15 @@ class DCLSConvTransposeNd(DCLSConvNd):
         check_output_padding(self.output_padding, self.stride)
 
     def forward(self, x: Tensor, output_size: IntOrTuple | None = None):
-        """(batch, in, *size) -> (batch, out, *out_size), as torch.nn.ConvTransposeNd.
+        """Convolve ``x``, (batch, in, *size), to (batch, out, *out_size).
 
-        ``output_size`` is the wanted out_size, one int for all axes or one an axis, or
-        the whole output's shape; it replaces ``output_padding``.
+        Args:
+            x: the input.
+            output_size: the wanted out_size, which replaces ``output_padding``: one
+                int, one per axis, or the shape of the whole output.
 
         Raises:
-            ValueError: it can't be reached with an output padding under the stride.
+            ValueError: an output padding below the stride can't give ``output_size``.
         """
         check_input(x, self.ndim, self.in_channels)
         output_padding = self.output_padding

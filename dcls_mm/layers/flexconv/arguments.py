@@ -1,17 +1,17 @@
-"""The arguments of :class:`.flexconv.FlexConvNd`: checked, and in taps."""
+"""Checks of :class:`.flexconv.FlexConvNd`'s arguments, and the extent in taps."""
 
 from collections.abc import Iterable
 
 from ...functional._arguments import IntOrTuple, as_float, as_int
 
-# Extents by name, from the length of the input.
+# Name -> extent, as a function of the input's length.
 EXTENTS = {'full': lambda size: 2 * size - 1, 'same': lambda size: size}
 
 
 def flex_extent(
     size: IntOrTuple | str | None, input_size: int | None, causal: bool
 ) -> IntOrTuple | None:
-    """The argument dilated_kernel_size in taps."""
+    """Return the argument dilated_kernel_size in taps."""
     if not isinstance(size, str):
         if input_size is not None:
             raise ValueError(
@@ -28,7 +28,7 @@ def flex_extent(
         raise ValueError(f'dilated_kernel_size {size!r} needs input_size, in pixels')
     if causal and size == 'full':
         raise ValueError(
-            "padding 'causal' reads no more than the input before a sample: take "
+            "padding 'causal' reads only the input before each sample: take "
             "dilated_kernel_size 'same'"
         )
     return EXTENTS[size](as_int('input_size', input_size, minimum=1))
@@ -38,8 +38,8 @@ def check_odd(extent: tuple[int, ...]) -> None:
     if any(size % 2 == 0 for size in extent):
         raise ValueError(
             'dilated_kernel_size (or dilation * (kernel_size - 1) + 1, or input_size '
-            "for 'same') must be odd, for a middle tap at 0, or padding 'causal', got "
-            f'{extent}'
+            "for 'same') must be odd, for a middle tap at 0, unless padding is "
+            f"'causal', got {extent}"
         )
 
 

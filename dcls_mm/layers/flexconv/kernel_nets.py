@@ -1,8 +1,8 @@
-"""Small networks that give a kernel's values at coordinates in [-1, 1].
+"""Small networks that compute a kernel's values at coordinates in [-1, 1].
 
-They are made of modules of their own instead of torch.nn.Linear: whoever initialises or
-decays the linear layers of a model by their class (as mmengine's init_cfg does) means
-layers of features, and would overwrite the kernels.
+They don't use torch.nn.Linear: code that initialises or decays a model's linear layers
+by their class, as mmengine's init_cfg does, means layers of features and would
+overwrite the kernels.
 """
 
 import math
@@ -17,12 +17,12 @@ from ..shared import SharedParameters
 
 
 class Affine(SharedParameters):
-    """``x W^T + b`` in the dtype of x, (n, in) -> (n, out).
+    """The map ``x W^T + b`` in the dtype of x, (n, in) -> (n, out).
 
     Args:
         in_features, out_features: sizes.
-        bound: weights start uniform in +-bound.
-        bias_bound: and biases in +-bias_bound.
+        bound: initial weights are uniform in +-bound.
+        bias_bound: initial biases are uniform in +-bias_bound.
     """
 
     def __init__(
@@ -43,19 +43,19 @@ class Affine(SharedParameters):
 
 
 class KernelNet(nn.Module):
-    """What kernel networks share: coordinates (n, axes) -> values (n, out_features).
+    """The base of kernel networks, coordinates (n, axes) -> values (n, out_features).
 
-    Subclasses make their parameters and define ``hidden(coordinates)``, (n, hidden),
-    to which an affine layer, ``output``, is applied.
+    Subclasses create their parameters and define ``hidden(coordinates)``, which returns
+    (n, hidden). An affine layer, ``output``, follows.
 
     Args:
-        axes: of space.
-        out_features: values at a coordinate.
-        hidden_channels: hidden units a layer, 1 at least.
-        num_layers: of hidden units, 1 at least.
+        axes: number of spatial axes.
+        out_features: values per coordinate.
+        hidden_channels: hidden units per layer, at least 1.
+        num_layers: number of hidden layers, at least 1.
 
     Raises:
-        ValueError, TypeError: an argument that doesn't fit, by its name.
+        ValueError, TypeError: an argument doesn't fit; the message names it.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class KernelNet(nn.Module):
         raise NotImplementedError(f'{type(self).__name__} must define hidden()')
 
     def reset_parameters(self) -> None:
-        """Draw the initial values anew."""
+        """Draw new initial values."""
         for module in self.modules():
             reset = getattr(module, 'reset_parameters', None)
             if module is not self and reset is not None:
@@ -81,15 +81,16 @@ class KernelNet(nn.Module):
 
 
 class GaborFilter(SharedParameters):
-    """``exp(-|gamma * R (x - mu)|^2 / 2) * sin(w x + b)``, (n, axes) -> (n, hidden).
+    """The map ``exp(-|gamma * R (x - mu)|^2 / 2) * sin(w x + b)``.
 
-    gamma and mu are of each unit and axis; R rotates by 2 pi theta where ``rotated``.
+    It maps coordinates x, (n, axes), to (n, hidden). Each unit has a gamma, mu and w
+    per axis, and with ``rotated`` a rotation R by 2 pi theta.
 
     Args:
         axes, hidden_channels: sizes.
-        alpha: gamma starts drawn from Gamma(alpha, 1).
-        spread: mu starts uniform in +-spread.
-        scale: w starts uniform in +-gamma * scale / sqrt(axes).
+        alpha: initial gammas are drawn from Gamma(alpha, 1).
+        spread: initial mus are uniform in +-spread.
+        scale: initial ws are uniform in +-gamma * scale / sqrt(axes).
         rotated: whether each unit learns the angle of its envelope; 2 axes only.
     """
 
@@ -114,7 +115,7 @@ class GaborFilter(SharedParameters):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        # On the CPU, as torch 2.6 draws none on the device 'meta'.
+        # On the CPU, as torch 2.6 can't draw from Gamma on the device 'meta'.
         alpha = torch.full(self.gamma.shape, self.alpha, device='cpu')
         gamma = torch.distributions.Gamma(alpha, 1.0, validate_args=False)
         self.gamma.copy_(gamma.sample())
@@ -136,13 +137,14 @@ class GaborFilter(SharedParameters):
         return envelope * torch.sin(phase)
 
     def highest_frequency(self, deviations: float) -> Tensor:
-        """Periods a unit of the coordinates, the highest over units and axes.
+        """Return the highest frequency over units and axes.
 
-        The spectrum of a unit is a Gaussian about w / 2 pi, of the standard deviation
-        gamma / 2 pi along the axes of its envelope.
+        It is in periods per unit of the coordinates. The spectrum of a unit is a
+        Gaussian about w / 2 pi, with standard deviation gamma / 2 pi along the axes of
+        its envelope.
 
         Args:
-            deviations: how many standard deviations count as inside.
+            deviations: the number of standard deviations that count.
         """
         widths = self.gamma.abs()
         if self.theta is not None:
@@ -152,7 +154,7 @@ class GaborFilter(SharedParameters):
         return (self.weight.abs() + deviations * widths).max() / (2 * math.pi)
 
     def _rotations(self, dtype: torch.dtype) -> Tensor:
-        """(hidden, 2, 2)."""
+        """Return the rotations R, (hidden, 2, 2)."""
         assert self.theta is not None
         angle = 2 * math.pi * self.theta.to(dtype)
         cos, sin = angle.cos(), angle.sin()
@@ -162,18 +164,18 @@ class GaborFilter(SharedParameters):
 class MAGNet(KernelNet):
     """A multiplicative anisotropic Gabor network.
 
-    ``h_0 = g_0(x)``, ``h_i = g_i(x) * (W_i h_(i-1) + b_i)`` with ``num_layers`` of
-    these, then an affine layer; the g_i are Gabor filters.
+    ``h_0 = g_0(x)`` and ``h_i = g_i(x) * (W_i h_(i-1) + b_i)`` for i up to
+    ``num_layers``, followed by an affine layer; the g_i are Gabor filters.
 
     Args:
         axes, out_features, hidden_channels: see :class:`KernelNet`.
-        spread: centres of the filters start uniform in +-spread.
-        num_layers: of products; there is one filter more.
-        input_scale: of the initial frequencies.
+        spread: initial centres of the filters are uniform in +-spread, at most +-1.
+        num_layers: number of products; there is one more filter.
+        input_scale: scale of the initial frequencies.
         rotated: whether the filters learn their angle; 2 axes only.
 
     Raises:
-        ValueError, TypeError: an argument that doesn't fit, by its name.
+        ValueError, TypeError: an argument doesn't fit; the message names it.
 
     Source: arXiv 2110.08059, section on MAGNets; initial values of its published code.
     """
@@ -220,25 +222,27 @@ class MAGNet(KernelNet):
         return values
 
     def highest_frequencies(self, deviations: float = 2.0) -> Tensor:
-        """Of each filter, (num_layers + 1,); see GaborFilter.
+        """Return that of each filter, (num_layers + 1,); see :class:`GaborFilter`.
 
-        Their sum bounds what the network can oscillate: a product of functions has the
-        sums of their frequencies.
+        Their sum bounds the network's frequency: the frequencies of a product are sums
+        of those of its factors.
         """
         return torch.stack([g.highest_frequency(deviations) for g in self.filters])
 
 
 class SIREN(KernelNet):
-    """``h_i = sin(omega_0 (W_i h_(i-1) + b_i))``, h_0 the coordinates.
+    """A network of sines.
+
+    ``h_i = sin(omega_0 (W_i h_(i-1) + b_i))``, where h_0 are the coordinates.
 
     Args:
         axes, out_features, hidden_channels: see :class:`KernelNet`.
-        spread: makes no difference, as sines have no place.
-        num_layers: of sines (published code counts the output layer too).
+        spread: unused, as sines have no centre.
+        num_layers: number of sine layers (published code counts the output layer too).
         omega_0: the frequency scale, positive.
 
     Raises:
-        ValueError, TypeError: an argument that doesn't fit, by its name.
+        ValueError, TypeError: an argument doesn't fit; the message names it.
 
     Source: arXiv 2006.09661, and 2102.02611 for kernels.
     """
@@ -270,15 +274,15 @@ class SIREN(KernelNet):
 
 
 class MLP(KernelNet):
-    """Affine layers with ReLU between, the baseline.
+    """A baseline of affine layers with ReLU between them.
 
     Args:
         axes, out_features, hidden_channels: see :class:`KernelNet`.
-        spread: kinks of the first layer's units start within about +-spread.
-        num_layers: of hidden units.
+        spread: the first layer's initial kinks are within about +-spread.
+        num_layers: number of hidden layers.
 
     Raises:
-        ValueError, TypeError: an argument that doesn't fit, by its name.
+        ValueError, TypeError: an argument doesn't fit; the message names it.
     """
 
     def __init__(
@@ -308,10 +312,14 @@ KERNEL_NETS = {'magnet': MAGNet, 'siren': SIREN, 'mlp': MLP}
 def build_kernel_net(
     cfg: str | dict[str, Any], axes: int, out_features: int, spread: float
 ) -> KernelNet:
-    """A network of ``KERNEL_NETS`` from its name, or a dict of ``type`` and arguments.
+    """Build a network of ``KERNEL_NETS`` from its name, or from a dict.
+
+    Args:
+        cfg: the name, or a dict with the name as ``type`` and the network's arguments.
+        axes, out_features, spread: see :class:`MAGNet`.
 
     Raises:
-        ValueError, TypeError: no such network, or arguments that it doesn't take.
+        ValueError, TypeError: there is no such network, or an argument doesn't fit.
     """
     options = dict(cfg) if isinstance(cfg, dict) else {'type': cfg}
     name = options.pop('type', None)

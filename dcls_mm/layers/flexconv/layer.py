@@ -1,4 +1,4 @@
-"""Convolutions whose kernel is a network of the coordinates, with a learned size."""
+"""Convolutions whose kernel is a network of the coordinates and has a learned size."""
 
 import math
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ from ..noted import other_extent
 from .arguments import check_odd, checked_threshold, checked_width, flex_extent
 from .kernel_nets import MAGNet, build_kernel_net
 
-# The published initial width of the mask, and how much wider the centres of the
+# The published initial width of the mask, and how many times wider the centres of the
 # network's filters are spread.
 MASK_WIDTH = 0.075
 SPREAD = 1.667
 
-# Of a kernel, at which its network is evaluated at once: 4096 x 4096.
+# 4096 x 4096, as the network is evaluated at all taps at once.
 MAX_TAPS = 2**24
 
 _CAUSAL = {True: "with padding 'causal'", False: "without padding 'causal'"}
@@ -37,41 +37,41 @@ class FlexConvNd(ConstructedConvNd):
 
     ``K(x) = net(x) * exp(-sum_i ((x_i - mean_i) / width_i)^2 / 2)`` at the coordinates
     x of the taps, which reach from -1 to 1 over the extent. Mean and width of the mask
-    are learned; where it stays under ``crop_threshold``, on both sides of the middle
-    tap, no taps are evaluated, so that a small kernel costs a small convolution. Each
-    tap cropped is at most ``crop_threshold * |net(x)|``. Without a mask this is CKConv.
+    are learned. No taps are evaluated where the mask is below ``crop_threshold`` on
+    both sides of the middle tap, so that a small kernel costs a small convolution. A
+    cropped tap is at most ``crop_threshold * |net(x)|``. Without a mask this is CKConv.
 
-    It takes the place of a torch.nn.ConvNd as :class:`.dcls.DCLSConvNd` does: where
-    the extent is larger than the replaced conv's, the padding grows along.
+    It replaces a torch.nn.ConvNd as :class:`.dcls.DCLSConvNd` does: with an extent
+    larger than the replaced conv's, the padding grows by half the difference.
+
+    The parameters are mask_mean and mask_width (axes,), in coordinates; those of
+    ``net``; and bias (out,). The network's last layer is initially scaled so that an
+    output has the variance of independent inputs.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups:
-            as in torch.nn.ConvNd, of the replaced conv; ``kernel_size`` may be left
-            None where ``dilated_kernel_size`` is given. ``padding='causal'``, in 1-d,
-            gives an output that depends on no later samples; the mask then starts at
-            the newest.
+            those of the replaced torch.nn.ConvNd. ``kernel_size`` may be None if
+            ``dilated_kernel_size`` is given. With ``padding='causal'``, in 1-d, no
+            output depends on later samples, and the mask is initially centred on the
+            newest tap.
         bias, padding_mode, device, dtype: the same.
-        dilated_kernel_size: the extent of the largest kernel in pixels, odd (causal,
-            any); by default ``dilation * (kernel_size - 1) + 1``. 'full' is
+        dilated_kernel_size: the extent of the largest kernel in pixels, odd unless
+            causal; by default ``dilation * (kernel_size - 1) + 1``. 'full' means
             ``2 input_size - 1`` and 'same' ``input_size``.
         input_size: pixels of the input along each axis, for 'full' and 'same'.
-        kernel_net: a name of ``kernel_nets.KERNEL_NETS`` ('magnet', 'siren', 'mlp'), or
-            a dict of it as ``type`` and the network's arguments, such as
+        kernel_net: a name in ``kernel_nets.KERNEL_NETS`` ('magnet', 'siren', 'mlp'), or
+            a dict with the name as ``type`` and the network's arguments, such as
             ``dict(type='magnet', hidden_channels=32, num_layers=3)``.
-        mask_width: initial width, one or one an axis; None for no mask (CKConv).
-        learn_mask: False keeps the mask as it starts.
+        mask_width: initial width in coordinates, one number or one per axis; None for
+            no mask (CKConv).
+        learn_mask: False keeps the initial mask.
         crop_threshold: between 0 and 1; None evaluates all taps.
-        resolution: taps where training had one, if inputs are sampled that much finer:
-            the kernel is evaluated at more taps, and its values are divided by their
-            number. See :meth:`set_resolution`.
-        backend: a backend of ``functional.convolve`` to force, None to choose.
-
-    Its parameters are mask_mean and mask_width (axes,), those of ``net``, and bias
-    (out,). The network's last layer is scaled at the start so that an output has the
-    variance of independent inputs.
+        resolution: how many times finer than in training the inputs are sampled. See
+            :meth:`set_resolution`.
+        backend: a backend of ``functional.convolve`` to force; None chooses one.
 
     Raises:
-        ValueError, TypeError: an argument that doesn't fit, by its name.
+        ValueError, TypeError: an argument doesn't fit; the message names it.
 
     Example:
         >>> import torch
@@ -150,7 +150,7 @@ class FlexConvNd(ConstructedConvNd):
         if self.initial_width is None:
             if not learn_mask:
                 raise ValueError(
-                    'learn_mask must be left out where mask_width is None, without mask'
+                    'learn_mask must be left out where mask_width is None (no mask)'
                 )
             self.register_parameter('mask_mean', None)
             self.register_parameter('mask_width', None)
@@ -168,28 +168,28 @@ class FlexConvNd(ConstructedConvNd):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """The initial values; see the class."""
+        """Set the initial values; see the class."""
         if self.mask_width is not None:
             self.mask_mean.fill_(self.initial_mean)
             self.mask_width.copy_(torch.tensor(self.initial_width))
         self.net.reset_parameters()
-        # The bias of the last layer is zero, so the kernel is linear in its weight.
+        # The last layer's bias is zero, so the kernel is linear in its weight.
         power = self.kernel().square().sum() / self.kernel_channels[0]
-        # Of a tiny ReLU network all units may be off.
+        # In a tiny ReLU network all units may be off, and the power zero.
         self.net.output.weight.mul_(power.rsqrt().where(power > 0, 1.0))
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
     def set_resolution(self, resolution: float) -> None:
-        """Take inputs sampled at ``resolution`` times the pixels a length of training.
+        """Adapt to inputs sampled ``resolution`` times as finely as in training.
 
-        The kernel covers the same part of the picture with more taps; its values are
-        divided by ``resolution ** axes``, since so many times as many are added up.
-        Extent and padding change along.
+        The kernel covers the same part of the picture with more taps. Its values are
+        divided by ``resolution ** axes``, as that many times more are summed up. Extent
+        and padding change accordingly.
 
         Raises:
-            ValueError, TypeError: it is no positive number, makes more than 2^24 taps,
-                or padding can't change along.
+            ValueError, TypeError: ``resolution`` is not a positive number, gives more
+                than 2^24 taps, or gives a negative padding.
         """
         if as_float('resolution', resolution) <= 0:
             raise ValueError(f'resolution must be a positive number, got {resolution}')
@@ -212,16 +212,16 @@ class FlexConvNd(ConstructedConvNd):
             if min(padding) < 0:
                 raise ValueError(
                     f'resolution {resolution} makes the extent {extent}, too small for '
-                    f'the padding {self.trained_padding} to shrink along'
+                    f'the padding {self.trained_padding} to shrink with it'
                 )
         self.resolution, self.extent, self.padding = resolution, extent, padding
 
     def kernel(self) -> Tensor:
-        """The kernel, (*kernel_channels, *taps), without what the mask crops.
+        """Return the kernel, (*kernel_channels, *taps), without what the mask crops.
 
-        Taps are those about the middle one (causal: the newest ones). Inside a compiled
-        graph or a transform of torch.func, whose shapes can't depend on values, all
-        taps of the extent are there, those cropped elsewhere as zeros.
+        The taps are those about the middle one (causal: the newest ones). In a compiled
+        graph or a transform of torch.func, shapes can't depend on values: there the
+        kernel has all taps of the extent, with zeros for the cropped ones.
         """
         weight = self.net.output.weight
         like = weight.new_empty(0, dtype=torch.promote_types(weight.dtype, torch.float))
@@ -242,13 +242,13 @@ class FlexConvNd(ConstructedConvNd):
             return kernel.to(weight.dtype)
 
     def notes(self) -> dict[str, Any]:
-        """The extent over which the kernel is stretched, and from where."""
+        """Return the extent that the kernel spans, and whether it is causal."""
         return {'extent': self.trained_extent, 'causal': self.causal}
 
     def misreading(
         self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]
     ) -> str | None:
-        """See the base."""
+        """Compare extent and causality; see the base."""
         key = f'{prefix}net.output.weight'
         causal = notes.get('causal', self.causal)
         if causal is not self.causal:
@@ -259,7 +259,7 @@ class FlexConvNd(ConstructedConvNd):
         return other_extent(key, notes.get('extent'), self.trained_extent)
 
     def padding_sides(self, kernel: Tensor) -> list[tuple[int, int]]:
-        """See the base; a causal kernel has all of its padding before."""
+        """Return (before, after) per axis; a causal kernel has no padding after."""
         if self.causal:
             return [(kernel.shape[-1] - 1, 0)]
         return super().padding_sides(kernel)
@@ -267,27 +267,28 @@ class FlexConvNd(ConstructedConvNd):
     def highest_frequencies(
         self, deviations: float = 2.0, with_mask: bool = True
     ) -> Tensor:
-        """Of the network's filters and the mask, in periods a unit of the coordinates.
+        """Return those of the filters and the mask, in periods per unit of coordinates.
 
-        Their sum bounds the frequency of the kernel, which a grid of taps can show up
-        to :attr:`nyquist_frequency`; what is above it changes with the resolution.
+        Their sum bounds the frequency of the kernel. A grid of taps can represent
+        frequencies up to :attr:`nyquist_frequency`; those above it change with the
+        resolution.
 
         Args:
-            deviations: standard deviations of the Gaussian spectra of envelopes and
-                mask that count as inside; 2 as published.
-            with_mask: whether the mask counts too, where there is one.
+            deviations: number of standard deviations of the Gaussian spectra (of
+                envelopes and mask) that count; 2 as published.
+            with_mask: whether the mask counts too, if there is one.
 
         Returns:
             (filters,) or, with the mask last, (filters + 1,).
 
         Raises:
-            ValueError: the network has no such bound, only 'magnet' has.
+            ValueError: the network is not a 'magnet', so it has no known bound.
 
         Source: arXiv 2110.08059, section on anti-aliasing.
         """
         if not isinstance(self.net, MAGNet):
             raise ValueError(
-                "only a kernel_net of type 'magnet' tells its highest frequency, the "
+                "only a kernel_net of type 'magnet' has a known highest frequency, the "
                 f'layer has a {type(self.net).__name__}'
             )
         frequencies = self.net.highest_frequencies(deviations)
@@ -297,7 +298,7 @@ class FlexConvNd(ConstructedConvNd):
         return torch.cat((frequencies, of_mask.unsqueeze(0)))
 
     def mask_frequency(self, deviations: float = 2.0) -> Tensor | None:
-        """By how much the mask spreads frequencies, in periods a unit, a number.
+        """Return by how much the mask spreads frequencies, in periods per unit.
 
         Args:
             deviations: see :meth:`highest_frequencies`.
@@ -311,11 +312,11 @@ class FlexConvNd(ConstructedConvNd):
 
     @property
     def nyquist_frequency(self) -> float:
-        """Of the taps in training, in periods a unit; the lowest over axes."""
+        """That of the taps in training, in periods per unit; the lowest of all axes."""
         return (min(self.trained_extent) - 1) / 4
 
     def _kept_taps(self) -> tuple[int, ...]:
-        """How many taps of each axis the mask leaves."""
+        """Return how many taps of each axis the mask leaves."""
         mask, threshold = self.mask_width, self.crop_threshold
         if mask is None or threshold is None or mask.is_meta:
             return self.extent
@@ -332,7 +333,7 @@ class FlexConvNd(ConstructedConvNd):
         )
 
     def _mask(self, axes: list[Tensor], zero_cropped: bool) -> Any:
-        """The mask at the taps of each axis, (*taps)."""
+        """Return the mask at the taps of each axis, (*taps)."""
         mask = 1.0
         for axis, x in enumerate(axes):
             mean, width = self.mask_mean[axis].to(x), self.mask_width[axis].to(x)
