@@ -103,7 +103,7 @@ def check_elements(weight: Tensor, positions: Tensor) -> None:
             f"to fit weight's {wanted}, or 1 in an axis that shares them, got {given}"
         )
     if not 1 <= given[0] <= 3:
-        raise ValueError(f'positions must be for 1, 2 or 3 axes, got {given[0]}')
+        raise ValueError(f'positions must have 1, 2 or 3 rows, got {given[0]}')
 
 
 def check_sigma(

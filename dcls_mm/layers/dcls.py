@@ -350,7 +350,7 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
             )
         if self.formulation == 'sample' and self.backend is not None:
             raise ValueError(
-                "formulation 'sample' takes no backend, as it has no kernel, got "
+                "formulation 'sample' takes no backend, as it builds no kernel, got "
                 f'{self.backend!r}'
             )
 

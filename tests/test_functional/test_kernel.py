@@ -164,7 +164,7 @@ def test_autocast_and_half_precision():
     [
         (dict(weight=torch.ones(3, 4)), r'positions must .*weight.s \(3, 4\)'),
         (dict(positions=torch.ones(2, 3, 2, 5)), r'positions must .*\(ndim, 3, 2, 4\)'),
-        (dict(positions=torch.ones(4, 3, 2, 4)), '1, 2 or 3 axes, got 4'),
+        (dict(positions=torch.ones(4, 3, 2, 4)), '1, 2 or 3 rows, got 4'),
         (dict(kernel_size=0), 'kernel_size must be at least 1, got 0'),
         (dict(kernel_size=(3, 3, 3)), 'kernel_size must be one integer or 2'),
         (dict(interpolation='cubic'), "one of .*'gauss'.*got 'cubic'"),

@@ -362,7 +362,7 @@ def test_functional_transforms():
         (dict(weight=torch.ones(0, 2, 4)), r'weight must .*got \(0, 2, 4\)'),
         (dict(positions=torch.ones(2, 2, 5)), r'positions must .*\(ndim, 2, 4\)'),
         (dict(positions=torch.ones(2, 5, 2, 4)), r'must .*\(ndim, 6, 2, 4\)'),
-        (dict(positions=torch.ones(4, 2, 4)), '1, 2 or 3 axes, got 4'),
+        (dict(positions=torch.ones(4, 2, 4)), '1, 2 or 3 rows, got 4'),
         (dict(x=torch.ones(4, 9)), 'the input must have 4 axes'),
         (dict(x=torch.ones(1, 3, 9, 9)), 'the input must have 4 channels, got 3'),
         (dict(bias=torch.ones(4)), r'bias must have the shape \(6,\)'),

@@ -268,7 +268,7 @@ KERNELS = [
         positions=POSITIONS[..., :2],
     ),
     constructing(
-        'positions must be for 1, 2 or 3 axes, got 4',
+        'positions must have 1, 2 or 3 rows, got 4',
         positions=torch.zeros(4, 4, 1, 3),
     ),
     constructing(

@@ -150,7 +150,7 @@ class FlexConvNd(ConstructedConvNd):
         if self.initial_width is None:
             if not learn_mask:
                 raise ValueError(
-                    'learn_mask must be left out where mask_width is None, for no mask'
+                    'learn_mask must be left out where mask_width is None (no mask)'
                 )
             self.register_parameter('mask_mean', None)
             self.register_parameter('mask_width', None)
