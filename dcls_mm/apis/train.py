@@ -152,7 +152,7 @@ def train(resume: str | None = None, **options: Any) -> None:
     """
     cfg, notices = prepare_train(**options)
     with sole_training(cfg.work_dir, cfg.launcher) as warnings:
-        # Only now does nobody else write checkpoints.
+        # From here on nobody else writes checkpoints.
         notices += warnings + settle_resume(cfg, resume)
         runner = build_runner(cfg, notices, ['train', 'val'])
         guard_training(runner)

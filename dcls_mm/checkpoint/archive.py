@@ -101,7 +101,7 @@ def _data_offset(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
 
 
 def _check_legacy(file: BinaryIO, names: Names) -> Layout:
-    """Check a file of three version pickles, the data, the storages' keys and these."""
+    """Check a file of three version pickles, the data, the keys and the storages."""
     nothing = Names(*[()] * 4)
     for _ in range(3):
         follow(file, nothing)

@@ -28,7 +28,7 @@ class Refusal(Exception):
 
 
 def short(value: Any) -> str:
-    """Return a description of a value from a file, for a message.
+    """Describe a value from a file, for a message.
 
     Containers are described by their type: lists that contain each other twice, forty
     levels deep, have an endless ``repr``.

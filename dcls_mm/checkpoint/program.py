@@ -233,7 +233,7 @@ _LIST, _DICT, _SET = (_Made(name) for name in ('list', 'dict', 'set'))
 
 
 def _describe(dummy: Any) -> str:
-    """Return a description of a value on the machine's stack, for a message."""
+    """Describe a value on the machine's stack, for a message."""
     if type(dummy) is _Global:
         return dummy.name
     if type(dummy) is _Made:

@@ -1,1 +1,1 @@
-"""What a config names beside models: hooks, optimizer constructors."""
+"""What a config names besides models: hooks and optimizer constructors."""

@@ -1,4 +1,4 @@
-"""One training at a time writes into a folder."""
+"""A lock that lets only one training at a time write to a folder."""
 
 import contextlib
 import json
@@ -12,30 +12,30 @@ from .._files import NEITHER_FOLLOW_NOR_WAIT, take_lock
 from ..checks.errors import ConfigError
 
 LOCK = '.training.lock'
-_LONGEST = 1000  # bytes of a lock's text
+_LONGEST = 1000  # bytes to read of a lock's text
 _KEYS = ('process', 'host', 'since')
 
 
 class FolderLock:
-    """Keeps a second training out of a folder, with the operating system's locks.
+    """A lock of the operating system that keeps a second training out of a folder.
 
-    The file ``.training.lock`` says who holds it, and stays when nobody does: the lock
-    itself is not that file but the kernel's, and ends with the process, however that
-    ends. Between machines it works where the shared file system carries locks (NFS,
-    unless mounted with ``nolock`` or ``local_lock``; most others). Where there are no
-    locks at all, ``warning`` says so.
+    The file ``.training.lock`` says who holds the lock, and stays when nobody does. The
+    lock itself is the kernel's, and ends with the process, however that ends. It works
+    between machines if the shared file system supports locks (NFS, unless mounted with
+    ``nolock`` or ``local_lock``; most others). If there are no locks at all,
+    ``warning`` says so.
 
     A process that holds the lock may take it again: only the first one's release
-    counts. Of the processes of a distributed training, the main one takes it for all.
+    counts. In a distributed training, the main process takes it for all.
 
     Args:
-        folder: The folder, made if it is missing.
+        folder: the folder, created if it is missing.
 
     Attributes:
-        warning: What to tell the user about it, or None.
+        warning: what to tell the user about the lock, or None.
     """
 
-    # Path of each folder that is locked -> the process: a forked child has none.
+    # Path of each locked folder -> its process: a forked child holds no locks.
     _held: ClassVar[dict[str, int]] = {}
 
     def __init__(self, folder: str | os.PathLike) -> None:
@@ -44,7 +44,7 @@ class FolderLock:
         self._handle: int | None = None
 
     def acquire(self) -> 'FolderLock':
-        """Takes the lock.
+        """Take the lock.
 
         Raises:
             ConfigError: another training holds it, or the folder can't be written to.
@@ -55,7 +55,7 @@ class FolderLock:
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise ConfigError(
-                    f'work_dir {self.folder}: {LOCK} is no regular file; remove it'
+                    f'work_dir {self.folder}: {LOCK} is not a regular file; remove it'
                 )
             self._take(handle)
         except BaseException:
@@ -82,16 +82,16 @@ class FolderLock:
             if not take_lock(handle):
                 raise ConfigError(
                     f'work_dir {self.folder}: another training writes there'
-                    f'{_describe(os.read(handle, _LONGEST))}; wait for its end, or '
+                    f'{_describe(os.read(handle, _LONGEST))}; wait until it ends, or '
                     'choose another folder by --work-dir'
                 )
         except OSError as error:
             self.warning = (
-                f"work_dir {self.folder}: can't be locked ({error.strerror}); see to "
-                'it that no other training writes there'
+                f"work_dir {self.folder}: can't be locked ({error.strerror}); make "
+                'sure that no other training writes there'
             )
         try:
-            # Whoever may write files here may lock them, if it was another user's.
+            # Whoever may write to the folder may lock it, also after another user.
             with contextlib.suppress(PermissionError):
                 os.chmod(handle, os.stat(self.folder).st_mode & 0o666)
             os.ftruncate(handle, 0)
@@ -102,7 +102,7 @@ class FolderLock:
             ) from error
 
     def release(self) -> None:
-        """Gives the lock back; does nothing if this object did not take it."""
+        """Release the lock; a no-op if this object did not take it."""
         if self._handle is not None:
             del self._held[self.folder]
             os.close(self._handle)
@@ -122,7 +122,7 @@ def _own_entry() -> bytes:
 
 
 def _describe(entry: bytes) -> str:
-    """Who holds a lock; nothing where the file does not say it, or not yet."""
+    """Describe who holds a lock; return '' if the file does not say so (yet)."""
     with contextlib.suppress(ValueError, RecursionError):
         holder = json.loads(entry)
         if isinstance(holder, dict):

@@ -194,7 +194,7 @@ def test_layer_decay_asks_the_backbone_inside():
     groups = optimizer_groups(build(**CASES['convnext']), **decay)
     lr = groups['backbone.backbone.stages.1.0.dwconv.weight']['lr']
     assert lr == 0.5**3
-    with pytest.raises(ValueError, match='ReplacedConvBackbone.* does not tell its de'):
+    with pytest.raises(ValueError, match='ReplacedConvBackbone.* does not define'):
         optimizer_groups(build(**CASES['mobilenet']), **decay)
 
 

@@ -88,7 +88,7 @@ def test_a_backend_that_is_given_stays(tmp_path):
 
 
 def test_a_backend_by_its_former_name_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r'file_client_args must.*give backend_args'):
+    with pytest.raises(ConfigError, match=r'file_client_args must.*use backend_args'):
         train(tmp_path, {'file_client_args': {'backend': 'disk'}})
 
 

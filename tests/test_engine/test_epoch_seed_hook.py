@@ -58,7 +58,7 @@ def test_resumed_epochs_draw_what_uninterrupted_ones_draw(tmp_path):
         ({'randomness': {'seed': None}}, 'a number as randomness.seed'),
         (
             {'train_cfg': {'by_epoch': False, 'max_iters': 4}, 'param_scheduler': []},
-            'by_epoch=True, the loop is a IterBasedTrainLoop',
+            'by_epoch=True, but the loop is IterBasedTrainLoop',
         ),
         (
             {

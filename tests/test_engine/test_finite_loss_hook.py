@@ -74,9 +74,9 @@ def train(tmp_path, at, value=math.nan, checkpoint=(), options=None, **changes):
 @pytest.mark.parametrize(
     'at, says',
     [
-        (1, ['no checkpoint was written before that is known to be good. Try']),
-        (4, ['no checkpoint was written before that is known to be good. Try']),
-        (5, ['no checkpoint was written', 'epoch_1.pth holds the weights that gave']),
+        (1, ['there is no checkpoint that is known to be good. Try']),
+        (4, ['there is no checkpoint that is known to be good. Try']),
+        (5, ['there is no checkpoint', 'epoch_1.pth holds the weights that gave']),
         (6, ['last good checkpoint is', 'epoch_1.pth. Try']),
         (9, ['is {}/epoch_1.pth; {}/epoch_2.pth holds the weights that gave this']),
         (12, ['last good checkpoint is {}/epoch_2.pth. Try']),
@@ -89,7 +89,7 @@ def test_the_first_loss_that_is_none_ends_it(tmp_path, at, says):
     )
     for text in (
         *says,
-        'optimizer.lr (its groups learn at up to 0.01)',
+        'optimizer.lr (its highest learning rate is 0.01)',
         'finite_loss.stop=False',
     ):
         assert text.replace('{}', str(tmp_path / 'work')) in said
@@ -104,7 +104,7 @@ def test_a_learning_rate_that_cannot_be_meant(tmp_path):
     options = {'cfg_options': {'optim_wrapper.optimizer.lr': 1e30}}
     said = train(tmp_path, 100, options=options)
     assert said.startswith('error: iteration 2: the loss is not finite (loss ')
-    assert 'optimizer.lr (its groups learn at up to 1e+30)' in said
+    assert 'optimizer.lr (its highest learning rate is 1e+30)' in said
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_what_a_resumed_file_calls_the_last_checkpoint_may_be_anything():
 
 def test_a_good_checkpoint_that_has_been_removed(tmp_path):
     said = train(tmp_path, 9, checkpoint={'max_keep_ckpts': 1})
-    assert 'epoch_1.pth, and has been removed; ' in said
+    assert 'epoch_1.pth, which has been removed; ' in said
 
 
 def test_it_goes_on_if_told_to(tmp_path):
@@ -148,7 +148,7 @@ def test_it_goes_on_if_told_to(tmp_path):
     }
     assert train(tmp_path, 6, options=options) is None
     log = ''.join(path.read_text() for path in (tmp_path / 'work').rglob('*.log'))
-    assert log.count('goes on') == 7
+    assert log.count('; continues, as') == 7
     assert (tmp_path / 'work' / 'epoch_3.pth').exists()
 
 
@@ -184,7 +184,7 @@ def test_whatever_is_called_a_loss_counts(outputs):
     runner.optim_wrapper = torch.nn.Module()
     runner.optim_wrapper.get_lr = lambda: {'d.lr': [0.5]}
     hook.before_train(runner)
-    with pytest.raises(NonFiniteLossError, match='iteration 1: .* -?inf.*up to 0.5'):
+    with pytest.raises(NonFiniteLossError, match='iteration 1: .* -?inf.*rate is 0.5'):
         hook.after_train_iter(runner, 0, outputs=outputs)
 
 

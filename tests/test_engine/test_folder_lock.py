@@ -117,7 +117,7 @@ def put_pipe(path):
 @pytest.mark.parametrize(
     ('put', 'message'),
     [
-        (put_pipe, 'is no regular file; remove it'),
+        (put_pipe, 'is not a regular file; remove it'),
         (os.mkdir, "can't be written to"),
         (lambda path: os.symlink('elsewhere', path), "can't be written to"),
     ],
@@ -155,4 +155,4 @@ def test_without_locks_it_says_so(tmp_path, monkeypatch):
 
     monkeypatch.setattr(folder_lock, 'take_lock', fail)
     with FolderLock(tmp_path) as lock:
-        assert "can't be locked (No locks available); see to it" in lock.warning
+        assert "can't be locked (No locks available); make sure" in lock.warning

@@ -72,7 +72,7 @@ def test_a_pair_of_features_in_two_processes(pair, folder):
 def test_both_processes_end_where_one_has_a_loss_that_is_not_finite(folder):
     said = [json.loads((folder / f'said_{rank}.json').read_text()) for rank in (0, 1)]
     assert said[0].startswith(
-        'iteration 2: the loss is not finite (of another process)'
+        'iteration 2: the loss is not finite (in another process)'
     )
     assert said[1].startswith(
         'iteration 2: the loss is not finite (loss nan, loss_fit nan)'

@@ -28,7 +28,7 @@ def test_a_head_for_other_classes_is_usual():
     other['more'] = torch.ones(1)
     assert count_matching(ours, other, 'x.pth') == (
         "load_from x.pth: 5 of 7 values are taken from it; 2 don't fit (head.weight "
-        '[5, 4] instead of [3, 4], head.bias [5] instead of [3]): these train from '
+        '[5, 4] instead of [3, 4], head.bias [5] instead of [3]): these keep '
         'their initial values'
     )
     assert torch.equal(ours['backbone'][0].weight, other['backbone.0.weight'])

@@ -187,7 +187,7 @@ def test_training_outlives_infinite_positions(tmp_path):
     warnings = []
     runner.logger.warning = warnings.append
     hook.after_train_epoch(runner)
-    assert 'draws nothing, first has positions that are NaN' in warnings[0]
+    assert 'draws nothing: first has positions that are NaN' in warnings[0]
     assert logged(tmp_path)[0] == {}
 
 

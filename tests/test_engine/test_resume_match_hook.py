@@ -67,7 +67,7 @@ def warnings_of(monkeypatch, *arguments, **changes):
     said = []
     monkeypatch.setattr(MMLogger, 'warning', lambda self, text: said.append(text))
     train(*arguments, **changes)
-    return [text for text in said if 'decides' in text]
+    return [text for text in said if 'overrides' in text]
 
 
 def test_settings_that_stay_in_force_are_told(plain, tmp_path, monkeypatch):
@@ -83,7 +83,7 @@ def test_settings_that_stay_in_force_are_told(plain, tmp_path, monkeypatch):
         param_scheduler=[SCHEDULERS[0], {**SCHEDULERS[1], 'gamma': 0.5}],
     )
     assert said == (
-        '--resume: the checkpoint decides, and not the config: '
+        '--resume: the checkpoint overrides the config: '
         'optimizer initial_lr=0.01, not 1e-05; optimizer weight_decay=0.01, not 0; '
         'optimizer amsgrad=False, not True; '
         'param_scheduler.1 gamma=0.1, not 0.5; param_scheduler.1 end=1, not 2'
@@ -113,9 +113,12 @@ SGD = {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}
                     'paramwise_cfg': {'norm_decay_mult': 0.0},
                 }
             },
-            'was given 6 parameters in 1 groups, and by the config gets 6 .* in 6 gr',
+            'had 6 parameters in 1 groups, but by the config has 6 .* in 6 gr',
         ),
-        ({'param_scheduler': SCHEDULERS[:1]}, '2 param_schedulers, and the config 1'),
+        (
+            {'param_scheduler': SCHEDULERS[:1]},
+            '2 param_schedulers, but the config has 1',
+        ),
         (
             {'param_scheduler': SCHEDULERS[::-1]},
             r'param_scheduler 0 was of another type than MultiStepLR.*end_factor',
@@ -154,15 +157,15 @@ def swap_states(checkpoint):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (swap_states, r'exp_avg of shape \[1\] for a parameter of \[8, 4\]'),
+        (swap_states, r'exp_avg of shape \[1\] for a parameter of shape \[8, 4\]'),
         (lambda held: held.update(optimizer={}), 'several optimizers'),
         (
             lambda held: held.update(optimizer={'param_groups': 3}),
-            'holds no states of optimizers and schedulers as mmengine writes them',
+            'has no states of optimizers and schedulers as mmengine writes them',
         ),
         (
             lambda held: held.update(optimizer={'param_groups': [{}]}),
-            'holds no states of optimizers',
+            'has no states of optimizers',
         ),
         (
             lambda held: held.update(param_schedulers={}),
@@ -170,7 +173,7 @@ def swap_states(checkpoint):
         ),
         (
             lambda held: held.update(param_schedulers=[3, 4]),
-            'holds no states of optimizers and schedulers',
+            'has no states of optimizers and schedulers',
         ),
     ],
 )

@@ -238,7 +238,7 @@ COMMANDS = [
             lambda template=template: train_with_template(template),
             SystemExit,
             'default_hooks.checkpoint.filename_tmpl: must be a string with one {}',
-            f'is {template!r}',
+            f'got {template!r}',
         )
         for template in ('epoch.pth', 'epoch_{', '{}_{}.pth', 3)
     ),
@@ -249,7 +249,7 @@ COMMANDS = [
     wrong(
         lambda: (os.mkdir('w'), os.mkfifo(f'w/{LOCK}'), train()),
         SystemExit,
-        f'{LOCK} is no regular file; remove it',
+        f'{LOCK} is not a regular file; remove it',
     ),
     wrong(
         lambda: (os.mkdir('w'), link('../precious', f'w/{LOCK}'), train()),
@@ -297,7 +297,7 @@ CONFIGS = [
     wrong(
         lambda: match({'optimizer': state(2, lr=1.0, **SGD)}),
         CheckpointError,
-        'x.pth is of a training that the config does not describe',
+        'x.pth is from a training that the config does not describe',
         'of another type than AdamW: no betas, eps',
     ),
     wrong(
@@ -311,14 +311,17 @@ CONFIGS = [
                 {'optimizer': state(2, **{'lr': 1.0, **ADAM, **values})}
             ),
             CheckpointError,
-            *('x.pth is of a training that the config does not describe', said),
+            *('x.pth is from a training that the config does not describe', said),
         )
         for values, said in (
-            ({'lr': 'x' * 999}, 'lr=' + repr('x' * 999)[:40] + ', expected one as 0.1'),
-            ({'lr': torch.ones(3)}, 'lr=a Tensor, expected one as 0.1'),
-            ({'eps': True}, 'eps=True, expected one as 1e-08'),
-            ({'betas': 0.9}, 'betas=0.9, expected one as (0.9, 0.999)'),
-            ({'betas': (0.9,)}, 'betas=a tuple, expected one as (0.9, 0.999)'),
+            (
+                {'lr': 'x' * 999},
+                'lr=' + repr('x' * 999)[:40] + ', expected a value like 0.1',
+            ),
+            ({'lr': torch.ones(3)}, 'lr=a Tensor, expected a value like 0.1'),
+            ({'eps': True}, 'eps=True, expected a value like 1e-08'),
+            ({'betas': 0.9}, 'betas=0.9, expected a value like (0.9, 0.999)'),
+            ({'betas': (0.9,)}, 'betas=a tuple, expected a value like (0.9, 0.999)'),
         )
     ),
     wrong(
@@ -330,12 +333,12 @@ CONFIGS = [
     wrong(
         lambda: match({'optimizer': state(1, 1, lr=1.0, **ADAM)}),
         CheckpointError,
-        'given 2 parameters in 2 groups, and by the config gets 2 parameters in 1',
+        'had 2 parameters in 2 groups, but by the config has 2 parameters in 1',
     ),
     wrong(
         lambda: match({'optimizer': state(5, lr=1.0, **ADAM)}),
         CheckpointError,
-        'given 5 parameters in 1 groups',
+        'had 5 parameters in 1 groups',
         'load_from=x.pth',
     ),
     wrong(
@@ -356,29 +359,29 @@ CONFIGS = [
     wrong(
         lambda: match({'optimizer': {'a': state(2), 'b': state(3)}}, names=['a', 'b']),
         CheckpointError,
-        'optimizer b was given 3 parameters',
+        'optimizer b had 3 parameters',
     ),
     wrong(
         lambda: match(
             {'optimizer': {**state(2, lr=1.0, **ADAM), 'state': {0: dict(exp_avg=3)}}}
         ),
         CheckpointError,
-        'holds no states of optimizers and schedulers as mmengine writes them',
+        'has no states of optimizers and schedulers as mmengine writes them',
     ),
     wrong(
         lambda: match({'param_schedulers': [{'last_step': 3}]}, schedulers=STEPS),
         CheckpointError,
-        'param_scheduler 0 was of another type than MultiStepLR (its state is',
+        'param_scheduler 0 was of another type than MultiStepLR (its state differs in',
     ),
     wrong(
         lambda: match({'param_schedulers': []}, schedulers=STEPS),
         CheckpointError,
-        'it has 0 param_schedulers, and the config 1',
+        'it has 0 param_schedulers, but the config has 1',
     ),
     wrong(
         lambda: match({'param_schedulers': {'a': []}}),
         CheckpointError,
-        'param_scheduler is for several optimizers in one of both alone',
+        'param_scheduler is for several optimizers in only one of the two',
     ),
     wrong(
         lambda: match({'ema_state_dict': OrderedDict()}),

@@ -142,7 +142,7 @@ ROWS = [
     hook(PositionsVisualizationHook, 'columns', 'at least 1', '-3', columns=-3),
     hook(PositionsVisualizationHook, 'by_epoch', "'yes'", by_epoch='yes'),
     hook(FiniteLossHook, 'stop', 'True or False', "'no'", stop='no'),
-    begins(ClampPositionsHook, lambda: nn.Linear(2, 2), 'Linear has none', 'leave it'),
+    begins(ClampPositionsHook, lambda: nn.Linear(2, 2), 'Linear has none', 'leave out'),
     begins(RepulsionLossHook, lambda: nn.Linear(2, 2), 'a model with DCLS layers'),
     begins(AliasLossHook, layer, 'needs a model with FlexConv', 'DCLSConv1d has none'),
     begins(lambda: SigmaAnnealingHook(1, 0, end=1), layer, 'needs layers with sigma'),
@@ -152,7 +152,7 @@ ROWS = [
     begins(
         lambda: SigmaAnnealingHook(1, 0, end=1),
         lambda: layer('gauss'),
-        'one SigmaAnnealingHook at most',
+        'at most one SigmaAnnealingHook',
         hooks=[SigmaAnnealingHook(0, 1, end=1)],
     ),
     wrong(lambda: seeded({}), ConfigError, 'EpochSeedHook', 'randomness.seed'),
@@ -217,7 +217,7 @@ ROWS = [
     ),
     stock(
         f'{PARAMWISE}.position_lr_mult is unknown',
-        'would pass over it',
+        'would ignore it',
         paramwise_cfg=dict(position_lr_mult=5),
     ),
     stock(f'{PARAMWISE}.bias_lr_mult', '-1', paramwise_cfg=dict(bias_lr_mult=-1)),

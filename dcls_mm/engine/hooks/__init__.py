@@ -1,4 +1,4 @@
-"""Hooks: DCLS's techniques, and trainings that end or go on as they should."""
+"""Hooks: the techniques of DCLS, and safeguards for trainings."""
 
 from .alias_loss_hook import AliasLossHook
 from .atomic_checkpoint_hook import AtomicCheckpointHook

@@ -11,32 +11,31 @@ from ...checks.errors import ConfigError
 
 
 class AddedLoss:
-    """What hooks share that add a loss of their own in training.
+    """A base class of hooks that add a loss of their own in training.
 
-    The loss joins those of the model's forward pass with ``mode='loss'``, once an
-    iteration, so it is logged, and divided under gradient accumulation, like every
-    other; and DistributedDataParallel sees what it depends on. It is computed without
-    autocast. Any number of such hooks add to one model: a second one of the same kind
+    Once per iteration, the loss joins those of the model's forward pass with
+    ``mode='loss'``. So it is logged, and divided under gradient accumulation, like
+    every other, and DistributedDataParallel sees what it depends on. It is computed
+    without autocast. Several such hooks may add to one model: the second one of a kind
     logs its loss as ``<loss_name>_1``, and so on.
 
-    A subclass, which is a mmengine Hook too, calls :meth:`add_loss` in
-    ``before_train``, and has the attribute ``loss_name``, the key by which it is
-    logged, and :meth:`loss`.
+    A subclass is an mmengine Hook too. It calls :meth:`add_loss` in ``before_train``,
+    and defines :meth:`loss` and ``loss_name``, the key under which it is logged.
     """
 
     loss_name: str
     _addition: '_Addition | None' = None
 
     def loss(self) -> Tensor:
-        """The loss at the present parameters, a number."""
+        """Return the loss at the current parameters, a scalar."""
         raise NotImplementedError(f'{type(self).__name__} must define loss()')
 
     def is_due(self, runner) -> bool:
-        """Whether it is added in this iteration."""
+        """Return whether the loss is added in this iteration."""
         return True
 
     def add_loss(self, runner) -> None:
-        """Makes the model's forward pass add the loss, until :meth:`after_train`."""
+        """Make the model's forward pass add the loss, until :meth:`after_train`."""
         self._remove()
         alike = [
             hook
@@ -54,27 +53,27 @@ class AddedLoss:
         )
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """Makes the next forward pass the one that adds it, if it is due."""
+        """Make the next forward pass add the loss, if it is due."""
         self._addition.is_due = self.is_due(runner)
 
     def after_train_iter(
         self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None
     ) -> None:
-        """Checks that it was added.
+        """Check that the loss was added.
 
         Raises:
-            ConfigError: the model's training step has no such forward pass.
+            ConfigError: the model's train_step has no such forward pass.
         """
         if self._addition.is_due:
             raise ConfigError(
                 f'custom_hooks: {type(self).__name__} adds to the losses that the '
-                "model's forward gives with mode='loss', and the train_step of "
+                "model's forward returns with mode='loss', but the train_step of "
                 f'{type(unwrapped(runner.model)).__name__} did not ask for them: leave '
-                'the hook out'
+                'out the hook'
             )
 
     def after_train(self, runner) -> None:
-        """Leaves the model as it was."""
+        """Restore the model."""
         self._remove()
 
     def _remove(self) -> None:
@@ -84,10 +83,10 @@ class AddedLoss:
 
 
 class _Addition:
-    """A forward hook of torch that adds a loss to a model's losses, when it is due.
+    """A forward hook of torch that adds a loss to a model's losses when it is due.
 
-    It is due once, so that it adds nothing after a training that an error ended; and a
-    copy of it, in a copy of the model, never is.
+    It is due once, so that it adds nothing after a training that ended with an error. A
+    copy of it, in a copy of the model, is never due.
     """
 
     def __init__(self, name: str, loss: Callable[[], Tensor], source: str) -> None:
@@ -105,9 +104,9 @@ class _Addition:
             return None
         if self.name in losses:
             raise ConfigError(
-                f'{self.source} would log its loss as {self.name!r}, and '
-                f'{type(model).__name__} has a loss of that name: rename the one or '
-                'leave out the other'
+                f'{self.source} would log its loss as {self.name!r}, but '
+                f'{type(model).__name__} has a loss of that name: rename that one or '
+                'leave out the hook'
             )
         device = next(model.parameters()).device.type
         with torch.autocast(device, enabled=False):

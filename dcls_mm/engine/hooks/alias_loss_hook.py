@@ -1,4 +1,4 @@
-"""The loss that keeps continuous kernels free of what their taps can't show."""
+"""A loss on the aliasing of continuous kernels."""
 
 import torch
 from mmengine.hooks import Hook
@@ -15,25 +15,25 @@ from .added_loss import AddedLoss
 
 
 class AliasLossHook(AddedLoss, Hook):
-    """Adds a loss on frequencies of FlexConv kernels above their taps' Nyquist one.
+    """A hook that adds a loss on frequencies that the taps of FlexConv can't show.
 
-    The losses gain ``loss_alias = weight * sum over layers of``
-    :func:`.alias_penalty`, of the bound that a MAGNet tells. A kernel without such
-    frequencies is the same function of space at every resolution. The defaults are the
-    published ones.
+    They are those above the taps' Nyquist frequency. The loss is ``loss_alias = weight
+    * sum over layers of`` :func:`.alias_penalty`, of the bound that a MAGNet gives. A
+    kernel without such frequencies is the same function of space at every resolution.
+    The defaults are the published ones.
 
     Args:
         weight: at least 0; 0.1 in the published experiments. The penalty is a square
-            of periods: a layer of 17x17 starts at some 500, so take less where it would
-            drown the other losses.
-        with_mask: whether what the mask adds to the frequencies counts.
-        method: 'per_filter' holds each filter, with its share of the mask, against its
-            equal share of the Nyquist frequency; 'summed' their sum against all of it;
-            'per_factor', not published, takes the mask for one filter more.
+            of periods: a layer of 17x17 starts at about 500, so use a smaller weight if
+            it would drown the other losses.
+        with_mask: whether the frequencies that the mask adds count.
+        method: 'per_filter' compares each filter, with its share of the mask, with an
+            equal share of the Nyquist frequency; 'summed' compares their sum with all
+            of it; 'per_factor', not published, treats the mask as one more filter.
         deviations: standard deviations of a Gaussian spectrum that count, at least 0.
 
     Raises:
-        ConfigError: an argument that doesn't fit, by its name.
+        ConfigError: an argument is invalid; the message names it.
 
     Source: arXiv 2110.08059, section on anti-aliasing, and its published code.
     """
@@ -54,7 +54,7 @@ class AliasLossHook(AddedLoss, Hook):
         self.method = method
 
     def before_train(self, runner) -> None:
-        """Finds the layers, and adds the loss.
+        """Find the layers, and add the loss.
 
         Raises:
             ConfigError: the model has no FlexConv layers with a MAGNet, or FSDP shards
@@ -70,13 +70,13 @@ class AliasLossHook(AddedLoss, Hook):
         if not self.layers:
             raise ConfigError(
                 f'custom_hooks: {type(self).__name__} needs a model with FlexConv '
-                f"layers of kernel_net 'magnet', and {type(model).__name__} has none: "
-                'leave it out'
+                f"layers of kernel_net 'magnet', but {type(model).__name__} has none: "
+                'leave out the hook'
             )
         self.add_loss(runner)
 
     def loss(self) -> torch.Tensor:
-        """The loss at the present parameters, a number."""
+        """Return the loss at the current parameters, a scalar."""
         penalties = [
             alias_penalty(
                 layer.highest_frequencies(self.deviations, with_mask=False),

@@ -16,21 +16,21 @@ from ..folder_lock import FolderLock
 
 
 class AtomicLocalBackend(LocalBackend):
-    """mmengine's local files, but a new file is there whole or not at all."""
+    """mmengine's local files, but written whole or not at all."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Writes a file; see ``write_whole``.
+        """Write a file; see ``write_whole``.
 
         Raises:
-            CheckpointError: it can't be written; what was there is unchanged.
+            CheckpointError: it can't be written; an existing file is unchanged.
         """
         try:
             write_whole(filepath, obj)
         except OSError as error:
             raise CheckpointError(
                 f'{filepath} could not be written ({error.strerror or error}); '
-                'checkpoints written before are whole: once there is room, or the '
-                'right to write, the training goes on by --resume'
+                'earlier checkpoints are whole: free some space or fix the '
+                'permissions, and continue with --resume'
             ) from error
 
 
@@ -38,33 +38,32 @@ register_backend('atomic', AtomicLocalBackend, force=True)
 
 
 class AtomicCheckpointHook(CheckpointHook):
-    """mmengine's ``CheckpointHook``, safe against being killed at any moment.
+    """mmengine's ``CheckpointHook``, but safe if the training is killed at any moment.
 
-    mmengine overwrites a checkpoint and the note ``last_checkpoint`` in place,
-    and removes the outdated checkpoint (``max_keep_ckpts``, ``save_best``)
-    before it writes its successor: killed in between, or on a full disk, it
-    leaves a file that is cut off, or none. Here a file takes the place of
-    another only once it is complete, and the outdated one goes last. The
-    arguments are those of ``CheckpointHook``, less the deprecated
-    ``file_client_args``; a ``backend_args`` that is given stays in force.
+    mmengine overwrites a checkpoint and the note ``last_checkpoint`` in place, and
+    removes the outdated checkpoint (``max_keep_ckpts``, ``save_best``) before it writes
+    its successor. Killed in between, or on a full disk, it leaves a truncated file or
+    none. Here a file replaces another only once it is complete, and the outdated one is
+    removed last. The arguments are those of ``CheckpointHook``, except the deprecated
+    ``file_client_args``; a given ``backend_args`` is respected.
 
-    A second training that would write into the same folder is refused; see
+    A second training that would write to the same folder is refused; see
     ``FolderLock``.
     """
 
     _lock: FolderLock | None = None
 
     def before_train(self, runner) -> None:
-        """See ``CheckpointHook``.
+        """Lock the folder, and prepare as ``CheckpointHook`` does.
 
         Raises:
-            ConfigError: another training writes into the folder, or it is given by
-                mmengine's deprecated ``file_client_args``.
+            ConfigError: another training writes to the folder, or mmengine's deprecated
+                ``file_client_args`` is given.
         """
         if self.file_client_args is not None:
             raise ConfigError(
                 f'{type(self).__name__}.file_client_args must be left out, got '
-                f'{self.file_client_args!r}: give backend_args in its place'
+                f'{self.file_client_args!r}: use backend_args instead'
             )
         folder = checkpoint_folder(runner.work_dir, self.out_dir)
         if '://' not in folder:
@@ -82,14 +81,14 @@ class AtomicCheckpointHook(CheckpointHook):
         self.file_backend.remove = self.file_backend.rmtree = self._outdated.append
 
     def after_run(self, runner) -> None:
-        """Lets others write into the folder."""
+        """Let others write to the folder."""
         if self._lock is not None:
             self._lock.release()
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
-        """As mmengine's, which writes the note in place, in another order."""
+        """Do what mmengine's does, but in a safe order, and write the note whole."""
         outdated = []
-        # Called twice for a step of which the weights are the best.
+        # Called twice for a step whose weights are the best.
         if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
             if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
                 outdated.append(self._path(self.keep_ckpt_ids.popleft()))
@@ -132,32 +131,32 @@ class AtomicCheckpointHook(CheckpointHook):
 
 
 def forget_foreign_files(runtime_info: dict, folder: str) -> None:
-    """Leaves in a resumed state no files to be removed but those of its training.
+    """Keep a resumed training from removing files of others.
 
     mmengine's ``CheckpointHook`` removes the best checkpoint so far once there is a
     better one, and those beyond ``max_keep_ckpts``. A checkpoint says which: files of
-    the training from which the folder was copied or, if it was forged, any, and whole
-    folders too.
+    the training from which the folder was copied or, if it was forged, any files and
+    folders.
 
     Args:
-        runtime_info: Of mmengine's message hub; changed in place.
-        folder: Where checkpoints go.
+        runtime_info: the info of mmengine's message hub; changed in place.
+        folder: the folder of the training's checkpoints.
     """
     for key in [key for key in runtime_info if str(key).startswith('best_ckpt')]:
         path = runtime_info[key]
         if type(path) is not str or not _is_best_of(folder, path):
             print_log(
-                f'leaves {path!r:.200}, which is no best_* in {folder}', 'current'
+                f'leaves {path!r:.200}, which is not a best_* in {folder}', 'current'
             )
             del runtime_info[key]
-    if 'keep_ckpt_ids' in runtime_info:  # parts of names
+    if 'keep_ckpt_ids' in runtime_info:  # used as parts of file names
         kept = runtime_info['keep_ckpt_ids']
         kept = kept if isinstance(kept, (list, tuple)) else []
         runtime_info['keep_ckpt_ids'] = [step for step in kept if type(step) is int]
 
 
 def _is_best_of(folder: str, path: str) -> bool:
-    """Whether mmengine calls a best checkpoint of a folder so; not ``<folder>/..``."""
+    """Return whether a path can be mmengine's best checkpoint in a folder."""
     owner, name = os.path.split(path)
     return name.startswith('best_') and os.path.realpath(owner) == os.path.realpath(
         folder

@@ -1,4 +1,4 @@
-"""The end of a run whose checkpoint lacks a part of the model."""
+"""A hook that stops a run whose checkpoint lacks a part of the model."""
 
 from mmengine.hooks import Hook
 
@@ -6,23 +6,23 @@ from ...checkpoint.matching import load_matching
 
 
 class CheckpointMatchHook(Hook):
-    """Stops if a loaded checkpoint lacks a parameter or buffer of the model.
+    """A hook that stops if a loaded checkpoint lacks a parameter or buffer.
 
-    mmengine only logs this, and goes on with random weights. Keys that the
-    model does not have are left to mmengine's warning.
+    mmengine only logs this, and goes on with random weights. Keys that the model does
+    not have are left to mmengine's warning.
 
     Args:
-        filename: What the error calls the checkpoint.
+        filename: the checkpoint's name in the error message.
     """
 
-    # Before mmengine's EMAHook loads the checkpoint, whose error says less.
+    # Before mmengine's EMAHook, whose own error says less, loads the checkpoint.
     priority = 'HIGHEST'
 
     def __init__(self, filename: str) -> None:
         self.filename = filename
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """See ``load_matching``; leaves the weights where EMAHook looks for them."""
+        """Load the weights (``load_matching``), and put them where EMAHook looks."""
         checkpoint['state_dict'] = load_matching(
             runner.model, checkpoint, self.filename
         )

@@ -1,4 +1,4 @@
-"""Outputs of a test that are called as the images are."""
+"""A check for outputs of a test that are named after the images."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +11,14 @@ from ...checks.errors import ConfigError
 
 
 class DistinctNamesHook(Hook):
-    """Stops a test whose outputs would overwrite each other.
+    """A hook that stops a test whose outputs would overwrite each other.
 
-    mmdet's pictures, and mmseg's and its label maps, are called as the images are,
-    whatever the folders of these.
+    The pictures of mmdet and mmseg, and mmseg's label maps, are named after the images,
+    whatever the images' folders.
 
     Args:
-        option: What asks for the outputs.
-        with_suffix: Whether the outputs keep the images' suffixes.
+        option: the option that asks for the outputs.
+        with_suffix: whether the outputs keep the images' suffixes.
     """
 
     def __init__(self, option: str, with_suffix: bool) -> None:
@@ -26,10 +26,10 @@ class DistinctNamesHook(Hook):
         self.with_suffix = with_suffix
 
     def before_test(self, runner) -> None:
-        """Compares the names.
+        """Compare the names.
 
         Raises:
-            ConfigError: two images have one. It names them.
+            ConfigError: two images share a name; the message says which.
         """
         first: dict[str, str] = {}
         for path in _images(runner.test_dataloader.dataset):
@@ -38,13 +38,13 @@ class DistinctNamesHook(Hook):
             if other != path:
                 raise ConfigError(
                     f'{self.option}: the outputs of {other} and {path} would both be '
-                    f'called {name}; test the folders one after the other, by '
+                    f'called {name}; test the folders one after the other, with '
                     '--cfg-options test_dataloader.dataset.data_prefix...'
                 )
 
 
 def _images(dataset: Any) -> Iterator[str]:
-    """The files of a data set, or of those inside it, where its kind tells of them."""
+    """Yield the files of a data set, or of those inside it, if they can be listed."""
     for part in innermost_built(dataset).values():
         if hasattr(part, 'get_data_info'):
             infos = map(part.get_data_info, range(len(part)))

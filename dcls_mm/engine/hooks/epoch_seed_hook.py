@@ -1,4 +1,4 @@
-"""A training whose random numbers can be repeated from any epoch on."""
+"""A hook that makes a training's random numbers repeatable from any epoch on."""
 
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, set_random_seed
@@ -9,23 +9,23 @@ from ...functional._arguments import as_int
 
 
 class EpochSeedHook(Hook):
-    """Seeds each epoch by ``randomness.seed`` and its number.
+    """A hook that seeds each epoch by ``randomness.seed`` and its number.
 
-    mmengine does not restore random states: a training that is resumed draws other
-    numbers (drop path, say) than one that was never interrupted. With this hook both
-    draw the same, and end with the same weights. Workers of dataloaders that live
-    longer than an epoch keep a state of their own, so the train_dataloader needs
+    mmengine does not restore random states, so a resumed training draws other numbers
+    (for drop path, say) than one that was never interrupted. With this hook both draw
+    the same, and end with the same weights. Dataloader workers that live longer than an
+    epoch keep a state of their own, so the train_dataloader needs
     ``persistent_workers=False`` or ``num_workers=0``.
     """
 
     priority = 'VERY_HIGH'
 
     def before_train(self, runner) -> None:
-        """Checks the config.
+        """Check the config.
 
         Raises:
-            ConfigError: the loop has no epochs, there is no seed, or the workers of
-                the train_dataloader are persistent.
+            ConfigError: the loop has no epochs, there is no seed, or the
+                train_dataloader's workers are persistent.
         """
         settings = runner.cfg.get('randomness') or {}
         if settings.get('seed') is None:
@@ -33,7 +33,7 @@ class EpochSeedHook(Hook):
         checked(as_int, 'randomness.seed', settings.get('seed'), minimum=0)
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise ConfigError(
-                'EpochSeedHook: needs a train_cfg with by_epoch=True, the loop is a '
+                'EpochSeedHook: needs a train_cfg with by_epoch=True, but the loop is '
                 f'{type(runner.train_loop).__name__}'
             )
         if runner.train_dataloader.persistent_workers:
@@ -42,7 +42,7 @@ class EpochSeedHook(Hook):
             )
 
     def before_train_epoch(self, runner) -> None:
-        """Seeds what draws in this process."""
-        # That of the checkpoint after a resume; with diff_rank_seed, of this process.
+        """Seed the random generators of this process."""
+        # runner.seed is the checkpoint's after a resume, and includes diff_rank_seed.
         deterministic = runner.cfg.randomness.get('deterministic', False)
         set_random_seed(runner.seed + runner.epoch, deterministic=deterministic)

@@ -1,4 +1,4 @@
-"""The end of a training whose loss is no number any more."""
+"""A hook that ends a training whose loss is infinite or NaN."""
 
 import math
 import os
@@ -13,22 +13,22 @@ from ...functional._arguments import as_bool
 
 
 class NonFiniteLossError(RuntimeError):
-    """A training's loss became infinite or NaN: the iteration, and where to go back."""
+    """A training loss that is infinite or NaN; the message says how to go back."""
 
 
 class FiniteLossHook(Hook):
-    """Ends the training at the first loss that is infinite or NaN.
+    """A hook that ends the training at the first loss that is infinite or NaN.
 
-    From there on nothing is learned, while checkpoints that are good go and broken ones
-    come. A checkpoint counts as good once the loss of the iteration after it, which its
-    weights gave, is finite. Of several processes all end, if one has such a loss.
+    From there on nothing is learned, while good checkpoints are replaced by broken
+    ones. A checkpoint counts as good once the loss of the next iteration, computed from
+    its weights, is finite. If one process has such a loss, all of them end.
 
-    Losses are looked at as they are logged, so before mixed precision's loss_scale: the
-    gradients that a dynamic one makes infinite, and skips, are none of this hook's. A
-    forward pass that overflows in half precision is.
+    The losses are those logged, before mixed precision's loss_scale: infinite gradients
+    from a dynamic loss_scale, which skips them, do not count. A forward pass that
+    overflows in half precision does.
 
     Args:
-        stop: whether to end the training, or to log a warning and go on.
+        stop: whether to end the training, or log a warning and continue.
     """
 
     priority = 'HIGH'  # before checkpoints are written
@@ -37,7 +37,7 @@ class FiniteLossHook(Hook):
         self.stop = checked(as_bool, 'FiniteLossHook.stop', stop)
 
     def before_train(self, runner) -> None:
-        """Notes the checkpoint from which the training goes on."""
+        """Note the checkpoint from which the training resumes."""
         self._written_before = runner.message_hub.get_info('last_ckpt')
         self._newest = runner._load_from if runner._resume else None
         self._good = None
@@ -45,13 +45,13 @@ class FiniteLossHook(Hook):
     def after_train_iter(
         self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None
     ) -> None:
-        """Looks at the losses.
+        """Check the losses.
 
         Raises:
             NonFiniteLossError: one is infinite or NaN, here or in another process.
         """
         written = runner.message_hub.get_info('last_ckpt')
-        if written is not self._written_before:  # one of a file may be anything
+        if written is not self._written_before:  # not what a checkpoint file says
             self._newest = written
         broken = _not_finite(outputs)
         if _in_any_process(bool(broken)):
@@ -63,33 +63,33 @@ class FiniteLossHook(Hook):
         values = ', '.join(f'{name} {value:g}' for name, value in broken.items())
         problem = (
             f'iteration {runner.iter + 1}: the loss is not finite '
-            f'({values or "of another process"})'
+            f'({values or "in another process"})'
         )
         if not self.stop:
-            runner.logger.warning(f'{problem}; FiniteLossHook.stop=False, goes on')
+            runner.logger.warning(f'{problem}; continues, as FiniteLossHook.stop=False')
             return
         raise NonFiniteLossError(
-            f'{problem}, and nothing would be learned any more; {self._way_back()}. '
+            f'{problem}, so nothing more would be learned; {self._way_back()}. '
             f'Try a lower optim_wrapper.optimizer.lr ({_highest_rate(runner)}) or '
-            'optim_wrapper.clip_grad; to go on nevertheless pass --cfg-options '
+            'optim_wrapper.clip_grad; to continue anyway, pass --cfg-options '
             'default_hooks.finite_loss.type=FiniteLossHook '
             'default_hooks.finite_loss.stop=False'
         )
 
     def _way_back(self) -> str:
         if self._good is None:
-            way = 'no checkpoint was written before that is known to be good'
+            way = 'there is no checkpoint that is known to be good'
         elif '://' in self._good or os.path.exists(self._good):
             way = f'the last good checkpoint is {self._good}'
         else:
-            way = f'the last good checkpoint was {self._good}, and has been removed'
+            way = f'the last good checkpoint was {self._good}, which has been removed'
         if self._newest != self._good:
             way += f'; {self._newest} holds the weights that gave this loss'
         return way
 
 
 def _not_finite(outputs: Any) -> dict[str, float]:
-    """What a training step logged as losses and is no finite number."""
+    """Return the losses of a training step that are infinite or NaN."""
     if not isinstance(outputs, dict):
         return {}
     numbers = {
@@ -107,9 +107,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _in_any_process(broken: bool) -> bool:
-    """Whether one process has such a loss, lest the others wait for it for ever."""
+    """Return whether any process has such a loss, so that none waits for another."""
     flag = torch.tensor(int(broken))
-    all_reduce(flag, op='max')  # does nothing where there is one process
+    all_reduce(flag, op='max')  # a no-op if there is only one process
     return bool(flag.item())
 
 
@@ -119,4 +119,4 @@ def _highest_rate(runner) -> str:
         for name, values in runner.optim_wrapper.get_lr().items()
         if name.rpartition('.')[2] == 'lr' and values
     ]
-    return f'its groups learn at up to {max(rates, default=0):g}'
+    return f'its highest learning rate is {max(rates, default=0):g}'

@@ -1,4 +1,4 @@
-"""A hook that looks at what a training takes from ``load_from``."""
+"""A hook that checks what a training takes from ``load_from``."""
 
 import logging
 
@@ -10,34 +10,34 @@ from ..._listing import listing
 from ...checkpoint import CheckpointError, weights_of, without_wrapper
 from ...checkpoint.matching import load_what_fits, unwrapped
 
-# Of the values of a backbone, or of a model without one, that a checkpoint must have.
+# The share of a backbone's (or else model's) values that a checkpoint must have.
 _LEAST_SHARE = 0.5
 
 
 class LoadFromHook(Hook):
-    """Stops a training whose ``load_from`` is of another model, and says what is taken.
+    """A hook that stops a training whose ``load_from`` belongs to another model.
 
-    mmengine logs what does not fit, and trains from random weights. A head for other
-    classes is usual, and so is one that is missing; a backbone is not. What a layer
-    itself says against a file (positions in another order, of another extent or
-    interpolation) stops the training too; mmengine logs it and goes on.
+    mmengine logs what does not fit, and trains from random weights. It is normal that a
+    head is missing or has other classes, but not that a backbone does not fit. A layer
+    that refuses a file (for positions in another order, or another extent or
+    interpolation) stops the training too; mmengine would log it and continue.
 
     Args:
-        filename: What the error calls the checkpoint.
+        filename: the checkpoint's name in the error message.
     """
 
-    # Before mmengine's EMAHook, which takes them from state_dict by the model's names.
+    # Before mmengine's EMAHook, which takes the weights by the model's names.
     priority = 'HIGHEST'
 
     def __init__(self, filename: str) -> None:
         self.filename = filename
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Loads the checkpoint, as mmengine is about to, and counts.
+        """Load the checkpoint, as mmengine is about to, and log what does not fit.
 
         Raises:
-            CheckpointError: none of the model's values is there, or less than half of
-                its backbone's; or a layer refuses the file.
+            CheckpointError: less than half of the backbone's values are there, or of
+                the model's if it has no backbone; or a layer refuses the file.
         """
         checkpoint['state_dict'] = without_wrapper(
             weights_of(checkpoint, self.filename)
@@ -50,12 +50,12 @@ class LoadFromHook(Hook):
 
 
 def count_matching(model: nn.Module, state_dict: dict, filename: str) -> str | None:
-    """Loads what fits, and says how much that is.
+    """Load what fits, and describe how much that is.
 
     Args:
-        model: The model.
-        state_dict: As read from a file.
-        filename: What the error calls the checkpoint.
+        model: the model.
+        state_dict: as read from a file.
+        filename: the checkpoint's name in the error message.
 
     Returns:
         What to log, if not all of it fits.
@@ -84,12 +84,12 @@ def count_matching(model: nn.Module, state_dict: dict, filename: str) -> str | N
     if count < _LEAST_SHARE * len(needed):
         raise CheckpointError(
             f'load_from {filename}: only {count} of the {len(needed)} values of the '
-            f'{part} are taken from it, so it is of another model; of all '
-            f'{len(expected)}, {lacks}. It holds {listing(list(state_dict), 3)}. For '
-            'weights of a part of the model give that part init_cfg=dict(type='
+            f'{part} are taken from it, so it belongs to another model; of all '
+            f'{len(expected)}, {lacks}. It holds {listing(list(state_dict), 3)}. To '
+            'load weights into a part of the model, give that part init_cfg=dict(type='
             "'Pretrained', checkpoint=..., prefix=...) instead"
         )
     return (
         f'load_from {filename}: {len(matching)} of {len(expected)} values are taken '
-        f'from it; {lacks}: these train from their initial values'
+        f'from it; {lacks}: these keep their initial values'
     )

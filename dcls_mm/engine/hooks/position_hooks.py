@@ -1,4 +1,4 @@
-"""How positions and sigma are held, moved apart, frozen and annealed in training."""
+"""Hooks that clamp, repel, freeze and anneal positions and sigma in training."""
 
 from collections.abc import Sequence
 
@@ -15,18 +15,18 @@ from ...layers.positions import LearnedPositions
 from ..optimizers.dcls_optimizer_constructor import check_unsharded
 from .added_loss import AddedLoss
 
-# The parameters that hooks deal with, by the names that configs use.
+# The parameters that the hooks handle, by their names in configs.
 PARAMETERS = {'positions': 'P', 'sigma': 'SIG'}
 
 
 class PositionHook(Hook):
-    """What the hooks on learned positions share.
+    """A base class of the hooks on learned positions.
 
-    They come after the optimizer's step and before mmengine's EMAHook, which has
-    priority 'NORMAL' (50): the average is to take in what the hook made of the
-    positions. Whatever the order in a config, first values are frozen, then sigma is
-    annealed, then positions are clamped; so an annealed sigma is never frozen, and no
-    position is outside after a step.
+    They run after the optimizer's step and before mmengine's EMAHook, which has
+    priority 'NORMAL' (50), so that the average is of the final positions. Whatever the
+    order in a config, values are frozen first, then sigma is annealed, then positions
+    are clamped; so an annealed sigma is never frozen, and no position is outside after
+    a step.
 
     Args:
         by_epoch: whether ``begin`` and ``end`` count epochs or iterations, from 0.
@@ -38,7 +38,7 @@ class PositionHook(Hook):
         self.by_epoch = checked(as_bool, f'{type(self).__name__}.by_epoch', by_epoch)
 
     def before_train(self, runner) -> None:
-        """Finds the layers, those that share positions once.
+        """Find the layers; those that share positions count once.
 
         Raises:
             ConfigError: the model has none, or FSDP shards it.
@@ -52,7 +52,8 @@ class PositionHook(Hook):
         if not layers:
             raise ConfigError(
                 f'custom_hooks: {type(self).__name__} needs a model with DCLS layers, '
-                f'and {type(unwrapped(runner.model)).__name__} has none: leave it out'
+                f'but {type(unwrapped(runner.model)).__name__} has none: leave out the '
+                'hook'
             )
         self.layers = list(layers.values())
 
@@ -60,7 +61,7 @@ class PositionHook(Hook):
         return runner.epoch if self.by_epoch else runner.iter
 
     def _parameters(self, *names: str) -> list[nn.Parameter]:
-        """The parameters of the layers by the names in ``PARAMETERS``.
+        """Return the layers' parameters by the names in ``PARAMETERS``.
 
         Raises:
             ConfigError: no layer has any.
@@ -70,15 +71,16 @@ class PositionHook(Hook):
         if not found:
             raise ConfigError(
                 f'custom_hooks: {type(self).__name__} needs layers with sigma '
-                "(interpolation 'max' or 'gauss'), and the model has none: leave it out"
+                "(interpolation 'max' or 'gauss'), but the model has none: leave out "
+                'the hook'
             )
         return found
 
 
 class ClampPositionsHook(PositionHook):
-    """After each step, moves positions that left the kernel's extent back to its edge.
+    """A hook that moves positions outside the kernel's extent back after each step.
 
-    Far outside the extent an element has no taps and no gradient: it would not come
+    Far outside the extent an element has no taps and no gradient, so it would not come
     back by itself.
 
     Source: arXiv 2112.03740.
@@ -92,24 +94,24 @@ class ClampPositionsHook(PositionHook):
     def after_train_iter(
         self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None
     ) -> None:
-        """See the class."""
+        """Clamp the positions."""
         for layer in self.layers:
             layer.clamp_positions()
 
 
 class RepulsionLossHook(AddedLoss, PositionHook):
-    """Adds a loss that keeps the elements of a kernel a pixel apart.
+    """A hook that adds a loss to keep the elements of a kernel a pixel apart.
 
-    Once the epoch is greater than ``begin`` the losses gain ``loss_repulsion = weight *
-    L ** 2``, L the mean of :func:`.repulsion` over the layers' positions, shared ones
-    counted once.
+    In epochs after ``begin`` it adds ``loss_repulsion = weight * L ** 2``, where L is
+    the mean of :func:`.repulsion` over the layers' positions; shared ones count once.
 
     Args:
-        weight: at least 0; 1 is the published one.
-        begin: the last epoch (or iteration), from 0, without it; 20 as published.
+        weight: at least 0; 1 as published.
+        begin: the last epoch (or iteration) without the loss, counted from 0; 20 as
+            published.
         by_epoch: whether ``begin`` counts epochs or iterations.
 
-    Source: arXiv 2112.03740, weight and begin as in the published code.
+    Source: arXiv 2112.03740; weight and begin are from the published code.
     """
 
     loss_name = 'loss_repulsion'
@@ -122,35 +124,34 @@ class RepulsionLossHook(AddedLoss, PositionHook):
         self.begin = checked(as_int, 'RepulsionLossHook.begin', begin, minimum=-1)
 
     def before_train(self, runner) -> None:
-        """See :class:`PositionHook` and :class:`.AddedLoss`."""
+        """Find the layers, and add the loss."""
         PositionHook.before_train(self, runner)
         self.add_loss(runner)
 
     def is_due(self, runner) -> bool:
-        """After ``begin``."""
+        """Return whether it is after ``begin``."""
         return self._now(runner) > self.begin
 
     def loss(self) -> torch.Tensor:
-        """The loss at the present positions, a number."""
+        """Return the loss at the current positions, a scalar."""
         values = [repulsion(layer.P) for layer in self.layers]
         return self.weight * torch.stack(values).mean() ** 2
 
 
 class FreezePositionsHook(PositionHook):
-    """Keeps positions, sigma or both as they are, while ``begin <= epoch < end``.
+    """A hook that freezes positions, sigma or both while ``begin <= epoch < end``.
 
     What the optimizer did to them is undone after each step. Their ``requires_grad``
-    stays as it is, since DistributedDataParallel fails when it changes on the way; so
-    the optimizer's moments are up to date when they learn on. To freeze for good, give
-    the layers ``learn_positions=False`` instead, which saves the gradients.
-    A sigma that SigmaAnnealingHook holds, and a position that ClampPositionsHook moves
-    back into the extent, go by these hooks.
+    does not change, as DistributedDataParallel fails if it changes during training; so
+    the optimizer's moments are up to date when learning continues. To freeze for good,
+    give the layers ``learn_positions=False`` instead, which saves the gradients.
+    SigmaAnnealingHook and ClampPositionsHook still apply to frozen values.
 
     Args:
-        begin: the first frozen epoch (or iteration), from 0.
-        end: the first that is not frozen any more; None means never.
-        by_epoch: whether they count epochs or iterations.
-        parameters: of 'positions' and 'sigma'.
+        begin: the first frozen epoch (or iteration), counted from 0.
+        end: the first that is not frozen again; None means never.
+        by_epoch: whether ``begin`` and ``end`` count epochs or iterations.
+        parameters: one or both of 'positions' and 'sigma'.
     """
 
     def __init__(
@@ -176,13 +177,13 @@ class FreezePositionsHook(PositionHook):
         self._kept: list[tuple[nn.Parameter, torch.Tensor]] = []
 
     def before_train(self, runner) -> None:
-        """See :class:`PositionHook`; raises ConfigError where there is no sigma."""
+        """Find the parameters to freeze; raise a ConfigError if there is no sigma."""
         super().before_train(runner)
         self._frozen = self._parameters(*self.parameters)
         self._kept = []
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """Notes the values when freezing begins."""
+        """Note the values when freezing begins."""
         now = self._now(runner)
         if now < self.begin or (self.end is not None and now >= self.end):
             self._kept = []
@@ -193,21 +194,22 @@ class FreezePositionsHook(PositionHook):
     def after_train_iter(
         self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None
     ) -> None:
-        """Puts the values back."""
+        """Restore the values."""
         for parameter, value in self._kept:
             parameter.copy_(value)
 
 
 class SigmaAnnealingHook(PositionHook):
-    """Sets sigma to a value that goes linearly from one to another, and never learns.
+    """A hook that changes sigma linearly from one value to another.
 
-    It is ``initial`` up to ``begin``, ``final`` from ``end`` on. Elements that start
-    wide see gradients from far away; narrow ones then settle.
+    Sigma is ``initial`` up to ``begin`` and ``final`` from ``end`` on, and never
+    learns. Elements that start wide see gradients from far away; later, narrow ones
+    settle.
 
     Args:
-        initial, final: in pixels, at least 0; the parameter SIG itself, to which
-            'gauss' adds its smallest width.
-        begin, end: epochs (or iterations), from 0.
+        initial, final: in pixels, at least 0; values of the parameter SIG itself, to
+            which 'gauss' adds its smallest width.
+        begin, end: epochs (or iterations), counted from 0.
         by_epoch: whether they count epochs or iterations.
     """
 
@@ -229,27 +231,27 @@ class SigmaAnnealingHook(PositionHook):
         self.end = checked(as_int, 'SigmaAnnealingHook.end', end, minimum=minimum)
 
     def before_train(self, runner) -> None:
-        """See :class:`PositionHook`.
+        """Find the sigmas.
 
         Raises:
-            ConfigError: there is no sigma, or another hook of this kind.
+            ConfigError: there is no sigma, or there are two hooks of this kind.
         """
         super().before_train(runner)
         self._sigmas = self._parameters('sigma')
         if sum(isinstance(hook, SigmaAnnealingHook) for hook in runner.hooks) > 1:
             raise ConfigError(
-                'custom_hooks: one SigmaAnnealingHook at most, as each sets sigma in '
-                'every iteration; leave the others out'
+                'custom_hooks: must have at most one SigmaAnnealingHook, as each sets '
+                'sigma in every iteration; leave out the others'
             )
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """Sets the value of this epoch or iteration."""
+        """Set the value of this epoch or iteration."""
         self._set(runner)
 
     def after_train_iter(
         self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None
     ) -> None:
-        """Sets it again, since the optimizer may have moved it."""
+        """Set it again, as the optimizer may have changed it."""
         self._set(runner)
 
     @torch.no_grad()

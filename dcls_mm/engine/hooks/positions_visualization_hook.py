@@ -1,6 +1,6 @@
-"""Pictures of the positions while they are learned, by mmengine's visualizer.
+"""Pictures of the positions during training, by mmengine's visualizer.
 
-What draws them is imported by the trainings that have the hook: it brings matplotlib.
+The drawing code brings matplotlib, so it is imported only when the hook draws.
 """
 
 from dataclasses import replace
@@ -13,27 +13,27 @@ from ...checks.arguments import checked
 from ...functional._arguments import as_int
 from .position_hooks import PositionHook
 
-# Under which the start is kept in checkpoints.
+# The key under which checkpoints keep the initial positions.
 _START = 'dcls_start_positions'
 
 
 class PositionsVisualizationHook(PositionHook):
-    """Logs where the positions are and how they moved, every few epochs.
+    """A hook that logs where the positions are and how they moved, every few epochs.
 
-    By way of ``runner.visualizer``, to all its backends (local files, TensorBoard):
-    the images ``dcls_positions``, ``dcls_movement`` since the training began, also
-    before it was resumed, and ``dcls_kernels``, the first layer of those that share
-    positions; and as a number a layer ``dcls/displacement/<layer>``, the mean distance
-    from the start in pixels. Images are of layers with two axes; the numbers of all.
-    The main process alone draws.
+    It goes through ``runner.visualizer`` to all its backends (local files,
+    TensorBoard). The images are ``dcls_positions``, ``dcls_movement``, since the start
+    of the training even if it was resumed, and ``dcls_kernels``, of the first layer of
+    those that share positions. The number ``dcls/displacement/<layer>`` is the mean
+    distance from the start in pixels, per layer. Images show layers with two axes;
+    numbers cover all. Only the main process draws.
 
     Args:
         interval: epochs (or iterations) between two pictures, at least 1.
         by_epoch: whether ``interval`` counts epochs or iterations.
-        columns: how many kernels of a layer to draw.
+        columns: how many kernels per layer to draw.
     """
 
-    priority = 'LOW'  # after all that changes positions
+    priority = 'LOW'  # after everything that changes positions
 
     def __init__(
         self, interval: int = 1, by_epoch: bool = True, columns: int = 6
@@ -44,7 +44,7 @@ class PositionsVisualizationHook(PositionHook):
         self.columns = checked(as_int, f'{name}.columns', columns, minimum=1)
 
     def before_train(self, runner) -> None:
-        """Notes the positions, unless a resumed training brought those of its start."""
+        """Note the positions, unless a resumed training has its initial ones."""
         from ...analysis import collect_elements
 
         super().before_train(runner)
@@ -56,14 +56,14 @@ class PositionsVisualizationHook(PositionHook):
             runner.message_hub.update_info(_START, (self._now(runner), start))
 
     def after_train_epoch(self, runner) -> None:
-        """Draws, if it is time."""
+        """Draw, if it is time."""
         if self.by_epoch and self.every_n_epochs(runner, self.interval):
             self._log(runner, runner.epoch + 1)
 
     def after_train_iter(
         self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None
     ) -> None:
-        """Draws, if it is time."""
+        """Draw, if it is time."""
         if not self.by_epoch and self.every_n_train_iters(runner, self.interval):
             self._log(runner, runner.iter + 1)
 
@@ -77,7 +77,7 @@ class PositionsVisualizationHook(PositionHook):
         try:
             now = collect_elements(model)
         except ValueError as error:
-            runner.logger.warning(f'{type(self).__name__}: draws nothing, {error}')
+            runner.logger.warning(f'{type(self).__name__}: draws nothing: {error}')
             return
         begin, positions = runner.message_hub.get_info(_START)
         tracks = (

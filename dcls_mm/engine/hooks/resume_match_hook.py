@@ -1,4 +1,4 @@
-"""Whether a training can go on from a checkpoint with the config that it is given."""
+"""A hook that checks whether the config fits the checkpoint to resume from."""
 
 from typing import Any
 
@@ -14,30 +14,29 @@ from ...checkpoint.resumable import checkpoint_folder
 from .atomic_checkpoint_hook import forget_foreign_files
 from .checkpoint_match_hook import CheckpointMatchHook
 
-# States that optimizers keep for each weight, in its shape.
+# States that optimizers keep for each weight, in the weight's shape.
 _STATES = ('exp_avg', 'momentum_buffer', 'square_avg', 'sum')
-# In the state of a scheduler, all else are its settings.
+# The progress in the state of a scheduler; the rest are its settings.
 _PROGRESS = ('last_step', '_global_step', '_last_value', 'base_values', 'verbose')
 
 _MOST = 6  # settings that a warning names
 
 
 class ResumeMatchHook(CheckpointMatchHook):
-    """Stops unless the whole checkpoint fits what the config describes.
+    """A hook that stops unless the whole checkpoint fits what the config describes.
 
-    mmengine would end in a traceback of the optimizer's, or go on with a part of
-    what the checkpoint holds: it pairs schedulers as far as there are any, gives
-    each the other's state if they are of another kind, and takes averaged weights
-    for those in training where no hook averages any more. It does not say either that
-    the optimizer's and the schedulers' settings of before stay in force, such as the
-    ``end`` that it made of ``max_epochs``; this warns of it.
+    mmengine would end in a traceback of the optimizer, or use only a part of the
+    checkpoint: it pairs schedulers as far as there are any, even of different kinds,
+    and trains on from averaged weights if no hook averages any more. Nor does it say
+    that the old settings of the optimizer and the schedulers stay in force, such as the
+    ``end`` that it made from ``max_epochs``; this hook warns of it.
     """
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Compares model, optimizer, schedulers and averaged weights.
+        """Compare model, optimizer, schedulers and averaged weights.
 
         Raises:
-            CheckpointError: one does not fit.
+            CheckpointError: one of them does not fit.
         """
         super().after_load_checkpoint(runner, checkpoint)
         for hook in runner.hooks:
@@ -55,24 +54,24 @@ class ResumeMatchHook(CheckpointMatchHook):
             kept = _kept_settings(runner, checkpoint) if not problems else []
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
-                f'checkpoint {self.filename} holds no states of optimizers and '
+                f'checkpoint {self.filename} has no states of optimizers and '
                 f'schedulers as mmengine writes them ({error!r})'
             ) from error
         if 'ema_state_dict' in checkpoint and not _takes_averages(runner, self):
             problems.append(
-                'it holds averaged weights (ema_state_dict), and custom_hooks has no '
-                'EMAHook to go on averaging'
+                'it has averaged weights (ema_state_dict), but custom_hooks has no '
+                'EMAHook to continue averaging'
             )
         if problems:
             raise CheckpointError(
-                f'checkpoint {self.filename} is of a training that the config does not '
-                f'describe: {"; ".join(problems)}. Resume with the config that it was '
-                'trained with, or leave out --resume and start anew from its weights '
-                f'by --cfg-options load_from={self.filename}'
+                f'checkpoint {self.filename} is from a training that the config does '
+                f'not describe: {"; ".join(problems)}. Resume with the config that it '
+                'was trained with, or leave out --resume and start from its weights by '
+                f'--cfg-options load_from={self.filename}'
             )
         if kept:
             runner.logger.warning(
-                f'--resume: {self.filename} decides, and not the config: '
+                f'--resume: {self.filename} overrides the config: '
                 + listing(kept, _MOST, '; ')
             )
 
@@ -86,7 +85,7 @@ def _takes_averages(runner, own: Hook) -> bool:
 
 
 def _optimizer_problems(wrapper: Any, saved: dict) -> list[str]:
-    """What differs between an optimizer and the state of one, in words."""
+    """Describe the differences between optimizers and saved states."""
     if not isinstance(wrapper, OptimWrapperDict):
         if 'param_groups' not in saved:
             return [f'it has several optimizers ({listing(list(saved), 3)}), not one']
@@ -115,7 +114,7 @@ def _differences(what: str, optimizer: torch.optim.Optimizer, saved: dict) -> li
         held, wanted = (
             f'{sum(some)} parameters in {len(some)} groups' for some in sizes
         )
-        return [f'{what} was given {held}, and by the config gets {wanted}']
+        return [f'{what} had {held}, but by the config has {wanted}']
     missing = [
         name
         for name in _numbers(optimizer)
@@ -127,14 +126,14 @@ def _differences(what: str, optimizer: torch.optim.Optimizer, saved: dict) -> li
         for group in groups:
             if not _is_like(group[name], optimizer.defaults[name]):
                 return [
-                    f'{what} has {name}={short(group[name])}, expected one as '
+                    f'{what} has {name}={short(group[name])}, expected a value like '
                     f'{optimizer.defaults[name]!r}'
                 ]
     return _misshapen(what, optimizer, groups, saved.get('state', {}))
 
 
 def _is_like(held: Any, own: Any) -> bool:
-    """Whether a setting can take the place of another: numbers, as many."""
+    """Return whether a setting can replace another: as many numbers, or a string."""
     if isinstance(own, (list, tuple)):
         return (
             isinstance(held, (list, tuple))
@@ -143,13 +142,13 @@ def _is_like(held: Any, own: Any) -> bool:
         )
     if isinstance(own, str):
         return isinstance(held, str)
-    if isinstance(held, torch.Tensor):  # a rate, for CUDA graphs
+    if isinstance(held, torch.Tensor):  # a learning rate for CUDA graphs
         return held.numel() == 1
     return isinstance(held, (int, float)) and not isinstance(held, bool)
 
 
 def _numbers(optimizer: torch.optim.Optimizer) -> list[str]:
-    """The names of its settings but flags, of which versions of torch add some."""
+    """Return an optimizer's settings except flags, which new torch versions add."""
     return [
         name
         for name, value in optimizer.defaults.items()
@@ -160,7 +159,7 @@ def _numbers(optimizer: torch.optim.Optimizer) -> list[str]:
 def _misshapen(
     what: str, optimizer: torch.optim.Optimizer, groups: list, states: dict
 ) -> list[str]:
-    """Whether states belong to weights of another shape, as in another order."""
+    """Describe states whose shape is not their weight's, as after a change of order."""
     for group, own in zip(groups, optimizer.param_groups):
         for index, parameter in zip(group['params'], own['params']):
             state = states.get(index, {})
@@ -169,18 +168,18 @@ def _misshapen(
                 if value is not None and value.shape != parameter.shape:
                     return [
                         f'{what} has {name} of shape {list(value.shape)} for a '
-                        f'parameter of {list(parameter.shape)}: its parameters were '
-                        'in another order'
+                        f'parameter of shape {list(parameter.shape)}: its parameters '
+                        'were in another order'
                     ]
     return []
 
 
 def _scheduler_problems(schedulers: Any, saved: Any) -> list[str]:
-    """What differs between the schedulers and the states of some, in words."""
+    """Describe the differences between schedulers and saved states."""
     if schedulers is None or saved is None:  # mmengine warns, or there are none
         return []
     if isinstance(schedulers, dict) != isinstance(saved, dict):
-        return ['param_scheduler is for several optimizers in one of both alone']
+        return ['param_scheduler is for several optimizers in only one of the two']
     if not isinstance(schedulers, dict):
         schedulers, saved = {'': schedulers}, {'': saved}
     problems = []
@@ -188,28 +187,28 @@ def _scheduler_problems(schedulers: Any, saved: Any) -> list[str]:
         held = saved.get(name, [])
         if len(held) != len(some):
             problems.append(
-                f'it has {len(held)} param_schedulers, and the config {len(some)}'
+                f'it has {len(held)} param_schedulers, but the config has {len(some)}'
             )
         for number, (scheduler, state) in enumerate(zip(some, held)):
             own = scheduler.state_dict()
             if set(own) != set(state):
                 problems.append(
                     f'param_scheduler {number} was of another type than '
-                    f'{type(scheduler).__name__} (its state is '
-                    f'{listing(sorted(set(state) ^ set(own)), 3)} apart)'
+                    f'{type(scheduler).__name__} (its state differs in '
+                    f'{listing(sorted(set(state) ^ set(own)), 3)})'
                 )
     return problems
 
 
 def _kept_settings(runner, checkpoint: dict) -> list[str]:
-    """What the config says otherwise than the states that replace it, in words."""
+    """Describe the settings of the config that the saved states override."""
     pairs = []
     if not isinstance(runner.optim_wrapper, OptimWrapperDict):
         saved = checkpoint['optimizer']['param_groups']
         for held, own in zip(saved, runner.optim_wrapper.optimizer.param_groups):
             names = ('initial_lr', *runner.optim_wrapper.optimizer.defaults)
             values = {name: own[name] for name in names if name in own}
-            # The rate of now is not the config's where a scheduler changes it.
+            # The current learning rate is not the config's if a scheduler changes it.
             values.pop('lr' if 'initial_lr' in held else 'initial_lr', None)
             pairs.append(('optimizer', values, held))
     if isinstance(runner.param_schedulers, list):

@@ -1,4 +1,4 @@
-"""Learning rates by depth and kind of parameter."""
+"""Learning rates and weight decays by depth and kind of parameter."""
 
 from .dcls_optimizer_constructor import DCLSOptimizerConstructor
 

@@ -1,4 +1,4 @@
-"""Learning rates and weight decays by depth and by kind of parameter."""
+"""The optimizer constructor that sets learning rates by depth and kind of parameter."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -38,8 +38,8 @@ _DEFAULTS = dict(
     **dict.fromkeys(STOCK_KEYS),
 )
 
-# The parameters that say where, instead of how much: by the layer that has them. They
-# are not decayed towards zero, and learn at <kind>_lr_mult times the rate.
+# The parameters that are places rather than weights, by the layer that has them. They
+# have no weight decay, and learn at <kind>_lr_mult times the learning rate.
 _PLACES = (
     (LearnedPositions, 'position', ('P',)),
     (LearnedPositions, 'sigma', ('SIG',)),
@@ -49,7 +49,7 @@ _PLACES = (
 
 
 class _Kind(NamedTuple):
-    """What the kind of a parameter gives it: a group, multipliers, other settings."""
+    """The group, the multipliers and other settings of a kind of parameter."""
 
     group_name: str
     lr_mult: float
@@ -58,69 +58,68 @@ class _Kind(NamedTuple):
 
 
 class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
-    """Gives each parameter the learning rate of its depth and of its kind.
+    """Learning rates and weight decays by a parameter's depth and kind.
 
     The learning rate is ``lr * decay_rate ** (num_layers + 1 - layer) * multiplier``.
-    What lies outside the backbone has layer ``num_layers + 1``, so no decay. Weight
-    decay applies to all but positions, sigma, masks, the filters of kernel networks,
-    biases and one-dimensional parameters.
-    Depth and weight decay are those of mmdet's and mmseg's
-    ``LearningRateDecayOptimizerConstructor``, which decays positions like weights.
+    Parameters outside the backbone have layer ``num_layers + 1``, so no decay with
+    depth. Weight decay applies to all but positions, sigma, masks, the filters of
+    kernel networks, biases and one-dimensional parameters. Depth and weight decay are
+    those of mmdet's and mmseg's ``LearningRateDecayOptimizerConstructor``, which decays
+    positions like weights.
 
-    A backbone tells its depth by a method ``layer_id(name, num_layers, decay_type)``,
-    as :meth:`.ConvNeXtDCLS.layer_id`. Parameters that layers share count once, under
-    the name and depth of the first.
+    A backbone defines its depth by a method ``layer_id(name, num_layers, decay_type)``,
+    such as :meth:`.ConvNeXtDCLS.layer_id`. Parameters that layers share count once,
+    with the name and depth of the first.
 
     A parameter's multipliers come from the first of these that applies:
 
     1. ``custom_keys``;
-    2. its being a position, sigma, mask or filter: the key for its learning rate below,
+    2. for positions, sigma, masks and filters: the key for their learning rate below,
        and no weight decay;
     3. mmengine's keys for norms, biases, depthwise convolutions and one-dimensional
-       parameters, those that are given, in mmengine's order. A depthwise layer of this
-       package counts as a depthwise convolution, with the network that makes its
-       kernel;
+       parameters, if given, in mmengine's order. A depthwise layer of this package
+       counts as a depthwise convolution, and so does the network that makes its kernel;
     4. otherwise 1, and no weight decay for biases and one-dimensional parameters.
 
     Args:
         optim_wrapper_cfg: ``optim_wrapper`` of the config; its optimizer needs ``lr``.
         paramwise_cfg: a dict of
 
-            - ``decay_type``: 'layer_wise' or 'stage_wise'; left out, the learning rate
-              doesn't depend on depth.
+            - ``decay_type``: 'layer_wise' or 'stage_wise'; if left out, the learning
+              rate does not depend on depth.
             - ``decay_rate`` in (0, 1] and ``num_layers``, with ``decay_type``.
-            - ``position_lr_mult``: of the positions P of DCLS layers, 1 by default; the
-              published training from scratch used 5.
-            - ``sigma_lr_mult``: of their SIG; by default as ``position_lr_mult``.
-            - ``mask_lr_mult``: of the masks of FlexConv layers, 1 by default; the
+            - ``position_lr_mult``: for the positions P of DCLS layers, 1 by default;
+              the published training from scratch used 5.
+            - ``sigma_lr_mult``: for their SIG; by default ``position_lr_mult``.
+            - ``mask_lr_mult``: for the masks of FlexConv layers, 1 by default; the
               published training used 0.1.
             - ``custom_keys``: part of a parameter's name -> a dict of ``lr_mult`` and
-              ``decay_mult``, 1 by default, and settings of the optimizer for its group.
-              Depth counts still, but for an ``lr`` among the settings. The longest key
-              that fits holds, of several the first in the alphabet.
+              ``decay_mult``, 1 by default, and optimizer settings for its group. Depth
+              still counts, unless ``lr`` is among the settings. The longest matching
+              key applies, and among equally long ones the first in the alphabet.
             - ``bias_lr_mult``, ``dcn_offset_lr_mult``, ``norm_decay_mult``,
-              ``bias_decay_mult``, ``dwconv_decay_mult``, ``flat_decay_mult``: as
-              mmengine's DefaultOptimWrapperConstructor has them.
-            - ``bypass_duplicate``: either value means the same here, as shared
-              parameters count once in any case.
+              ``bias_decay_mult``, ``dwconv_decay_mult``, ``flat_decay_mult``: as in
+              mmengine's DefaultOptimWrapperConstructor.
+            - ``bypass_duplicate``: has no effect here, as shared parameters count once
+              in any case.
 
     Raises:
-        ConfigError: a key that doesn't fit or isn't known, or a decay for a model that
-            does not tell its depth.
+        ConfigError: a key is invalid or unknown, or a decay is given for a model that
+            does not define its depth.
 
     Source: arXiv 2112.03740 (the treatment of positions), 2110.08059 (of masks).
     """
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Refuses a model that FSDP shards: of flat parameters none would decay."""
+        """Refuse a model that FSDP shards: its flat parameters would not decay."""
         check_unsharded(model, f'optim_wrapper.constructor: {type(self).__name__}')
         return super().__call__(model)
 
     def add_params(self, params: list, module: nn.Module, **kwargs) -> None:
-        """Append the parameter groups of ``module`` to ``params``, one for each rate.
+        """Append the parameter groups of ``module`` to ``params``, one per kind.
 
-        Beside what the optimizer reads, a group has ``group_name``, ``param_names`` and
-        ``lr_scale``, its learning rate over the optimizer's.
+        Besides what the optimizer reads, a group has ``group_name``, ``param_names``
+        and ``lr_scale``, the ratio of its learning rate to the optimizer's.
         """
         groups = {}
         for parameter, kind in self._kinds(module):
@@ -153,7 +152,7 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
         return group
 
     def _kinds(self, model: nn.Module) -> Iterator[tuple[Parameter, _Kind]]:
-        """The parameters that learn, each with its kind, depth included."""
+        """Yield the parameters that learn, each with its kind, including depth."""
         backbones = self._backbones(model)
         placed = placed_parameters(model)
         for parameter in parameters_with_places(model):
@@ -192,7 +191,7 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
         return _Kind('_'.join(names), lr_mult, decay_mult)
 
     def _backbones(self, model: nn.Module) -> list[tuple[str, nn.Module]]:
-        """The modules that tell their depth, each with the prefix of its parameters."""
+        """Return the modules that define depth, each with its parameters' prefix."""
         decay_type = self.paramwise_cfg['decay_type']
         if decay_type is None:
             return []
@@ -205,7 +204,7 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
             kind = type(getattr(model, 'backbone', model)).__name__
             raise _bad(
                 'decay_type',
-                f'left out for {kind}, which does not tell its depth, or {kind} must '
+                f'left out for {kind}, which does not define its depth, or {kind} must '
                 'have a method layer_id(name, num_layers, decay_type)',
                 decay_type,
             )
@@ -229,7 +228,7 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
         for problem in unknown_settings(self.optimizer_cfg, self.paramwise_cfg):
             raise ConfigError(problem)
         super()._validate_cfg()
-        # A ConfigDict would make parameter groups such too, which dynamo can't read.
+        # A ConfigDict would make parameter groups ConfigDicts, which dynamo can't read.
         self.optimizer_cfg = dict(self.optimizer_cfg)
         if self.base_lr is None:
             raise ConfigError('optim_wrapper.optimizer.lr must be given')
@@ -271,7 +270,7 @@ def _bad(key: str, expected: str, value: Any) -> ConfigError:
 
 
 def placed_parameters(model: nn.Module) -> dict[int, str]:
-    """The ids of the parameters that say where, each with its kind."""
+    """Return the ids of the parameters that are places, each with its kind."""
     return {
         id(getattr(layer, name)): kind
         for layer in model.modules()
@@ -282,13 +281,13 @@ def placed_parameters(model: nn.Module) -> dict[int, str]:
 
 
 def check_unsharded(model: nn.Module, key: str) -> None:
-    """Refuses what FSDP has wrapped: between the passes its parameters are flat shards.
+    """Refuse a model wrapped by FSDP, whose parameters are flat shards between passes.
 
     Raises:
-        ConfigError: ``model``, or a part of it, is wrapped. It names ``key``.
+        ConfigError: ``model``, or a part of it, is wrapped; the message names ``key``.
     """
     if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
         raise ConfigError(
-            f'{key} needs whole parameters, and FSDPStrategy leaves each process a '
-            'flat part of them; leave out strategy, to train by DDP'
+            f'{key} needs whole parameters, but FSDPStrategy leaves each process a '
+            'flat part of them; leave out strategy to train by DDP'
         )

@@ -1,4 +1,4 @@
-"""What a config says of the optimizer and can't be meant, before the training."""
+"""Checks for optimizer settings that can't be intended, before the training."""
 
 import inspect
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from .paramwise import STOCK_KEYS, check_rates, parameters_with_places, unknown_
 
 _DEFAULT_KEYS = (*STOCK_KEYS, 'custom_keys')
 
-# The paramwise_cfg keys that constructors of OpenMMLab read. They pass over others.
+# The paramwise_cfg keys that constructors of OpenMMLab read; they ignore others.
 _KEYS = {
     'DefaultOptimWrapperConstructor': _DEFAULT_KEYS,
     'ForceDefaultOptimWrapperConstructor': (*_DEFAULT_KEYS, 'force_default_settings'),
@@ -38,15 +38,15 @@ REMEDY = (
 
 
 def guard_training(runner: Runner) -> None:
-    """Checks the optimizer's part of the config, and has losses watched.
+    """Check the optimizer's part of the config, and make sure that losses are watched.
 
-    The config may have a FiniteLossHook of its own, which then is the only one.
+    If the config has a FiniteLossHook of its own, none is added.
 
     Raises:
         ConfigError: see :func:`check_optimizer`.
     """
     notices = check_optimizer(runner.cfg, runner.model)
-    if isinstance(runner, Runner):  # as train() would; FlexibleRunner does otherwise
+    if isinstance(runner, Runner):  # as train() would; FlexibleRunner does not
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         notices += _decayed_places(runner)
     for notice in notices:
@@ -56,7 +56,7 @@ def guard_training(runner: Runner) -> None:
 
 
 def _decayed_places(runner: Runner) -> list[str]:
-    """Says so if weight decay pulls positions, sigmas or masks to zero."""
+    """Return a warning if weight decay pulls positions, sigmas or masks to zero."""
     constructor = runner.cfg.optim_wrapper.get('constructor')
     if not isinstance(runner.optim_wrapper, OptimWrapper) or constructor in (
         DCLSOptimizerConstructor,
@@ -74,30 +74,29 @@ def _decayed_places(runner: Runner) -> list[str]:
     if not decayed:
         return []
     return [
-        f'optim_wrapper: weight decay draws {len(decayed)} parameters to zero that '
-        f'stand for places ({decayed[0]}, ...), which the published training does not; '
-        "constructor='DCLSOptimizerConstructor' leaves them out"
+        f'optim_wrapper: weight decay pulls {len(decayed)} parameters to zero that '
+        f'are places ({decayed[0]}, ...), unlike in the published training; '
+        "constructor='DCLSOptimizerConstructor' excludes them"
     ]
 
 
 def check_optimizer(cfg: Config, model: nn.Module) -> list[str]:
-    """Checks ``optim_wrapper`` of a config, under any constructor.
+    """Check ``optim_wrapper`` of a config, under any constructor.
 
     Args:
-        cfg: The config of a training, whose default_scope is in force.
-        model: Its model.
+        cfg: the config of a training, with its default_scope in force.
+        model: its model.
 
     Returns:
         What to log about it.
 
     Raises:
-        ConfigError: a rate or multiplier that is negative or no number, a key that the
-            constructor passes over, or parameters that layers share under a constructor
-            that lists them twice.
+        ConfigError: a learning rate or multiplier is negative or not a number, or the
+            constructor ignores a key or lists shared parameters twice.
     """
     wrapper = cfg.get('optim_wrapper')
     if not isinstance(wrapper, dict) or not isinstance(wrapper.get('optimizer'), dict):
-        return []  # of several optimizers: a constructor of its own reads them
+        return []  # several optimizers have a constructor of their own
     paramwise_cfg = wrapper.get('paramwise_cfg')
     paramwise_cfg = {} if paramwise_cfg is None else paramwise_cfg
     check_rates(wrapper.optimizer, paramwise_cfg)
@@ -106,7 +105,7 @@ def check_optimizer(cfg: Config, model: nn.Module) -> list[str]:
     if kind is None:  # mmengine says so
         return []
     notices = _check_keys(kind, paramwise_cfg)
-    # No error: mmseg's own config of DNLNet has such a one.
+    # No error: mmseg's own config of DNLNet has unknown settings.
     notices += unknown_settings(wrapper.optimizer, paramwise_cfg)
     if not isinstance(model, nn.Module):  # FlexibleRunner builds it later
         return notices
@@ -115,9 +114,9 @@ def check_optimizer(cfg: Config, model: nn.Module) -> list[str]:
     key = 'dwconv_decay_mult'
     if key in paramwise_cfg and not issubclass(kind, DCLSOptimizerConstructor):
         notices += [
-            f'optim_wrapper.paramwise_cfg.{key} leaves out {place.prefix} and other '
-            f'layers of its kind, as {kind.__name__} knows torch.nn.Conv2d alone; '
-            "constructor='DCLSOptimizerConstructor' counts them too"
+            f'optim_wrapper.paramwise_cfg.{key} does not apply to {place.prefix} and '
+            f'similar layers, as {kind.__name__} only knows torch.nn.Conv2d; '
+            "constructor='DCLSOptimizerConstructor' includes them"
             for place in parameters_with_places(model)
             if place.depthwise and isinstance(place.module, ConstructedConvNd)
         ][:1]
@@ -130,34 +129,34 @@ def check_optimizer(cfg: Config, model: nn.Module) -> list[str]:
     if unused:
         notices.append(
             f'optim_wrapper.paramwise_cfg.custom_keys: {", ".join(map(repr, unused))} '
-            'is in no name of a parameter'
+            'matches no parameter'
         )
     return notices
 
 
 def _check_keys(kind: type, paramwise_cfg: dict) -> list[str]:
     if issubclass(kind, DCLSOptimizerConstructor):
-        return []  # checks its own
+        return []  # it checks its own keys
     known = _KEYS.get(kind.__name__)
     if known and kind.__module__.partition('.')[0] in _PACKAGES:
         for key in paramwise_cfg:
             if key not in known:
                 raise ConfigError(
                     f'optim_wrapper.paramwise_cfg.{key} is unknown to {kind.__name__}, '
-                    f'which would pass over it; it reads {", ".join(known)}'
+                    f'which would ignore it; it reads {", ".join(known)}'
                 )
         return []
     source = '\n'.join(_source(parent) for parent in kind.__mro__[:-1])
     return [
         f'optim_wrapper.paramwise_cfg.{key} is not named in the source of '
-        f'{kind.__name__}, which may pass over it'
+        f'{kind.__name__}, which may ignore it'
         for key in paramwise_cfg
         if source and key not in source
     ]
 
 
 def _source(kind: type) -> str:
-    """The text of a class, '' where there is no file."""
+    """Return the source of a class, '' if there is no file."""
     try:
         return inspect.getsource(kind)
     except (OSError, TypeError):
@@ -182,13 +181,13 @@ def _check_shared(model: nn.Module, constructor: str) -> None:
         raise ConfigError(
             f'optim_wrapper.paramwise_cfg: {len(shared)} parameters are shared by '
             f'several layers ({shared[0][0]} is {shared[0][1]} too), and '
-            f'{constructor} lists them twice, which torch refuses; give '
+            f'{constructor} lists them twice, which torch refuses; set '
             f'optim_wrapper.{REMEDY}'
         )
 
 
 def _walk(module: nn.Module, prefix: str = '') -> Iterator[tuple[str, nn.Parameter]]:
-    """The parameters that learn, as mmengine's constructor comes upon them."""
+    """Yield the parameters that learn, in the order of mmengine's constructor."""
     for name, parameter in module.named_parameters(prefix, recurse=False):
         if parameter.requires_grad:
             yield name, parameter

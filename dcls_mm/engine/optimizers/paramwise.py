@@ -15,7 +15,7 @@ from ...checks.errors import ConfigError
 from ...functional._arguments import as_bool
 from ...layers.base import ConstructedConvNd
 
-# The keys of mmengine's DefaultOptimWrapperConstructor, less custom_keys.
+# The keys of mmengine's DefaultOptimWrapperConstructor, except custom_keys.
 STOCK_KEYS = (
     'bias_lr_mult',
     'dcn_offset_lr_mult',
@@ -35,11 +35,11 @@ class Parameter(NamedTuple):
 
     Attributes:
         value: the parameter.
-        prefix: name of the module that has it.
-        name: its name in there.
-        module: that module.
-        depthwise: whether it is of a depthwise convolution, or of the network inside
-            one that makes its kernel.
+        prefix: the name of its module.
+        name: its name in the module.
+        module: the module.
+        depthwise: whether it belongs to a depthwise convolution, or to the network
+            inside one that makes its kernel.
         in_deformable: whether the module is the child of a deformable convolution.
     """
 
@@ -52,12 +52,12 @@ class Parameter(NamedTuple):
 
     @property
     def full_name(self) -> str:
-        """As in ``model.named_parameters()``."""
+        """The name as in ``model.named_parameters()``."""
         return f'{self.prefix}.{self.name}' if self.prefix else self.name
 
 
 def parameters_with_places(model: nn.Module) -> Iterator[Parameter]:
-    """All parameters of ``model``, each once, in the order of ``parameters()``."""
+    """Yield all parameters of ``model`` once, in the order of ``parameters()``."""
     modules = dict(model.named_modules())
     in_depthwise = {
         id(inner)
@@ -82,7 +82,7 @@ def parameters_with_places(model: nn.Module) -> Iterator[Parameter]:
 
 
 def _is_depthwise(module: nn.Module) -> bool:
-    """Which convolutions mmengine counts as depthwise, and ours alike."""
+    """Return whether mmengine would count a convolution, or ours, as depthwise."""
     return (
         isinstance(module, (nn.Conv2d, ConstructedConvNd))
         and module.in_channels == module.groups
@@ -92,16 +92,16 @@ def _is_depthwise(module: nn.Module) -> bool:
 def _deformable_convolutions() -> tuple[type, ...]:
     if not mmcv_full_available():
         return ()
-    from mmcv.ops import DeformConv2d, ModulatedDeformConv2d  # as mmengine, if built
+    from mmcv.ops import DeformConv2d, ModulatedDeformConv2d  # if built, as in mmengine
 
     return DeformConv2d, ModulatedDeformConv2d
 
 
 def stock_rate(parameter: Parameter, cfg: dict) -> tuple[str, float]:
-    """The key of ``cfg`` that sets the learning rate, '' for none, and its multiplier.
+    """Return the key of ``cfg`` that sets the learning rate, or '', and its multiplier.
 
-    As in mmengine's DefaultOptimWrapperConstructor, where a key that is left out (or
-    None) sets nothing.
+    This is as in mmengine's DefaultOptimWrapperConstructor, where a key that is left
+    out or None sets nothing.
     """
     keys = []
     if (
@@ -117,10 +117,10 @@ def stock_rate(parameter: Parameter, cfg: dict) -> tuple[str, float]:
 
 
 def stock_decay(parameter: Parameter, cfg: dict) -> tuple[str, float]:
-    """The key of ``cfg`` that sets the weight decay, '' for none, and its multiplier.
+    """Return the key of ``cfg`` that sets the weight decay, or '', and its multiplier.
 
-    As in mmengine's DefaultOptimWrapperConstructor: the first given of those that
-    apply, in the order norm, bias, depthwise, one-dimensional.
+    As in mmengine's DefaultOptimWrapperConstructor, it is the first given key of those
+    that apply, in the order norm, bias, depthwise, one-dimensional.
     """
     applies = {
         'norm_decay_mult': isinstance(parameter.module, _NORMS),
@@ -138,22 +138,22 @@ def _first_given(keys: list[str], cfg: dict) -> tuple[str, float]:
 
 
 def custom_key(name: str, custom_keys: dict) -> str | None:
-    """The longest key in a parameter's name, of several the first in the alphabet."""
+    """Return the longest key in a parameter's name; ties go by the alphabet."""
     keys = sorted(custom_keys, key=lambda key: (-len(key), key))
     return next((key for key in keys if key in name), None)
 
 
 def check_rates(optimizer_cfg: dict, paramwise_cfg: dict) -> None:
-    """Checks every number that learning rates and weight decays are made of.
+    """Check every number from which learning rates and weight decays are computed.
 
     Args:
         optimizer_cfg: ``optim_wrapper.optimizer`` of a config.
         paramwise_cfg: ``optim_wrapper.paramwise_cfg``, of any constructor.
 
     Raises:
-        ConfigError: a number is negative, not finite or none, a setting of
-            ``custom_keys`` no dict, or a decay is multiplied that isn't given. It names
-            the key.
+        ConfigError: a number is negative, not finite or not a number, an entry of
+            ``custom_keys`` is not a dict, or a weight decay is multiplied but not
+            given. The message names the key.
     """
     for key in ('lr', 'weight_decay'):
         if optimizer_cfg.get(key) is not None:
@@ -191,17 +191,17 @@ def check_rates(optimizer_cfg: dict, paramwise_cfg: dict) -> None:
 
 
 def unknown_settings(optimizer_cfg: dict, paramwise_cfg: dict) -> list[str]:
-    """What ``custom_keys`` set that no one reads, a sentence each.
+    """Return a sentence for each setting in ``custom_keys`` that nothing reads.
 
-    mmengine puts it into the parameter group, and the optimizer passes over it.
+    mmengine puts it into the parameter group, where the optimizer ignores it.
     """
     kind = find_class(OPTIMIZERS, optimizer_cfg.get('type'))
     if kind is None:  # mmengine says so
         return []
     _, *settings = inspect.signature(kind).parameters
     return [
-        f'optim_wrapper.paramwise_cfg.custom_keys[{name!r}].{key} is unknown: beside '
-        f'lr_mult and decay_mult {kind.__name__} takes {", ".join(settings)}'
+        f'optim_wrapper.paramwise_cfg.custom_keys[{name!r}].{key} is unknown: besides '
+        f'lr_mult and decay_mult, {kind.__name__} takes {", ".join(settings)}'
         for name, custom in paramwise_cfg.get('custom_keys', {}).items()
         for key in custom
         if key not in (*_MULTIPLIERS, *settings) and 'kwargs' not in settings
