@@ -39,6 +39,11 @@ class TorchState(NamedTuple):
     transformed: bool
     autocast: torch.dtype | None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the operators only run: not traced, recorded or transformed."""
+        return not (self.compiling or self.recorded or self.transformed)
+
     def result_dtype(self, x: Tensor) -> torch.dtype:
         """Return the dtype of torch's own convolution of ``x``."""
         if self.autocast is None or x.dtype == torch.float64:
@@ -165,11 +170,6 @@ def column(values: Sequence[int], like: Tensor) -> Tensor:
     return torch.cat(
         [torch.full(shape, v, dtype=like.dtype, device=like.device) for v in values]
     )
-
-
-def is_compiling() -> bool:
-    """Return whether torch.compile or torch.export is tracing the call."""
-    return torch.compiler.is_compiling()
 
 
 def transforms_active(*tensors: Tensor) -> bool:

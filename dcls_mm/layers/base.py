@@ -12,7 +12,6 @@ from ..functional._arguments import (
     as_tuple,
     check_choice,
 )
-from ..functional._torch import is_compiling
 from ..functional.backends import BACKENDS
 from ..functional.convolution import (
     check_input,
@@ -160,7 +159,7 @@ class ConstructedConvNd(SharedParameters, NotedState):
 
     def _current_kernel(self) -> Tensor:
         # A compiled graph would not notice that a parameter has changed.
-        if self.training or torch.is_grad_enabled() or is_compiling():
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.kernel()
         kept = self._kept_kernel
         if kept is not None and kept.stands(self):

@@ -75,3 +75,16 @@ def test_as_a_function():
     finally:
         autotune(False)
     assert not autotune.is_on
+
+
+def test_transforms_choose_as_without_timing():
+    """They take torch's own operators, which timing on copies would not."""
+    kernel, x = torch.randn(4, 1, 15, 15), torch.randn(1, 4, 18, 18)
+
+    def loss(kernel):
+        return convolve(x, kernel, padding=7, groups=4).square().sum()
+
+    expected = torch.func.grad(loss)(kernel)
+    with autotune():
+        assert_close(torch.func.grad(loss)(kernel), expected)
+        assert_close(torch.func.vmap(loss)(kernel[None]), loss(kernel)[None])

@@ -22,8 +22,6 @@ __all__ = [
     'use_backend',
 ]
 
-_ALWAYS = {1: 0, 2: 0, 3: 0}
-
 _logger = logging.getLogger(__name__)
 _logged: set[tuple] = set()
 
@@ -47,7 +45,7 @@ def select_backend(name: str | None, call: ConvolutionCall) -> ModuleType:
         if reason is not None:
             raise ValueError(f'backend {name!r} cannot serve this call: {reason}')
         chosen = BACKENDS[name]
-    elif autotune.is_on and not (call.state.compiling or call.state.recorded):
+    elif autotune.is_on and call.state.is_plain:
         reasons = reasons_against(call)
         chosen = fastest(call, [BACKENDS[n] for n, why in reasons.items() if not why])
     else:
@@ -56,11 +54,12 @@ def select_backend(name: str | None, call: ConvolutionCall) -> ModuleType:
         for chosen in BACKENDS.values():
             # In this order, as most calls are quickly ruled out as not worthwhile.
             if chosen is native or (
-                taps >= getattr(chosen, 'LEAST_TAPS', _ALWAYS)[axes]
+                taps >= chosen.LEAST_TAPS[axes]
                 and chosen.worthwhile(call)
                 and chosen.unsupported(call) is None
             ):
                 break
+    # First what torch.compile takes for a constant: it can't trace loggers.
     if not torch.compiler.is_compiling() and _logger.isEnabledFor(logging.DEBUG):
         _log(chosen, call)
     return chosen
@@ -72,6 +71,8 @@ def reasons_against(call: ConvolutionCall) -> dict[str, str | None]:
 
 
 def _log(chosen: ModuleType, call: ConvolutionCall) -> None:
+    if not call.state.is_plain:  # torch.jit.trace has tensors for sizes
+        return
     what = (
         next(name for name, backend in BACKENDS.items() if backend is chosen),
         *(tuple(call.x.shape), tuple(call.kernel.shape), call.stride, call.padding),

@@ -25,8 +25,8 @@ class autotune:
         autotune()
         with autotune(False): ...
 
-    It has no effect inside torch.compile or torch.jit.trace, nor where a backend is
-    named.
+    It holds for all threads. It has no effect inside torch.compile, torch.jit.trace and
+    the transforms of torch.func, nor where a backend is named.
 
     Args:
         enabled: whether to time the backends.
@@ -101,7 +101,7 @@ def _seconds(backend: ModuleType, call: ConvolutionCall) -> float:
 
     threads = torch.get_num_threads()
     timer = Timer('step()', globals=dict(step=step), num_threads=threads)
-    return timer.timeit(REPEATS).median
+    return timer.timeit(REPEATS).mean
 
 
 def _needs_gradient(tensor: Tensor) -> bool:

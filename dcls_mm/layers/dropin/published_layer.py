@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ...functional import INTERPOLATIONS, convolve
 from ...functional._arguments import IntOrTuple, as_int, as_tuple
-from ...functional._torch import is_compiling, transforms_active
+from ...functional._torch import transforms_active
 from ...functional.convolution import padding_sides
 from ..dcls import DCLSConvNd
 from ..published import (
@@ -179,7 +179,7 @@ class PublishedLayer(DCLSConvNd):
         Such a write leaves no trace, so the values are compared. If they can't be read,
         or comparing would wait for a device, no kernel is kept.
         """
-        if self.training or torch.is_grad_enabled() or is_compiling():
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super()._current_kernel()
         values = [p for p in (self.weight, self.P, self.SIG) if p is not None]
         if transforms_active(*values) or not all(map(_can_be_compared, values)):
