@@ -76,7 +76,7 @@ def test_rounded_positions(tmp_path):
         ),
         (
             {'model.decode_head.conv_cfg': dict(type='DCLSConv2d')},
-            'outside the backbone.* stand decode_head.*DCLSConv2d.*export.py',
+            'decode_head.*DCLSConv2d.*outside the backbone.*export.py',
         ),
     ],
 )

@@ -17,8 +17,8 @@ from .added_loss import AddedLoss
 class AliasLossHook(AddedLoss, Hook):
     """A hook that adds a loss on frequencies that the taps of FlexConv can't show.
 
-    They are those above the taps' Nyquist frequency. The loss is ``loss_alias = weight
-    * sum over layers of`` :func:`.alias_penalty`, of the bound that a MAGNet gives. A
+    They are those above the taps' Nyquist frequency. ``loss_alias`` is ``weight`` times
+    the sum over layers of :func:`.alias_penalty`, of the bound that a MAGNet gives. A
     kernel without such frequencies is the same function of space at every resolution.
     The defaults are the published ones.
 
