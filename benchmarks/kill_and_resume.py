@@ -118,7 +118,7 @@ def kill(child, work_dir, life, while_writing):
 
 def run_killed(config, work_dir, kills, generator):
     """Kill and resume, printing one row per kill; exit if a checkpoint is damaged."""
-    print('| kill | after | files left | goes on from |')
+    print('| kill | after | files left | resumes from |')
     print('| ---: | --- | --- | --- |')
     for number in range(1, kills + 1):
         child = start(config, work_dir)
