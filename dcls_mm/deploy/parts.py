@@ -122,7 +122,7 @@ def take_part(model: nn.Module, part: str) -> Part:
         raise ConfigError(
             f'--part {part}: a {type(model).__name__} has no such part that is known '
             'to be a function of the images alone'
-            + ('; its backbone may be: --part backbone' if part == 'model' else '')
+            + (', but its backbone may be: --part backbone' if part == 'model' else '')
         )
     return kind(model).eval()
 

@@ -99,8 +99,11 @@ def test_a_segmentor_as_a_file(name, format, folded, tmp_path):
 @pytest.mark.parametrize(
     'name, message',
     [
-        ('detr', 'a DETR has none .* images alone, .*--part backbone'),
-        ('mask2former', 'a Mask2Former has none .* images alone, .*--part backbone'),
+        ('detr', 'a DETR has no such part .* images alone, .*--part backbone'),
+        (
+            'mask2former',
+            'a Mask2Former has no such part .* images alone, .*--part backbone',
+        ),
         ('pointrend', 'the torchscript file, run at sizes other than .* differs'),
     ],
 )
