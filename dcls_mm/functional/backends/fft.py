@@ -22,6 +22,10 @@ LEAST_TAPS = {1: 32, 2: 512, 3: 125}
 DEPTHWISE_RATIOS = {1: (1, 1), 2: (12, 12), 3: (20, 2)}
 DENSE_RATIOS = {1: (16, 16), 2: (45, 45), 3: (150, 60)}
 
+# Without the kernel's gradient, of 2-d depthwise convolutions of channels_last images,
+# which torch's own does at full speed: between those of 31x31 and 55x55 kernels.
+CHANNELS_LAST_RATIO = 16
+
 # The same on other devices, where nothing was measured.
 CAUTIOUS_RATIO = 100
 
@@ -53,6 +57,8 @@ def worthwhile(call: ConvolutionCall) -> bool:
     depthwise = call.groups == call.x.shape[1] == len(kernel)
     ratios = (DEPTHWISE_RATIOS if depthwise else DENSE_RATIOS)[axes]
     learned = kernel.requires_grad and torch.is_grad_enabled()
+    if depthwise and axes == 2 and call.state.channels_last and not learned:
+        return direct > CHANNELS_LAST_RATIO * by_fft
     return direct > ratios[learned] * by_fft
 
 
