@@ -58,7 +58,7 @@ def widen_mmengine() -> None:
     torch's error is raised.
     """
     for prefix, loader in list(CheckpointLoader._schemes.items()):
-        # An earlier import of this module asks its own `_only_data`.
+        # A loader from an earlier import of this module has its own `_handed_on`.
         loader = getattr(loader, 'as_before', loader)
         CheckpointLoader.register_scheme(prefix, _widened(loader), force=True)
 
