@@ -1,0 +1,34 @@
+"""Triton kernels for CUDA: the depthwise convolution, its gradients, and the construct.
+
+The modules here import triton, so nothing imports them before :func:`missing` returned
+None. They launch kernels on plain tensors: autograd, autocast and torch.compile are the
+concern of ``functional/operators/``.
+"""
+
+import functools
+import importlib.util
+from importlib.metadata import PackageNotFoundError, version
+
+# Older versions are not tested; 3.6 is the one of torch 2.11.
+LEAST_VERSION = (3, 6)
+
+
+@functools.cache
+def missing() -> str | None:
+    """Return why triton can't be used, as a sentence that says what to do, or None."""
+    wanted = '.'.join(map(str, LEAST_VERSION))
+    if importlib.util.find_spec('triton') is None:
+        return (
+            'it needs triton, which is not installed; the CUDA builds of torch for '
+            f"Linux bring it along (pip install 'triton>={wanted}')"
+        )
+    try:
+        found = version('triton')
+    except PackageNotFoundError:  # a build of its own, without metadata
+        return None
+    if tuple(int(part) for part in found.split('.')[:2]) < LEAST_VERSION:
+        return (
+            f'it needs triton {wanted} or newer, got {found}: update torch, which '
+            'brings its own triton along'
+        )
+    return None
