@@ -12,6 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 # Older versions are not tested; 3.6 is the one of torch 2.11.
 LEAST_VERSION = (3, 6)
 
+# Whether benchmarks/RESULTS-GPU.md holds a run on a GPU. Until then the kernels have
+# only been compiled and interpreted, and serve just those who name the backend.
+RECORDED = False
+
 
 @functools.cache
 def missing() -> str | None:
