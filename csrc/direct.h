@@ -1,0 +1,82 @@
+// The depthwise convolution over the taps that exist, and its gradients: plain C, plain
+// pointers, so that one build serves every version of torch.
+//
+// A kernel is given by elements, each a weight at a real-valued position of which the
+// (up to) four taps around it get a share, or by a list of taps. Everything else of its
+// extent is zero and costs nothing:
+//
+//   y[n, o, i, j] = bias[o] + sum over the taps (r, c, v) of o:
+//                   v * x[n, o / multiplier, i + r - top, j + c - left]
+//
+// with x zero outside the image. Sums are float32. Results do not depend on the number
+// of threads.
+#pragma once
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// A batch of images in any memory layout.
+typedef struct {
+  void *data;
+  int64_t strides[4];  // from one batch, channel, row, column to the next, in numbers
+  int64_t bfloat16;    // 1 for bfloat16, 0 for float32
+} dcls_image;
+
+// GOMP_parallel of the OpenMP runtime that the process already has: calls body(argument)
+// on that many threads and waits for them.
+typedef void (*dcls_parallel)(void (*body)(void *), void *argument, unsigned threads,
+                              unsigned flags);
+
+// The sizes and the kernels of a convolution.
+typedef struct {
+  int64_t batch, channels, multiplier;  // each channel of x has `multiplier` outputs
+  int64_t height, width;                // of x
+  int64_t out_height, out_width;
+  int64_t rows, columns;  // extent of the kernels
+  int64_t top, left;      // zeros before the first row and column; may be negative
+
+  // Elements: (outputs, count) numbers. Positions are in taps from tap extent / 2.
+  int64_t count;
+  const float *weight;
+  const float *position_rows;     // null in 1-d: all in the only row
+  const float *position_columns;
+  int64_t position_stride;  // from one output to the next; 0 if all share positions
+  int64_t normalized;       // 1: divide by the sum of the shares inside, 'triangle'
+
+  // Or taps, if weight is null: those of output o are tap_first[o] ... tap_first[o + 1],
+  // all inside the extent; those that coincide add up.
+  const int64_t *tap_first;
+  const int32_t *tap_rows, *tap_columns;
+  const float *tap_values;
+
+  dcls_parallel parallel;  // null: one thread
+  int64_t threads;
+} dcls_convolution;
+
+#define DCLS_API __attribute__((visibility("default")))
+
+// All return 0, or 1 if memory is short. Images must not overlap in memory.
+
+// bias: (outputs,) or null.
+DCLS_API int dcls_forward(const dcls_convolution *convolution, const dcls_image *x,
+                 const float *bias, const dcls_image *y);
+
+DCLS_API int dcls_input_gradient(const dcls_convolution *convolution, const dcls_image *grad_y,
+                        const dcls_image *grad_x);
+
+// The gradients of weight, rows and columns, (outputs, count) each, and of the bias,
+// (outputs,). Those of the positions are of each output, also if they are shared.
+DCLS_API int dcls_element_gradients(const dcls_convolution *convolution, const dcls_image *x,
+                           const dcls_image *grad_y, float *grad_weight,
+                           float *grad_rows, float *grad_columns, float *grad_bias);
+
+// Selects the instruction set ('plain', 'avx2', 'avx512'; null: the best one that this
+// processor has) and returns its name, or null if this processor or build lacks it.
+DCLS_API const char *dcls_instructions(const char *wanted);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,62 @@
+"""The compiled part: a direct convolution over the taps that exist, on a CPU.
+
+Its source is in ``csrc/``, plain C++ without torch's headers, so that one build serves
+every version of torch. It is optional: nothing is compiled on import, and without it
+the dense path serves. ``python -m dcls_mm.functional.native_code`` builds it.
+
+It has no threads of its own. It borrows those of the OpenMP runtime that torch brought
+into the process, because two pools on the same cores would wait for each other.
+"""
+
+import ctypes
+import functools
+import os
+
+from .building import AGAIN, library_path
+
+
+@functools.cache
+def missing() -> str | None:
+    """Return why the compiled part can't be used, as a sentence, or None."""
+    try:
+        library()
+    except OSError as error:
+        return str(error)
+    return None
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """Load the library.
+
+    Raises:
+        OSError: it isn't built or can't be loaded; the message says what to do.
+    """
+    path = library_path()
+    if not path.is_file():
+        raise OSError(f'the compiled part of dcls_mm is not built; {AGAIN}')
+    try:
+        loaded = ctypes.CDLL(os.fspath(path))
+    except OSError as error:
+        raise OSError(
+            f'the compiled part of dcls_mm does not load ({error}); {AGAIN}'
+        ) from error
+    loaded.dcls_instructions.argtypes = [ctypes.c_char_p]
+    loaded.dcls_instructions.restype = ctypes.c_char_p
+    return loaded
+
+
+def instructions(name: str | None = None) -> str:
+    """Select an instruction set ('plain', 'avx2', 'avx512'), and return its name.
+
+    Args:
+        name: None for the best that the processor has, which is also the default.
+
+    Raises:
+        ValueError: the processor or the build lacks it.
+    """
+    wanted = None if name is None else name.encode()
+    found = library().dcls_instructions(wanted)
+    if found is None:
+        raise ValueError(f'this processor or build has no instructions {name!r}')
+    return found.decode()

@@ -1,0 +1,12 @@
+"""Builds the compiled part of dcls_mm with the C++ compiler of the system."""
+
+import sys
+
+from . import instructions
+from .building import BuildError, build
+
+try:
+    path = build()
+except BuildError as error:
+    sys.exit(str(error))
+print(f'{path} is ready; this processor runs it with {instructions()} instructions')

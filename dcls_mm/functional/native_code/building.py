@@ -1,0 +1,142 @@
+"""The build of csrc/ into a shared library in the user's cache.
+
+The library's folder is named by a hash of the sources and flags, so that a changed
+source is never served by an old build. It also records the compiler, and a changed
+compiler builds again.
+"""
+
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SOURCES = Path(__file__).resolve().parents[3] / 'csrc'
+CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'dcls_mm'
+
+# Another library to load, such as one built with a sanitizer.
+VARIABLE = 'DCLS_MM_NATIVE_LIBRARY'
+
+AGAIN = 'run `python -m dcls_mm.functional.native_code` to build it'
+
+FLAGS = ('-std=c++17', '-O3', '-fPIC', '-fvisibility=hidden', '-Wall', '-Wextra', '-Wno-psabi')
+
+# kernels.cpp is compiled for each instruction set, with half of its registers.
+X86_FLAGS = {
+    'plain': (),
+    'avx2': ('-mavx2', '-mfma'),
+    'avx512': ('-mavx512f', '-mavx512bw', '-mavx512dq', '-mavx512vl', '-mfma'),
+}
+LANES_AND_ROWS = {'plain': (4, 8), 'avx2': (8, 8), 'avx512': (16, 16)}
+X86_MACHINES = ('x86_64', 'AMD64')
+
+
+class BuildError(Exception):
+    """A reason why the library can't be built; the message says what to do."""
+
+
+def instruction_sets() -> dict[str, tuple[str, ...]]:
+    """Return the instruction sets of this platform, and the compiler's flags for each."""
+    return X86_FLAGS if platform.machine() in X86_MACHINES else {'plain': ()}
+
+
+@functools.cache
+def library_path() -> Path:
+    """Return where the library is, or will be when it is built."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        return Path(named)
+    digest = hashlib.sha256(repr((FLAGS, instruction_sets(), LANES_AND_ROWS)).encode())
+    for source in sorted(SOURCES.glob('*.*')):
+        digest.update(source.name.encode() + b'\0' + source.read_bytes() + b'\0')
+    tag = f'{sys.platform}-{platform.machine()}-{digest.hexdigest()[:16]}'
+    return CACHE / f'direct-{tag}' / 'libdcls_direct.so'
+
+
+def compiler() -> list[str]:
+    """Return the command of the C++ compiler: ``CXX``, or one that is installed.
+
+    Raises:
+        BuildError: there is none.
+    """
+    command = shlex.split(os.environ.get('CXX', '')) or ['g++', 'clang++', 'c++']
+    if 'CXX' not in os.environ:
+        command = [name for name in command if shutil.which(name)][:1]
+    if not command or shutil.which(command[0]) is None:
+        raise BuildError(
+            'no C++ compiler was found: install g++ or clang++, or name one in CXX'
+        )
+    return command
+
+
+def build(target: Path | None = None, more_flags: tuple[str, ...] = ()) -> Path:
+    """Build the library, unless this compiler already has, and return its path.
+
+    Args:
+        target: the library to write; None for the one in the cache.
+        more_flags: for compiler and linker, after the usual ones.
+
+    Raises:
+        BuildError: there is no compiler, or it reports errors.
+    """
+    command = compiler()
+    described = _output([*command, '--version'])
+    path = target or library_path()
+    record = path.with_name('compiler.txt')
+    # Compared with what is recorded: the path has only sources and flags.
+    recorded = '\n'.join([*command, *more_flags, described])
+    if path.is_file() and record.is_file() and record.read_text() == recorded:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        built = _compile(command, more_flags, Path(folder))
+        os.replace(built, path)
+    record.write_text(recorded)
+    return path
+
+
+def _compile(command: list[str], more_flags: tuple[str, ...], folder: Path) -> Path:
+    """Compile all sources at once, and link them; return the library's path."""
+    jobs = [('direct', 'direct.cpp', ()), ('taps', 'taps.cpp', ())]
+    for name, flags in instruction_sets().items():
+        lanes, rows = LANES_AND_ROWS[name]
+        defined = (f'-DNAME="{name}"', f'-DKERNELS={name}_kernels')
+        sizes = (f'-DLANES={lanes}', f'-DROWS={rows}')
+        jobs.append((name, 'kernels.cpp', (*flags, *defined, *sizes)))
+    # The plain one first: of a function that several files have, the linker takes the
+    # first, which every processor must be able to run.
+    jobs.sort(key=lambda job: job[0] != 'plain')
+    running, objects = [], []
+    for name, source, flags in jobs:
+        objects.append(os.fspath(folder / f'{name}.o'))
+        arguments = [*FLAGS, *more_flags, *flags, '-c', os.fspath(SOURCES / source)]
+        running.append(_start([*command, *arguments, '-o', objects[-1]]))
+    for process in running:
+        _finish(process)
+    library = folder / 'library.so'
+    flags = ['-shared', *more_flags, *objects, '-o', os.fspath(library)]
+    _finish(_start([*command, *flags]))
+    return library
+
+
+def _start(command: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def _finish(process: subprocess.Popen) -> None:
+    output, _ = process.communicate()
+    if process.returncode:
+        raise BuildError(f'{shlex.join(process.args)} failed:\n{output}')  # type: ignore[arg-type]
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ).stdout
