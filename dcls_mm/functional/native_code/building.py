@@ -24,7 +24,15 @@ VARIABLE = 'DCLS_MM_NATIVE_LIBRARY'
 
 AGAIN = 'run `python -m dcls_mm.functional.native_code` to build it'
 
-FLAGS = ('-std=c++17', '-O3', '-fPIC', '-fvisibility=hidden', '-Wall', '-Wextra', '-Wno-psabi')
+FLAGS = (
+    '-std=c++17',
+    '-O3',
+    '-fPIC',
+    '-fvisibility=hidden',
+    '-Wall',
+    '-Wextra',
+    '-Wno-psabi',
+)
 
 # kernels.cpp is compiled for each instruction set, with half of its registers.
 X86_FLAGS = {
@@ -41,7 +49,7 @@ class BuildError(Exception):
 
 
 def instruction_sets() -> dict[str, tuple[str, ...]]:
-    """Return the instruction sets of this platform, and the compiler's flags for each."""
+    """Return the instruction sets of this platform, each with its flags."""
     return X86_FLAGS if platform.machine() in X86_MACHINES else {'plain': ()}
 
 

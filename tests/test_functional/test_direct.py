@@ -1,0 +1,361 @@
+"""The compiled direct convolution, against torch's convolution in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from dcls_mm import construct_kernel
+from dcls_mm.functional import native_code
+from dcls_mm.functional.convolution import pad
+from dcls_mm.functional.native_code import direct
+from dcls_mm.functional.operators.direct import (
+    convolve_elements,
+    convolve_taps,
+    elements_gradient,
+    elements_input_gradient,
+    taps_of_kernel,
+)
+
+pytestmark = pytest.mark.skipif(
+    native_code.missing() is not None, reason=str(native_code.missing())
+)
+
+# The errors of sums in float32, relative to the sum of the products' magnitudes.
+TOLERANCE = 2e-6
+BFLOAT16_TOLERANCE = 5e-3
+
+ROUNDED = pytest.mark.parametrize('rounded', [False, True])
+
+
+@pytest.fixture(params=['plain', 'avx2', 'avx512'])
+def instructions(request):
+    try:
+        yield native_code.instructions(request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+    finally:
+        native_code.instructions()
+
+
+def images(batch, channels, size, layout='contiguous', dtype=torch.float32):
+    """Random images: in a format, or a part of larger ones in it."""
+    height, width = size
+    if layout.startswith('part'):
+        whole = images(batch + 1, channels + 2, (height + 3, width + 5), layout[8:])
+        return whole.to(dtype)[1:, 1:-1, 2:-1, 3:-2]
+    x = torch.randn(batch, channels, height, width, dtype=dtype)
+    last = layout == 'channels_last'
+    return x.contiguous(memory_format=torch.channels_last) if last else x
+
+
+LAYOUTS = ['contiguous', 'channels_last', 'part of contiguous', 'part of channels_last']
+
+
+def dense_kernel(weight, positions, extent, normalized):
+    kernel = construct_kernel(
+        weight.unsqueeze(1),
+        positions.unsqueeze(2),
+        kernel_size=tuple(extent[-len(positions) :]),
+        interpolation='triangle' if normalized else 'bilinear',
+    )
+    return kernel.reshape(len(weight), 1, *extent)
+
+
+def dense(x, bias, weight, positions, extent, before, size, normalized):
+    kernel = dense_kernel(weight, positions, extent, normalized)
+    sides = [
+        (b, n + k - 1 - b - s) for b, n, k, s in zip(before, size, extent, x.shape[2:])
+    ]
+    padded = pad(x, sides, 'zeros')
+    return F.conv2d(padded, kernel, bias, groups=x.shape[1])
+
+
+def compare(x, grad_y, bias, weight, positions, extent, before, normalized):
+    """Compare the output and all gradients with those of the dense convolution."""
+    learned = x, bias, weight, positions
+    arguments = list(extent), list(before), list(grad_y.shape[2:]), normalized
+    inputs = [t.detach().requires_grad_() for t in learned]
+    y = convolve_elements(*inputs, *arguments)
+    found = [y, *torch.autograd.grad(y, inputs, grad_y)]
+
+    exact = [t.detach().double().requires_grad_() for t in learned]
+    expected = dense(*exact, *arguments)
+    expected = [expected, *torch.autograd.grad(expected, exact, grad_y.double())]
+    # The same with magnitudes bounds the rounding of the sums; that of the positions
+    # is bounded by that of the weights, which are sums over the same products.
+    bounds = [t.detach().double().abs().requires_grad_() for t in learned[:3]]
+    bound = dense(*bounds, exact[3].detach(), *arguments)
+    bounds = [bound, *torch.autograd.grad(bound, bounds, grad_y.double().abs())]
+    slopes = bounds[3].amax() * weight.abs().amax() * 4
+    if normalized:  # near the border, few shares are left to divide by
+        slopes = slopes * 100
+    bounds.append(slopes)
+    names = 'output', 'input', 'bias', 'weight', 'positions'
+    for name, one, other, limit in zip(names, found, expected, bounds):
+        narrow = one.dtype == torch.bfloat16
+        error = (one.double() - other).abs()
+        allowed = (BFLOAT16_TOLERANCE if narrow else TOLERANCE) * limit.amax()
+        assert one.shape == other.shape
+        assert (error <= allowed).all(), (name, error.max(), limit.amax())
+        assert one.dtype == x.dtype or name not in ('output', 'input')
+
+
+def random_case(
+    batch=2, channels=3, multiplier=1, size=(9, 8), extent=(5, 5), before=None,
+    out_size=None, count=6, spread=2.0, shared=False, axes=2, layout='contiguous',
+    dtype=torch.float32, rounded=False, normalized=False,
+):  # fmt: skip
+    before = [k // 2 for k in extent] if before is None else before
+    out_size = size if out_size is None else out_size
+    out = channels * multiplier
+    positions = spread * torch.randn(axes, 1 if shared else out, count)
+    compare(
+        images(batch, channels, size, layout, dtype),
+        images(batch, out, out_size, layout, dtype),
+        torch.randn(out),
+        torch.randn(out, count),
+        positions.round() if rounded else positions,
+        extent,
+        before,
+        normalized,
+    )
+
+
+@ROUNDED
+@pytest.mark.parametrize('normalized', [False, True])
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.usefixtures('instructions')
+def test_values_and_gradients(layout, normalized, rounded):
+    random_case(
+        channels=35, size=(21, 37), extent=(7, 9), count=12, layout=layout,
+        normalized=normalized, rounded=rounded,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.usefixtures('instructions')
+def test_images_of_several_tiles(layout):
+    random_case(
+        channels=16, size=(90, 300), extent=(17, 17), count=34, spread=4, layout=layout
+    )
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.usefixtures('instructions')
+def test_bfloat16(layout):
+    random_case(channels=18, size=(12, 19), layout=layout, dtype=torch.bfloat16)
+
+
+@pytest.mark.usefixtures('instructions')
+def test_lines():
+    for axes, width in ((1, 700), (2, 5000), (1, 5)):
+        random_case(size=(1, width), extent=(1, 31), count=9, spread=8, axes=axes)
+    random_case(size=(6, 40), extent=(1, 31), count=9, spread=8, axes=1)
+    random_case(size=(1, 40), extent=(5, 7), count=9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    channels=st.integers(1, 20),
+    multiplier=st.integers(1, 3),
+    size=st.tuples(st.integers(1, 33), st.integers(1, 40)),
+    out_size=st.tuples(st.integers(1, 33), st.integers(1, 40)),
+    extent=st.tuples(st.integers(1, 63), st.integers(1, 63)),
+    before=st.tuples(st.integers(-9, 70), st.integers(-9, 70)),
+    count=st.integers(1, 300),
+    spread=st.sampled_from([0.1, 3.0, 40.0, 1e30]),
+    shared=st.booleans(),
+    layout=st.sampled_from(LAYOUTS),
+    rounded=st.booleans(),
+    normalized=st.booleans(),
+)
+def test_any_sizes(batch, channels, **case):
+    channels = channels if case['count'] < 30 else min(channels, 3)
+    random_case(batch, channels, **case)
+
+
+@pytest.mark.parametrize('bad', [float('nan'), float('inf'), -float('inf')])
+def test_positions_that_are_no_numbers(bad, instructions):
+    """Their output channel is NaN, the others are as without them."""
+    torch.manual_seed(1)
+    x, weight, positions = images(1, 3, (6, 7)), torch.randn(3, 4), torch.randn(2, 3, 4)
+    arguments = [5, 5], [2, 2], [6, 7], False
+    good = convolve_elements(x, None, weight, positions, *arguments)
+    positions[1, 1, 2] = bad
+    y = convolve_elements(x, None, weight, positions, *arguments)
+    assert y[:, 1].isnan().all()
+    assert torch.equal(y[:, ::2], good[:, ::2])
+    expected = dense(x, None, weight, positions, *arguments)
+    assert torch.equal(y.isnan(), expected.isnan())
+    grad_x = elements_input_gradient(
+        y.new_ones(y.shape), 3, weight, positions, *arguments
+    )
+    assert grad_x[:, 1].isnan().all() and grad_x[:, ::2].isfinite().all()
+    grads = elements_gradient(
+        x, torch.ones_like(y), weight, positions, *arguments[:2], False
+    )
+    assert grads[0].isnan().sum() <= 1 and grads[1].isnan().sum() <= 2
+
+
+def test_positions_far_outside(instructions):
+    x, weight = images(1, 2, (6, 7)), torch.randn(2, 3)
+    positions = torch.full((2, 2, 3), 1e38).requires_grad_()
+    bias = torch.randn(2)
+    y = convolve_elements(x, bias, weight, positions, [5, 5], [2, 2], [6, 7], True)
+    assert torch.equal(y, bias.view(1, 2, 1, 1).expand_as(y))
+    assert not torch.autograd.grad(y.sum(), positions)[0].any()
+
+
+def test_no_number_depends_on_the_threads(instructions):
+    torch.manual_seed(2)
+    x, weight, positions = (
+        images(3, 40, (40, 50)),
+        torch.randn(40, 9),
+        torch.randn(2, 40, 9),
+    )
+    threads, results = torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 5):
+            torch.set_num_threads(number)
+            y = convolve_elements(
+                x, None, weight, positions, [9, 9], [4, 4], [40, 50], False
+            )
+            results.append(
+                [y, *elements_gradient(x, y, weight, positions, [9, 9], [4, 4], False)]
+            )
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        assert all(torch.equal(*pair) for pair in zip(result, results[0]))
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_results_have_the_format_of_the_image(layout):
+    x, positions = images(2, 4, (5, 6), layout), torch.randn(2, 4, 3)
+    last = torch.channels_last if 'last' in layout else torch.contiguous_format
+    y = convolve_elements(
+        x, None, torch.randn(4, 3), positions, [3, 3], [1, 1], [5, 6], False
+    )
+    assert y.is_contiguous(memory_format=last)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.usefixtures('instructions')
+def test_taps(layout):
+    x, bias = images(2, 5, (11, 12), layout), torch.randn(10)
+    kernel = torch.randn(10, 1, 7, 5) * (torch.rand(10, 1, 7, 5) < 0.3)
+    kernel[3] = 0
+    y = convolve_taps(x, bias, *taps_of_kernel(kernel), [7, 5], [3, 2], [11, 12])
+    expected = F.conv2d(
+        x.double(), kernel.double(), bias.double(), padding=(3, 2), groups=5
+    )
+    assert (y - expected).abs().max() < 1e-5
+
+
+def test_taps_that_coincide_add_up(instructions):
+    x = images(1, 1, (4, 4))
+    where = torch.tensor([1, 1], dtype=torch.int32)
+    first, values = torch.tensor([0, 2]), torch.tensor([2.0, 3.0])
+    y = convolve_taps(x, None, first, where, where, values, [3, 3], [1, 1], [4, 4])
+    assert torch.equal(y, 5 * x)
+
+
+def operator_arguments():
+    x = images(2, 3, (6, 7), 'channels_last')
+    weight, positions = torch.randn(6, 4), torch.randn(2, 1, 4)
+    return x, torch.randn(6), weight, positions, [5, 3], [2, 1], [6, 7], True
+
+
+def test_operators_are_as_torch_wants_them():
+    x, bias, weight, positions, *geometry, normalized = operator_arguments()
+    learned = [t.requires_grad_() for t in (x, bias, weight, positions)]
+    operators = torch.ops.dcls_mm
+    torch.library.opcheck(
+        operators.convolve_elements.default, (*learned, *geometry, normalized)
+    )
+    x, bias, weight, positions = (t.detach() for t in learned)
+    grad_y = images(2, 6, (6, 7))
+    torch.library.opcheck(
+        operators.elements_input_gradient.default,
+        (grad_y, 3, weight, positions, *geometry, normalized),
+    )
+    torch.library.opcheck(
+        operators.elements_gradient.default,
+        (x, grad_y, weight, positions, *geometry[:2], normalized),
+    )
+    taps = taps_of_kernel(torch.randn(6, 1, 5, 3))
+    torch.library.opcheck(operators.convolve_taps.default, (x, bias, *taps, *geometry))
+
+
+def test_gradients_of_gradients():
+    x, bias, weight, positions, *rest = operator_arguments()
+
+    def second_order(function, tensors):
+        y = function(*tensors, *rest)
+        first = torch.autograd.grad(y.square().sum(), tensors, create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in first), tensors)
+
+    tensors = [t.requires_grad_() for t in (x, bias, weight, positions)]
+    found = second_order(convolve_elements, tensors)
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    for one, other in zip(found, second_order(dense, exact)):
+        assert (one - other).abs().max() <= 1e-4 * other.abs().max()
+
+
+def test_flops_are_those_of_the_taps():
+    x, bias, weight, positions, *rest = operator_arguments()
+    with FlopCounterMode(display=False) as counter:
+        y = convolve_elements(x, bias, weight.requires_grad_(), positions, *rest)
+        y.sum().backward()
+    assert counter.get_total_flops() == 2 * (2 * 2 * 6 * 6 * 7 * 4 * 4)
+
+
+def test_an_empty_batch():
+    x, bias, weight, positions, *rest = operator_arguments()
+    learned = [t.requires_grad_() for t in (bias, weight, positions)]
+    y = convolve_elements(x[:0], *learned, *rest)
+    assert y.shape == (0, 6, 6, 7)
+    assert not any(g.any() for g in torch.autograd.grad(y.sum(), learned))
+
+
+@pytest.mark.parametrize(
+    'change, error, message',
+    [
+        ({0: torch.zeros(2, 3, 6, 7, dtype=torch.float64)}, TypeError, 'float64'),
+        ({0: torch.zeros(3, 6, 7)}, ValueError, '4 axes'),
+        ({0: torch.zeros(2, 4, 6, 7)}, ValueError, 'multiple of the 4 channels'),
+        ({1: torch.zeros(5)}, ValueError, 'bias'),
+        ({3: torch.zeros(2, 2, 4)}, ValueError, 'positions'),
+        ({3: torch.zeros(1, 6, 4)}, ValueError, 'one row'),
+    ],
+)
+def test_wrong_arguments(change, error, message):
+    arguments = list(operator_arguments())
+    for index, value in change.items():
+        arguments[index] = value
+    with pytest.raises(error, match=message):
+        convolve_elements(*arguments)
+
+
+@pytest.mark.parametrize(
+    'rows, first, message',
+    [([3], [0, 1], 'rows'), ([-1], [0, 1], 'rows'), ([0], [0, 2], 'first')],
+)
+def test_taps_outside_are_refused(rows, first, message):
+    rows = torch.tensor(rows, dtype=torch.int32)
+    taps = torch.tensor(first), rows, torch.zeros_like(rows), torch.ones(len(rows))
+    with pytest.raises(ValueError, match=message):
+        convolve_taps(images(1, 1, (4, 4)), None, *taps, [3, 3], [1, 1], [4, 4])
+
+
+def test_one_runtime_of_threads():
+    """The library brings no OpenMP runtime beside torch's."""
+    if direct._parallel() is None:
+        pytest.skip('torch uses another runtime of threads')
+    with open('/proc/self/maps') as maps:
+        files = {line.split()[-1] for line in maps if 'omp' in line.rpartition('/')[2]}
+    assert len(files) == 1
