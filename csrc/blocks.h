@@ -90,7 +90,8 @@ INLINE float *correlate_kind(const Vector<L> (&gradient)[R], Place place,
   const Window *end = taps.windows + taps.first[KIND + 1];
   for (const Window *w = taps.windows + taps.first[KIND]; w != end; ++w) {
     const float *from = place.under(*w);
-    // Two sums per tap, as one addition has to wait for the one before.
+    // Few taps have two sums each, as an addition has to wait for the one before.
+    constexpr int parts_each = __builtin_popcount(mask) > 2 ? 1 : 2;
     Vector<L> parts[4][2] = {};
     unroll<R + span_of(mask) - 1>([&](auto k) INLINE_LAMBDA {
       const Vector<L> row = load<L>(from);
@@ -98,7 +99,7 @@ INLINE float *correlate_kind(const Vector<L> (&gradient)[R], Place place,
       unroll<span_of(mask)>([&](auto t) INLINE_LAMBDA {
         constexpr int y = k.value - t.value;
         if constexpr ((mask >> t.value & 1) && y >= 0 && y < R)
-          parts[t.value][y % 2] += gradient[y] * row;
+          parts[t.value][y % parts_each] += gradient[y] * row;
       });
     });
     unroll<span_of(mask)>([&](auto t) INLINE_LAMBDA {

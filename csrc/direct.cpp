@@ -34,7 +34,7 @@ class Memory {
  public:
   ~Memory() { free(data_); }
 
-  // Null if there is too little.
+  // Null if there is too little. Zero at first, then what the last user has left.
   template <class T>
   T *get(int64_t count) {
     const size_t bytes = size_t(round_up(count * int64_t(sizeof(T)), 64));
@@ -42,6 +42,7 @@ class Memory {
       free(data_);
       data_ = aligned_alloc(64, bytes);
       bytes_ = data_ ? bytes : 0;
+      if (data_) memset(data_, 0, bytes);
     }
     return static_cast<T *>(data_);
   }
@@ -51,7 +52,8 @@ class Memory {
   size_t bytes_ = 0;
 };
 
-thread_local Memory scratch_memory, window_memory, taps_memory, partial_memory;
+thread_local Memory scratch_memory, canvas_memory, window_memory, taps_memory,
+    partial_memory;
 
 // Calls body(task) for all tasks, on the threads that the caller gives; each takes the
 // next task when it is done. Returns whether all calls did.
@@ -162,7 +164,7 @@ bool make_all_taps(const dcls_convolution &c, const Selection &selection, Job &j
   if (!taps || !windows) return false;
   job.taps = taps;
   return run(c, divide_up(outputs, OUTPUTS), [&](int64_t task) {
-    void *canvas = scratch_memory.get<char>(canvas_bytes(c));
+    void *canvas = canvas_memory.get<char>(canvas_bytes(c));
     if (!canvas) return false;
     for (int64_t o = task * OUTPUTS; o < std::min(outputs, (task + 1) * OUTPUTS); ++o) {
       taps[o].windows = windows + o * job.capacity;
@@ -272,7 +274,7 @@ int dcls_element_gradients(const dcls_convolution *convolution, const dcls_image
 
   // The chunks' sums, in order, into those of the first; then the elements' gradients.
   return !run(c, divide_up(outputs, OUTPUTS), [&](int64_t task) {
-    void *canvas = scratch_memory.get<char>(canvas_bytes(c));
+    void *canvas = canvas_memory.get<char>(canvas_bytes(c));
     if (!canvas) return false;
     for (int64_t o = task * OUTPUTS; o < std::min(outputs, (task + 1) * OUTPUTS); ++o) {
       float *total = job.partial + o * sums;
@@ -285,8 +287,8 @@ int dcls_element_gradients(const dcls_convolution *convolution, const dcls_image
         taps += __builtin_popcount(mask_of(kind)) *
                 (job.taps[o].first[kind + 1] - job.taps[o].first[kind]);
       if (grad_bias) grad_bias[o] = total[taps];
-      element_gradients(c, o, selection, job.taps[o], total, canvas, grad_weight,
-                        grad_rows, grad_columns);
+      element_gradients(c, o, job.taps[o], total, canvas, grad_weight, grad_rows,
+                        grad_columns);
     }
     return true;
   });

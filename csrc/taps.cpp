@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace dcls {
 namespace {
@@ -11,77 +12,96 @@ namespace {
 constexpr float NORMALIZATION_EPS = 1e-7f;
 constexpr int WORD = 64;  // taps of a column per word of bits
 
-// Where the kernel of one output is put together: its taps, column by column, and a bit
-// for each tap that is there.
+// Where the kernel of one output is put together, column by column, and a bit for each
+// tap that is there. It has MARGIN more taps before and after on each axis, so that
+// elements at the border or beyond have taps to write to; the kernel's first tap is
+// (MARGIN, MARGIN). All of its memory is zero whenever no function runs.
+constexpr int MARGIN = 2;
+
 struct Canvas {
-  int64_t rows, words;
+  struct Listed {
+    int32_t row, column, mask;
+  };
+
+  int64_t rows, columns, words;  // words of bits per column
   uint64_t *bits;
   float *values;
+  Listed *list;  // windows, at most as many as taps
 
   Canvas(const dcls_convolution &c, void *memory)
-      : rows(c.rows), words((c.rows + WORD - 1) / WORD),
+      : rows(c.rows + 2 * MARGIN), columns(c.columns + 2 * MARGIN), words((rows + WORD - 1) / WORD),
         bits(static_cast<uint64_t *>(memory)),
-        values(reinterpret_cast<float *>(bits + c.columns * words)) {}
+        values(reinterpret_cast<float *>(bits + columns * words)),
+        list(reinterpret_cast<Listed *>(values + columns * rows)) {}
 
   float &at(int64_t row, int64_t column) { return values[column * rows + row]; }
 
-  void add(int64_t row, int64_t column, float value) {
-    uint64_t &word = bits[column * words + row / WORD];
-    const uint64_t bit = uint64_t(1) << (row % WORD);
-    if (word & bit) {
-      at(row, column) += value;
-    } else {
-      at(row, column) = value;
-      word |= bit;
+  void add(int64_t row, int64_t column, float value, bool listed) {
+    at(row, column) += value;
+    bits[column * words + row / WORD] |= uint64_t(listed) << (row % WORD);
+  }
+};
+
+// Up to this many elements are placed together, in loops that become vectors.
+constexpr int TOGETHER = 64;
+
+// One axis of some elements. `cell` is the tap below, counted on the canvas; the next
+// one has the share `fraction`. `moved` is the center, or the border of the canvas.
+struct Axis {
+  int32_t cell[TOGETHER];
+  float fraction[TOGETHER], center[TOGETHER], moved[TOGETHER], inside[TOGETHER];
+
+  void place(const float *positions, int64_t count, int64_t extent) {
+    const float middle = float(extent / 2), size = float(extent);
+    for (int64_t i = 0; i < count; ++i) {
+      const float c = positions[i] + middle;
+      float m = c > -1 ? c : -1;  // also a NaN
+      m = m < size ? m : size;
+      const int32_t above = int32_t(m + 1);
+      const float low = m + 1, high = size - m, least = low < high ? low : high;
+      cell[i] = above - 1 + MARGIN;
+      fraction[i] = m - float(above - 1);
+      center[i] = c;
+      moved[i] = m;
+      inside[i] = least < 1 ? least : 1;
+    }
+  }
+
+  // In 1-d: all elements are in the first row, and nothing of them in the next.
+  void place_in_first(int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      cell[i] = MARGIN;
+      fraction[i] = center[i] = moved[i] = 0;
+      inside[i] = 1;
     }
   }
 };
 
-// One axis of an element: the tap below it, and the share of the next one.
-struct Placed {
-  int64_t cell;
-  float fraction;
-  float center, moved;  // moved: center, or the border of the canvas if it is beyond
-  float inside;         // the sum of the shares inside the kernel
-  bool finite;
+struct Elements {
+  Axis row, column;
+  float total[TOGETHER];
 
-  float share(int next) const { return next ? fraction : 1 - fraction; }
+  void place(const dcls_convolution &c, int64_t output, int64_t first, int64_t count) {
+    const int64_t at = output * c.position_stride + first;
+    column.place(c.position_columns + at, count, c.columns);
+    if (c.position_rows)
+      row.place(c.position_rows + at, count, c.rows);
+    else
+      row.place_in_first(count);
+    for (int64_t i = 0; i < count; ++i)
+      total[i] = c.normalized ? row.inside[i] * column.inside[i] + NORMALIZATION_EPS : 1;
+  }
+
+  // 0, or NaN if the position is NaN or infinite.
+  float poison(int64_t i) const { return (row.center[i] + column.center[i]) * 0; }
 };
 
-Placed place(float position, int64_t extent) {
-  Placed p;
-  p.center = position + float(extent / 2);
-  p.finite = isfinite(p.center);
-  p.moved = p.finite ? std::min(std::max(p.center, -1.0f), float(extent)) : 0.0f;
-  const float cell = floorf(p.moved);
-  p.cell = int64_t(cell);
-  p.fraction = p.moved - cell;
-  p.inside = std::min(std::min(p.moved + 1, float(extent) - p.moved), 1.0f);
-  return p;
-}
-
-struct Element {
-  Placed row, column;
-  int row_taps;  // 1 in 1-d, else 2
-  float total;
-
-  bool finite() const { return row.finite && column.finite; }
-};
-
-Element element_of(const dcls_convolution &c, int64_t output, int64_t index) {
-  const int64_t at = output * c.position_stride + index;
-  Element e;
-  e.column = place(c.position_columns[at], c.columns);
-  e.row_taps = c.position_rows ? 2 : 1;
-  e.row = c.position_rows ? place(c.position_rows[at], c.rows)
-                          : Placed{0, 0.0f, 0.0f, 0.0f, 1.0f, true};
-  e.total = c.normalized ? e.row.inside * e.column.inside + NORMALIZATION_EPS : 1.0f;
-  return e;
-}
-
-bool contains(const Box &box, int64_t row, int64_t column) {
-  return row >= box.row_low && row <= box.row_high && column >= box.column_low &&
-         column <= box.column_high;
+// The bits of a word that are rows from `low` to `high` of the canvas.
+uint64_t bits_between(int64_t low, int64_t high, int64_t word) {
+  low = std::max<int64_t>(low - word * WORD, 0);
+  high = std::min<int64_t>(high - word * WORD, WORD - 1);
+  if (low > high) return 0;
+  return (~uint64_t(0) >> (WORD - 1 - (high - low))) << low;
 }
 
 struct Range {
@@ -109,6 +129,12 @@ Range range_of(const float *values, int64_t count) {
   return {*std::min_element(low, low + lanes), *std::max_element(high, high + lanes)};
 }
 
+// The tap below a position, or the border.
+int64_t tap_below(float position, int64_t extent) {
+  const float center = position + float(extent / 2);
+  return int64_t(std::min(std::max(center, -1.0f), float(extent)) + 1) - 1;
+}
+
 // Narrows [low, high] to the taps of positions along one axis.
 void narrow(const float *positions, int64_t count, int64_t extent, int64_t *low,
             int64_t *high) {
@@ -117,8 +143,40 @@ void narrow(const float *positions, int64_t count, int64_t extent, int64_t *low,
     *high = *low - 1;
     return;
   }
-  *low = std::max(*low, place(std::max(range.low, -float(extent)), extent).cell);
-  *high = std::min(*high, place(std::min(range.high, float(extent)), extent).cell + 1);
+  *low = std::max(*low, tap_below(range.low, extent));
+  *high = std::min(*high, tap_below(range.high, extent) + 1);
+}
+
+Box flipped(const Box &box, const dcls_convolution &c) {
+  return {c.rows - 1 - box.row_high, c.rows - 1 - box.row_low,
+          c.columns - 1 - box.column_high, c.columns - 1 - box.column_low};
+}
+
+void add_elements(const dcls_convolution &c, int64_t output, const Selection &selection,
+                  Canvas &canvas, Taps *taps) {
+  const bool flip = selection.flip, all = selection.keep_zero;
+  const int64_t next = flip ? -1 : 1;
+  Elements e;
+  float poison = 0;
+  for (int64_t first = 0; first < c.count; first += TOGETHER) {
+    const int64_t count = std::min<int64_t>(TOGETHER, c.count - first);
+    e.place(c, output, first, count);
+    const float *weight = c.weight + output * c.count + first;
+    for (int64_t i = 0; i < count; ++i) {
+      poison += e.poison(i);
+      const float value = weight[i] / e.total[i];
+      const float below = value * e.row.fraction[i], above = value - below;
+      const float a = above * e.column.fraction[i], b = below * e.column.fraction[i];
+      const int64_t row = flip ? canvas.rows - 1 - e.row.cell[i] : e.row.cell[i];
+      const int64_t column =
+          flip ? canvas.columns - 1 - e.column.cell[i] : e.column.cell[i];
+      canvas.add(row, column, above - a, all || above - a != 0);
+      canvas.add(row, column + next, a, all || a != 0);
+      canvas.add(row + next, column, below - b, all || below - b != 0);
+      canvas.add(row + next, column + next, b, all || b != 0);
+    }
+  }
+  taps->poisoned = poison != poison;
 }
 
 }  // namespace
@@ -151,9 +209,7 @@ Box bounding_box(const dcls_convolution &c, const Selection &selection) {
            std::min(box.column_high, taps.column_high)};
   }
   if (box.empty()) return {0, 0, 0, 0};
-  if (!selection.flip) return box;
-  return {c.rows - 1 - box.row_high, c.rows - 1 - box.row_low,
-          c.columns - 1 - box.column_high, c.columns - 1 - box.column_low};
+  return selection.flip ? flipped(box, c) : box;
 }
 
 int64_t tap_capacity(const dcls_convolution &c) {
@@ -167,118 +223,114 @@ int64_t tap_capacity(const dcls_convolution &c) {
 }
 
 int64_t canvas_bytes(const dcls_convolution &c) {
-  const int64_t words = (c.rows + WORD - 1) / WORD;
-  return c.columns * (words * int64_t(sizeof(uint64_t)) +
-                      c.rows * int64_t(sizeof(float)));
+  const Canvas canvas(c, nullptr);
+  const int64_t words = canvas.columns * canvas.words;
+  return words * int64_t(sizeof *canvas.bits) +
+         canvas.columns * canvas.rows * int64_t(sizeof *canvas.values) +
+         tap_capacity(c) * int64_t(sizeof *canvas.list);
 }
 
 void make_taps(const dcls_convolution &c, int64_t output, const Selection &selection,
                void *memory, Taps *taps) {
   Canvas canvas(c, memory);
-  const int64_t words = c.columns * canvas.words;
-  memset(canvas.bits, 0, size_t(words) * sizeof(uint64_t));
   taps->poisoned = 0;
-  auto add = [&](int64_t row, int64_t column, float value) {
-    if (!contains(selection.reached, row, column)) return;
-    if (value == 0 && !selection.keep_zero) return;
-    if (selection.flip) row = c.rows - 1 - row, column = c.columns - 1 - column;
-    canvas.add(row, column, value);
-  };
   if (c.weight) {
-    const float *weight = c.weight + output * c.count;
-    for (int64_t i = 0; i < c.count; ++i) {
-      const Element e = element_of(c, output, i);
-      if (!e.finite()) {
-        taps->poisoned = 1;
-        continue;
-      }
-      const float value = weight[i] / e.total;
-      for (int down = 0; down < e.row_taps; ++down)
-        for (int right = 0; right < 2; ++right)
-          add(e.row.cell + down, e.column.cell + right,
-              value * e.row.share(down) * e.column.share(right));
-    }
+    add_elements(c, output, selection, canvas, taps);
   } else {
-    for (int64_t i = c.tap_first[output]; i < c.tap_first[output + 1]; ++i)
-      add(c.tap_rows[i], c.tap_columns[i], c.tap_values[i]);
+    for (int64_t i = c.tap_first[output]; i < c.tap_first[output + 1]; ++i) {
+      const int64_t row = c.tap_rows[i] + MARGIN, column = c.tap_columns[i] + MARGIN;
+      canvas.add(selection.flip ? canvas.rows - 1 - row : row,
+                 selection.flip ? canvas.columns - 1 - column : column, c.tap_values[i], true);
+    }
   }
 
-  // Two turns over the bits: count the windows of each kind, then write them in order.
-  int32_t next[KINDS + 1] = {};
-  for (int64_t i = 0; i < words; ++i) {
-    for (uint64_t bits = canvas.bits[i]; bits;) {
-      const int start = __builtin_ctzll(bits);
-      const uint64_t mask = (bits >> start) & 15;
+  // Lists the windows and counts those of each kind; then writes them in order.
+  const Box reached =
+      selection.flip ? flipped(selection.reached, c) : selection.reached;
+  int32_t next[KINDS + 1] = {}, total = 0;
+  for (int64_t i = 0; i < canvas.columns * canvas.words; ++i) {
+    uint64_t bits = canvas.bits[i];
+    if (!bits) continue;
+    canvas.bits[i] = 0;
+    const int64_t column = i / canvas.words - MARGIN, word = i % canvas.words;
+    uint64_t inside = 0;
+    if (column >= reached.column_low && column <= reached.column_high)
+      inside = bits & bits_between(reached.row_low + MARGIN, reached.row_high + MARGIN, word);
+    for (bits &= ~inside; bits; bits &= bits - 1)
+      canvas.at(word * WORD + __builtin_ctzll(bits), column + MARGIN) = 0;
+    while (inside) {
+      const int start = __builtin_ctzll(inside);
+      const uint64_t mask = (inside >> start) & 15;
+      inside &= ~(mask << start);
+      canvas.list[total++] = {int32_t(word * WORD + start) - MARGIN, int32_t(column),
+                              int32_t(mask)};
       ++next[mask / 2 + 1];
-      bits &= ~(mask << start);
     }
   }
   for (int kind = 0; kind < KINDS; ++kind) next[kind + 1] += next[kind];
   memcpy(taps->first, next, sizeof next);
-  for (int64_t i = 0; i < words; ++i) {
-    for (uint64_t bits = canvas.bits[i]; bits;) {
-      const int start = __builtin_ctzll(bits);
-      const uint64_t mask = (bits >> start) & 15;
-      Window &window = taps->windows[next[mask / 2]++];
-      window.row = int32_t(i % canvas.words * WORD + start);
-      window.column = int32_t(i / canvas.words);
-      for (int t = 0; t < WINDOW_ROWS; ++t)
-        window.values[t] =
-            mask >> t & 1 ? canvas.at(window.row + t, window.column) : 0.0f;
-      bits &= ~(mask << start);
+  for (int32_t i = 0; i < total; ++i) {
+    const Canvas::Listed &found = canvas.list[i];
+    Window &window = taps->windows[next[found.mask / 2]++];
+    window.row = found.row;
+    window.column = found.column;
+    for (int t = 0; t < WINDOW_ROWS; ++t) {
+      window.values[t] = 0;
+      if (found.mask >> t & 1)
+        std::swap(window.values[t], canvas.at(found.row + t + MARGIN, found.column + MARGIN));
     }
   }
+  memset(canvas.list, 0, size_t(total) * sizeof *canvas.list);
 }
 
-void element_gradients(const dcls_convolution &c, int64_t output,
-                       const Selection &selection, const Taps &taps,
+void element_gradients(const dcls_convolution &c, int64_t output, const Taps &taps,
                        const float *tap_gradients, void *memory, float *grad_weight,
                        float *grad_rows, float *grad_columns) {
   Canvas canvas(c, memory);
-  for (int kind = 0; kind < KINDS; ++kind)
-    for (int32_t i = taps.first[kind]; i < taps.first[kind + 1]; ++i)
-      for (int t = 0; t < WINDOW_ROWS; ++t)
-        if (mask_of(kind) >> t & 1)
-          canvas.at(taps.windows[i].row + t, taps.windows[i].column) = *tap_gradients++;
-
-  auto gradient = [&](int64_t row, int64_t column) {
-    return contains(selection.reached, row, column) ? canvas.at(row, column) : 0.0f;
+  const auto each_tap = [&](auto &&set) {
+    for (int kind = 0; kind < KINDS; ++kind)
+      for (int32_t i = taps.first[kind]; i < taps.first[kind + 1]; ++i)
+        for (int t = 0; t < WINDOW_ROWS; ++t)
+          if (mask_of(kind) >> t & 1)
+            set(canvas.at(taps.windows[i].row + t + MARGIN,
+                          taps.windows[i].column + MARGIN));
   };
-  const float *weight = c.weight + output * c.count;
-  for (int64_t i = 0; i < c.count; ++i) {
-    const Element e = element_of(c, output, i);
-    const int64_t at = output * c.count + i;
-    if (!e.finite()) {
-      grad_weight[at] = grad_columns[at] = NAN;
-      if (grad_rows) grad_rows[at] = NAN;
-      continue;
-    }
-    // The bilinear value between the taps' gradients, and its slope along each axis.
-    float corner[2][2] = {};
-    for (int down = 0; down < e.row_taps; ++down)
-      for (int right = 0; right < 2; ++right)
-        corner[down][right] = gradient(e.row.cell + down, e.column.cell + right);
-    float across[2], steps[2];
-    for (int down = 0; down < 2; ++down) {
-      steps[down] = corner[down][1] - corner[down][0];
-      across[down] = corner[down][0] + e.column.fraction * steps[down];
-    }
-    const float value = (across[0] + e.row.fraction * (across[1] - across[0])) / e.total;
-    auto slope = [&](float plain, const Placed &axis, float other, int64_t extent) {
-      if (c.normalized) {
-        if (axis.fraction == 0) return 0.0f;
-        const float of_total =
-            float(axis.moved < 0) - float(axis.moved > float(extent - 1));
-        plain -= value * of_total * other;
+  each_tap([&](float &tap) { tap = *tap_gradients++; });
+
+  Elements e;
+  for (int64_t first = 0; first < c.count; first += TOGETHER) {
+    const int64_t count = std::min<int64_t>(TOGETHER, c.count - first);
+    e.place(c, output, first, count);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t at = output * c.count + first + i;
+      const float weight = c.weight[at] / e.total[i];
+      const Axis &row = e.row, &column = e.column;
+      // The bilinear value between the taps' gradients, and its slope along each axis.
+      float across[2], steps[2];
+      for (int down = 0; down < 2; ++down) {
+        const float *corner = &canvas.at(row.cell[i] + down, column.cell[i]);
+        steps[down] = corner[canvas.rows] - corner[0];
+        across[down] = corner[0] + column.fraction[i] * steps[down];
       }
-      return axis.moved == axis.center ? plain * weight[i] / e.total : 0.0f;
-    };
-    grad_weight[at] = value;
-    grad_columns[at] = slope(steps[0] + e.row.fraction * (steps[1] - steps[0]),
-                             e.column, e.row.inside, c.columns);
-    if (grad_rows)
-      grad_rows[at] = slope(across[1] - across[0], e.row, e.column.inside, c.rows);
+      const float down = across[1] - across[0];
+      const float right = steps[0] + row.fraction[i] * (steps[1] - steps[0]);
+      const float poison = e.poison(i);
+      const float value = (across[0] + row.fraction[i] * down) / e.total[i] + poison;
+      const auto slope = [&](float plain, const Axis &axis, float other, int64_t extent) {
+        if (c.normalized) {
+          const float of_total =
+              float(axis.moved[i] < 0) - float(axis.moved[i] > float(extent - 1));
+          plain -= value * of_total * other;
+          plain = axis.fraction[i] == 0 ? 0 : plain;
+        }
+        return (axis.moved[i] == axis.center[i] ? plain * weight : 0) + poison;
+      };
+      grad_weight[at] = value;
+      grad_columns[at] = slope(right, column, row.inside[i], c.columns);
+      if (grad_rows) grad_rows[at] = slope(down, row, column.inside[i], c.rows);
+    }
   }
+  each_tap([](float &tap) { tap = 0; });
 }
 
 }  // namespace dcls

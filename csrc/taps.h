@@ -53,18 +53,18 @@ Box bounding_box(const dcls_convolution &convolution, const Selection &selection
 // The most taps (and so windows) that a channel may have.
 int64_t tap_capacity(const dcls_convolution &convolution);
 
-// Memory that make_taps and element_gradients need while they run, as `canvas`.
+// Memory that make_taps and element_gradients need, as `canvas`. It must be zero before
+// the first call, and serves any number of further ones.
 int64_t canvas_bytes(const dcls_convolution &convolution);
 
 // Fills `taps`, whose windows have room for tap_capacity.
 void make_taps(const dcls_convolution &convolution, int64_t output,
                const Selection &selection, void *canvas, Taps *taps);
 
-// Turns the gradients of an output's taps (in the order of the windows, for
-// keep_zero and not flip) into those of its elements.
+// Turns the gradients of an output's taps (in the order of the windows, made with
+// keep_zero and without flip) into those of its elements.
 void element_gradients(const dcls_convolution &convolution, int64_t output,
-                       const Selection &selection, const Taps &taps,
-                       const float *tap_gradients, void *canvas, float *grad_weight,
-                       float *grad_rows, float *grad_columns);
+                       const Taps &taps, const float *tap_gradients, void *canvas,
+                       float *grad_weight, float *grad_rows, float *grad_columns);
 
 }  // namespace dcls
