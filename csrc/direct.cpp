@@ -97,9 +97,10 @@ bool transposed(const dcls_image &image) {
   return image.strides[1] == 1 && image.strides[3] != 1;
 }
 
-// Keeps planes off the same places in the cache: an odd number of lines each.
+// Keeps planes off the same places in the cache: an odd number of lines each. One of
+// them is room for what is written beyond the end of a row.
 int64_t plane_size(int64_t floats) {
-  const int64_t lines = round_up(floats, MOST_LANES) / MOST_LANES;
+  const int64_t lines = round_up(floats, MOST_LANES) / MOST_LANES + 1;
   return (lines | 1) * MOST_LANES;
 }
 
@@ -114,8 +115,8 @@ void lay_out(Job &job, int64_t rows, int64_t columns, const Kernels &kernels) {
   // The image's first column is aligned, in the tiles that have it.
   const int64_t before = std::max<int64_t>(0, job.left - box.column_low);
   job.in.lead = round_up(before, MOST_LANES) - before;
-  job.in.stride = round_up(job.in.lead + covered + box.column_high - box.column_low,
-                           MOST_LANES) + MOST_LANES;
+  job.in.stride =
+      round_up(job.in.lead + covered + box.column_high - box.column_low, MOST_LANES);
   job.in.plane =
       plane_size(job.in.stride * (covered_rows + box.row_high - box.row_low));
   job.out.lead = 0;

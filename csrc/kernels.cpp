@@ -83,7 +83,7 @@ struct Tile {
     const Box &box = job.box;
     return {row + box.row_low - job.top, column + box.column_low - job.left,
             dcls::round_up(rows, job.line ? 1 : ROWS) + box.row_high - box.row_low,
-            job.in.stride - job.in.lead - LANES};
+            job.in.stride - job.in.lead};
   }
 };
 

@@ -22,21 +22,33 @@ struct Slice {
   int64_t batch, first, count;
 };
 
-INLINE void zero(float *to, int64_t count) {
-  if (count > 0) memset(to, 0, size_t(count) * sizeof(float));
+// Writes zeros from `from` to `to`, and on to the end of the last vector.
+INLINE void zero(float *from, const float *to) {
+  for (; from < to; from += LANES) {
+    store<LANES>(from, Vector<LANES>{});
+    asm volatile("" ::: "memory");  // or compilers call memset for a few numbers
+  }
 }
 
-// Copies `columns` numbers; the rest of the last vector may be overwritten with zeros
-// or with what it was.
+// Copies numbers that are consecutive, in vectors of which the last two may overlap.
+template <class From, class To>
+INLINE void copy(const From *from, To *to, int64_t count) {
+  int64_t i = 0;
+  for (; i + LANES <= count; i += LANES) store<LANES>(to + i, load<LANES>(from + i));
+  if (i == count) return;
+  if (count >= LANES)
+    store<LANES>(to + count - LANES, load<LANES>(from + count - LANES));
+  else
+    for (; i < count; ++i) store_one(to + i, load_one(from + i));
+}
+
 template <class T>
 INLINE void copy_row(const T *from, int64_t step, float *to, int64_t columns) {
-  int64_t i = 0;
-  if (step == 1)
-    for (; i + LANES <= columns; i += LANES)
-      store<LANES>(to + i, load<LANES>(from + i));
-  for (; i < columns; ++i) to[i] = load_one(from + i * step);
+  if (step == 1) return copy(from, to, columns);
+  for (int64_t i = 0; i < columns; ++i) to[i] = load_one(from + i * step);
 }
 
+// Writes on to the end of the last vector.
 template <class T>
 INLINE void transpose_row(const T *from, int64_t step, float *to, int64_t plane,
                           int64_t columns) {
@@ -57,48 +69,53 @@ INLINE void transpose_row(const T *from, int64_t step, float *to, int64_t plane,
   }
 }
 
-// Fills planes with a region of the image and zeros around it. A row of a plane has
-// room for region.columns rounded up to LANES, after layout.lead.
+// Fills planes with a region of the image and zeros around it. What is written beyond
+// the end of a row is overwritten by the next; after a plane there is room for it.
 template <class T>
 void load_planes_of(const dcls_image &image, int64_t height, int64_t width, Slice slice,
                     Region region, float *planes, Layout layout) {
-  const int64_t start = region.column < 0 ? -region.column : 0;
-  int64_t end = width - region.column;
+  // The rows and columns of the region that are in the image.
+  int64_t top = region.row < 0 ? -region.row : 0, bottom = height - region.row;
+  int64_t start = region.column < 0 ? -region.column : 0, end = width - region.column;
   if (end > region.columns) end = region.columns;
+  if (bottom > region.rows) bottom = region.rows;
+  if (top >= bottom || start >= end) top = bottom = region.rows;
   const T *data = static_cast<const T *>(image.data);
   const int64_t *strides = image.strides;
-  for (int64_t r = 0; r < region.rows; ++r) {
-    float *row = planes + r * layout.stride;
-    const int64_t y = region.row + r;
-    if (y < 0 || y >= height || start >= end) {
-      for (int64_t c = 0; c < slice.count; ++c) zero(row + c * layout.plane, layout.stride);
-      continue;
+  const bool squares = strides[1] == 1 && strides[3] != 1;
+  const int64_t together = squares && slice.count >= LANES ? LANES : 1;
+  for (int64_t c = 0; c < slice.count;) {
+    const int64_t channels = slice.count - c >= together ? together : 1;
+    float *plane = planes + c * layout.plane;
+    const int64_t size = region.rows * layout.stride;
+    for (int64_t i = 0; i < channels; ++i, plane += layout.plane)
+      zero(plane, plane + top * layout.stride);
+    for (int64_t r = top; r < bottom; ++r) {
+      const T *from = data + slice.batch * strides[0] + (slice.first + c) * strides[1] +
+                      (region.row + r) * strides[2] +
+                      (region.column + start) * strides[3];
+      float *row = planes + c * layout.plane + r * layout.stride;
+      float *to = row + layout.lead + start;
+      for (int64_t i = 0; i < channels; ++i)
+        zero(row + i * layout.plane, to + i * layout.plane);
+      if (channels == LANES && squares)
+        transpose_row(from, strides[3], to, layout.plane, end - start);
+      else
+        copy_row(from, strides[3], to, end - start);
+      for (int64_t i = 0; i < channels; ++i)
+        zero(to + i * layout.plane + end - start, row + i * layout.plane + layout.stride);
     }
-    const T *from = data + slice.batch * strides[0] + slice.first * strides[1] +
-                    y * strides[2] + (region.column + start) * strides[3];
-    for (int64_t c = 0; c < slice.count; ++c) {
-      float *to = row + c * layout.plane;
-      zero(to, layout.lead + start);
-      zero(to + layout.lead + end, layout.stride - layout.lead - end);
-    }
-    float *to = row + layout.lead + start;
-    int64_t c = 0;
-    if (strides[1] == 1 && strides[3] != 1)
-      for (; c + LANES <= slice.count; c += LANES)
-        transpose_row(from + c, strides[3], to + c * layout.plane, layout.plane,
-                      end - start);
-    for (; c < slice.count; ++c)
-      copy_row(from + c * strides[1], strides[3], to + c * layout.plane, end - start);
+    plane = planes + c * layout.plane;
+    for (int64_t i = 0; i < channels; ++i, plane += layout.plane)
+      zero(plane + bottom * layout.stride, plane + size);
+    c += channels;
   }
 }
 
 template <class T>
 INLINE void restore_row(const float *from, T *to, int64_t step, int64_t columns) {
-  int64_t i = 0;
-  if (step == 1)
-    for (; i + LANES <= columns; i += LANES)
-      store<LANES>(to + i, load<LANES>(from + i));
-  for (; i < columns; ++i) store_one(to + i * step, from[i]);
+  if (step == 1) return copy(from, to, columns);
+  for (int64_t i = 0; i < columns; ++i) store_one(to + i * step, from[i]);
 }
 
 template <class T>
