@@ -93,6 +93,17 @@ INLINE Place place_in(const Job &job, const float *plane, int64_t row, int64_t c
           job.box.row_low * job.in.stride + job.box.column_low};
 }
 
+// Where the blocks of a task go: to rows of the image if its columns are consecutive,
+// else to planes in scratch memory.
+bool writes_rows(const Job &job) { return job.target->strides[3] == 1; }
+
+// Copies a block to the image, as far as it lies inside.
+template <class T>
+void store_block(const float *block, int64_t step, T *to, int64_t stride, int64_t rows,
+                 int64_t columns) {
+  for (int64_t r = 0; r < rows; ++r) copy(block + r * step, to + r * stride, columns);
+}
+
 void convolve(const Job &job, int64_t task, float *scratch) {
   const Tile tile(job, task % job.tiles());
   const int64_t unit = task / job.tiles() % job.units;
@@ -100,6 +111,9 @@ void convolve(const Job &job, int64_t task, float *scratch) {
   const int64_t first = unit * job.unit;
   const int64_t groups = job.groups - first < job.unit ? job.groups - first : job.unit;
 
+  const dcls_image &image = *job.target;
+  const int64_t *strides = image.strides;
+  const bool to_rows = writes_rows(job);
   float *target = scratch + job.unit * job.sources * job.in.plane;
   load_planes(*job.source, job.height, job.width,
               {batch, first * job.sources, groups * job.sources}, tile.source(job),
@@ -112,17 +126,39 @@ void convolve(const Job &job, int64_t task, float *scratch) {
     for (int64_t s = 0; s < job.sources; ++s)
       if (taps[s].poisoned) start = __builtin_nanf("");
     float *plane = target + p * job.out.plane;
+    const int64_t pixel = batch * strides[0] + channel * strides[1] +
+                          tile.row * strides[2] + tile.column * strides[3];
     tile.each_block(job, [&](int64_t row, int64_t column, int height, bool narrow) {
+      const int lanes = narrow ? NARROW : LANES;
+      int64_t rows = ROWS >> height, columns = lanes;
+      float *to = plane + row * job.out.stride + column;
+      int64_t step = job.line ? LANES : job.out.stride;
+      const int64_t at = pixel + row * strides[2] + column;
+      bool inside = false;
+      if (to_rows) {
+        if (job.line) columns *= rows, rows = 1;
+        inside = row + rows <= tile.rows && column + columns <= tile.columns;
+        if (rows > tile.rows - row) rows = tile.rows - row;
+        if (columns > tile.columns - column) columns = tile.columns - column;
+        inside = inside && !image.bfloat16;
+        to = inside ? static_cast<float *>(image.data) + at : target;
+        step = inside && !job.line ? strides[2] : lanes;
+      }
       const auto &blocks = narrow ? convolve_blocks<NARROW> : convolve_blocks<LANES>;
       blocks[height](place_in(job, scratch + source * job.in.plane, row, column), taps,
-                     job.sources, job.in.plane, start,
-                     plane + row * job.out.stride + column,
-                     job.line ? LANES : job.out.stride);
+                     job.sources, job.in.plane, start, to, step);
+      if (!to_rows || inside) return;
+      if (image.bfloat16)
+        store_block(to, step, static_cast<uint16_t *>(image.data) + at, strides[2], rows,
+                    columns);
+      else
+        store_block(to, step, static_cast<float *>(image.data) + at, strides[2], rows,
+                    columns);
     });
   }
-  store_planes(target, job.out, *job.target,
-               {batch, first * job.targets, groups * job.targets},
-               {tile.row, tile.column, tile.rows, tile.columns});
+  if (!to_rows)
+    store_planes(target, job.out, image, {batch, first * job.targets, groups * job.targets},
+                 {tile.row, tile.column, tile.rows, tile.columns});
 }
 
 // Adds the sum of each of `count` vectors to `to`; there are vectors up to the next

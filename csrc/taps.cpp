@@ -10,7 +10,7 @@ namespace dcls {
 namespace {
 
 constexpr float NORMALIZATION_EPS = 1e-7f;
-constexpr int WORD = 64;  // taps of a column per word of bits
+constexpr unsigned WORD = 64;  // taps of a column per word of bits
 
 // Where the kernel of one output is put together, column by column, and a bit for each
 // tap that is there. It has MARGIN more taps before and after on each axis, so that
@@ -29,7 +29,7 @@ struct Canvas {
   Listed *list;  // windows, at most as many as taps
 
   Canvas(const dcls_convolution &c, void *memory)
-      : rows(c.rows + 2 * MARGIN), columns(c.columns + 2 * MARGIN), words((rows + WORD - 1) / WORD),
+      : rows(c.rows + 2 * MARGIN), columns(c.columns + 2 * MARGIN), words((rows + int64_t(WORD) - 1) / int64_t(WORD)),
         bits(static_cast<uint64_t *>(memory)),
         values(reinterpret_cast<float *>(bits + columns * words)),
         list(reinterpret_cast<Listed *>(values + columns * rows)) {}
@@ -38,7 +38,8 @@ struct Canvas {
 
   void add(int64_t row, int64_t column, float value, bool listed) {
     at(row, column) += value;
-    bits[column * words + row / WORD] |= uint64_t(listed) << (row % WORD);
+    const uint64_t bit = uint64_t(row);
+    bits[column * words + int64_t(bit / WORD)] |= uint64_t(listed) << (bit % WORD);
   }
 };
 
@@ -98,8 +99,8 @@ struct Elements {
 
 // The bits of a word that are rows from `low` to `high` of the canvas.
 uint64_t bits_between(int64_t low, int64_t high, int64_t word) {
-  low = std::max<int64_t>(low - word * WORD, 0);
-  high = std::min<int64_t>(high - word * WORD, WORD - 1);
+  low = std::max<int64_t>(low - word * int64_t(WORD), 0);
+  high = std::min<int64_t>(high - word * int64_t(WORD), WORD - 1);
   if (low > high) return 0;
   return (~uint64_t(0) >> (WORD - 1 - (high - low))) << low;
 }
@@ -257,12 +258,12 @@ void make_taps(const dcls_convolution &c, int64_t output, const Selection &selec
     if (column >= reached.column_low && column <= reached.column_high)
       inside = bits & bits_between(reached.row_low + MARGIN, reached.row_high + MARGIN, word);
     for (bits &= ~inside; bits; bits &= bits - 1)
-      canvas.at(word * WORD + __builtin_ctzll(bits), column + MARGIN) = 0;
+      canvas.at(word * int64_t(WORD) + __builtin_ctzll(bits), column + MARGIN) = 0;
     while (inside) {
       const int start = __builtin_ctzll(inside);
       const uint64_t mask = (inside >> start) & 15;
       inside &= ~(mask << start);
-      canvas.list[total++] = {int32_t(word * WORD + start) - MARGIN, int32_t(column),
+      canvas.list[total++] = {int32_t(word * int64_t(WORD) + start) - MARGIN, int32_t(column),
                               int32_t(mask)};
       ++next[mask / 2 + 1];
     }
@@ -274,10 +275,15 @@ void make_taps(const dcls_convolution &c, int64_t output, const Selection &selec
     Window &window = taps->windows[next[found.mask / 2]++];
     window.row = found.row;
     window.column = found.column;
-    for (int t = 0; t < WINDOW_ROWS; ++t) {
-      window.values[t] = 0;
-      if (found.mask >> t & 1)
-        std::swap(window.values[t], canvas.at(found.row + t + MARGIN, found.column + MARGIN));
+    float *values = &canvas.at(found.row + MARGIN, found.column + MARGIN);
+    if (canvas.words == 1) {  // what is not in the window is zero
+      memcpy(window.values, values, sizeof window.values);
+      memset(values, 0, sizeof window.values);
+    } else {
+      for (int t = 0; t < WINDOW_ROWS; ++t) {
+        window.values[t] = 0;
+        if (found.mask >> t & 1) std::swap(window.values[t], values[t]);
+      }
     }
   }
   memset(canvas.list, 0, size_t(total) * sizeof *canvas.list);
