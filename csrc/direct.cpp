@@ -13,8 +13,8 @@
 namespace dcls {
 namespace {
 
-// What a tile of the scratch memory should stay in: about half of a usual L2 cache.
-constexpr int64_t TILE_FLOATS = 512 * 1024 / 4;
+// What a tile of the scratch memory should stay in: three quarters of a small L2 cache.
+constexpr int64_t TILE_FLOATS = 384 * 1024 / 4;
 constexpr int64_t TILE_COLUMNS = 128;
 constexpr int64_t LINE_COLUMNS = 4096;
 
@@ -198,6 +198,7 @@ using namespace dcls;
 int dcls_forward(const dcls_convolution *convolution, const dcls_image *x,
                  const float *bias, const dcls_image *y) {
   const dcls_convolution &c = *convolution;
+  if (!valid_taps(c)) return 2;
   if (!any(c) || c.out_height < 1 || c.out_width < 1) return 0;
   Job job = {};
   job.batch = c.batch;
@@ -220,6 +221,7 @@ int dcls_forward(const dcls_convolution *convolution, const dcls_image *x,
 int dcls_input_gradient(const dcls_convolution *convolution, const dcls_image *grad_y,
                         const dcls_image *grad_x) {
   const dcls_convolution &c = *convolution;
+  if (!valid_taps(c)) return 2;
   if (!any(c) || c.height < 1 || c.width < 1) return 0;
   Job job = {};
   job.batch = c.batch;

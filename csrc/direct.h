@@ -39,7 +39,7 @@ typedef struct {
   int64_t top, left;      // zeros before the first row and column; may be negative
 
   // Elements: (outputs, count) numbers. Positions are in taps from tap extent / 2.
-  int64_t count;
+  int64_t count;  // or the number of all taps, see below
   const float *weight;
   const float *position_rows;     // null in 1-d: all in the only row
   const float *position_columns;
@@ -47,7 +47,7 @@ typedef struct {
   int64_t normalized;       // 1: divide by the sum of the shares inside, 'triangle'
 
   // Or taps, if weight is null: those of output o are tap_first[o] ... tap_first[o + 1],
-  // all inside the extent; those that coincide add up.
+  // which rises from 0 to count. Those that coincide add up.
   const int64_t *tap_first;
   const int32_t *tap_rows, *tap_columns;
   const float *tap_values;
@@ -58,7 +58,8 @@ typedef struct {
 
 #define DCLS_API __attribute__((visibility("default")))
 
-// All return 0, or 1 if memory is short. Images must not overlap in memory.
+// All return 0; 1 if memory is short; or 2 if taps lie outside the extent or tap_first
+// does not rise from 0 to count. Images must not overlap in memory.
 
 // bias: (outputs,) or null.
 DCLS_API int dcls_forward(const dcls_convolution *convolution, const dcls_image *x,

@@ -189,6 +189,17 @@ Box reached_taps(const dcls_convolution &c) {
           std::min<int64_t>(c.columns - 1, c.left + c.width - 1)};
 }
 
+bool valid_taps(const dcls_convolution &c) {
+  if (c.weight) return true;
+  const int64_t outputs = c.channels * c.multiplier;
+  bool valid = c.tap_first[0] == 0 && c.tap_first[outputs] == c.count;
+  for (int64_t o = 0; o < outputs; ++o) valid &= c.tap_first[o] <= c.tap_first[o + 1];
+  for (int64_t i = 0; i < c.count; ++i)
+    valid &= c.tap_rows[i] >= 0 && c.tap_rows[i] < c.rows && c.tap_columns[i] >= 0 &&
+             c.tap_columns[i] < c.columns;
+  return valid;
+}
+
 Box bounding_box(const dcls_convolution &c, const Selection &selection) {
   const int64_t outputs = c.channels * c.multiplier;
   Box box = selection.reached;
@@ -199,7 +210,7 @@ Box bounding_box(const dcls_convolution &c, const Selection &selection) {
       narrow(c.position_rows, count, c.rows, &box.row_low, &box.row_high);
   } else {
     Box taps = {INT32_MAX, -1, INT32_MAX, -1};
-    for (int64_t i = 0; i < c.tap_first[outputs]; ++i) {
+    for (int64_t i = 0; i < c.count; ++i) {
       taps.row_low = std::min<int64_t>(taps.row_low, c.tap_rows[i]);
       taps.row_high = std::max<int64_t>(taps.row_high, c.tap_rows[i]);
       taps.column_low = std::min<int64_t>(taps.column_low, c.tap_columns[i]);

@@ -47,6 +47,9 @@ struct Selection {
 // The taps of the kernels that can see a pixel.
 Box reached_taps(const dcls_convolution &convolution);
 
+// Whether the list of taps, if there is one, is as direct.h says.
+bool valid_taps(const dcls_convolution &convolution);
+
 // A box inside `reached` with all taps of all channels, for `selection`'s order of rows.
 Box bounding_box(const dcls_convolution &convolution, const Selection &selection);
 

@@ -343,7 +343,7 @@ def test_wrong_arguments(change, error, message):
 
 @pytest.mark.parametrize(
     'rows, first, message',
-    [([3], [0, 1], 'rows'), ([-1], [0, 1], 'rows'), ([0], [0, 2], 'first')],
+    [([3], [0, 1], 'within'), ([-1], [0, 1], 'within'), ([0], [0, 2], 'rise')],
 )
 def test_taps_outside_are_refused(rows, first, message):
     rows = torch.tensor(rows, dtype=torch.int32)

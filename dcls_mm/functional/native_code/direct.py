@@ -185,6 +185,7 @@ def _call(
     else:
         kept = tuple(tensor.contiguous() for tensor in kernels)
         addresses = [tensor.data_ptr() for tensor in kept]
+        c.count = len(kernels.values)
         c.tap_first, c.tap_rows, c.tap_columns, c.tap_values = addresses
     c.parallel, c.threads = _parallel(), torch.get_num_threads()
     return _Call(c, kept)
@@ -211,6 +212,11 @@ def _floats(x: Tensor) -> Tensor:
 
 
 def _check(status: int) -> None:
+    if status == 2:
+        raise ValueError(
+            "the taps' rows and columns must lie within the extent, and `first` must "
+            'rise from 0 to the number of taps'
+        )
     if status:
         raise MemoryError('too little memory for the scratch of a direct convolution')
 

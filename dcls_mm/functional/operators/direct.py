@@ -144,7 +144,7 @@ def convolve_taps(
         rows, columns: (taps,), int32, within the extent.
         values: (taps,), float32. Taps of one output that coincide add up.
     """
-    _check_taps(x, bias, first, rows, columns, values, extent)
+    _check_taps(x, bias, first, rows, columns, values)
     taps = Taps(first, rows, columns, values)
     return direct.forward(x, taps, bias, _geometry(x, extent, before, size))
 
@@ -314,7 +314,7 @@ def _check(
         )
 
 
-def _check_taps(x, bias, first, rows, columns, values, extent) -> None:
+def _check_taps(x, bias, first, rows, columns, values) -> None:
     _check_image('the image', x)
     _check_outputs(len(first) - 1, x.shape[1])
     check_bias(bias, len(first) - 1)
@@ -326,11 +326,6 @@ def _check_taps(x, bias, first, rows, columns, values, extent) -> None:
         )
     if not rows.shape == columns.shape == values.shape:
         raise ValueError('rows, columns and values must have one shape')
-    if first[0] != 0 or first[-1] != len(rows) or (first.diff() < 0).any():
-        raise ValueError(f'first must rise from 0 to the {len(rows)} taps')
-    for name, places, size in zip(('rows', 'columns'), (rows, columns), extent):
-        if len(places) and (places.min() < 0 or places.max() >= size):
-            raise ValueError(f'{name} must lie within the extent, 0 to {size - 1}')
 
 
 def _check_image(name: str, x: Tensor) -> None:
