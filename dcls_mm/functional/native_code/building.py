@@ -110,7 +110,10 @@ def build(target: Path | None = None, more_flags: tuple[str, ...] = ()) -> Path:
 
 def _compile(command: list[str], more_flags: tuple[str, ...], folder: Path) -> Path:
     """Compile all sources at once, and link them; return the library's path."""
-    jobs = [('direct', 'direct.cpp', ()), ('taps', 'taps.cpp', ())]
+    jobs: list[tuple[str, str, tuple[str, ...]]] = [
+        ('direct', 'direct.cpp', ()),
+        ('taps', 'taps.cpp', ()),
+    ]
     for name, flags in instruction_sets().items():
         lanes, rows = LANES_AND_ROWS[name]
         defined = (f'-DNAME="{name}"', f'-DKERNELS={name}_kernels')
