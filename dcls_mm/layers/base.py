@@ -16,10 +16,10 @@ from ..functional._torch import capturing
 from ..functional.backends import BACKENDS
 from ..functional.convolution import (
     check_input,
-    check_padding_mode,
     convolve_checked,
     padding_sides,
 )
+from ..functional.padding import check_padding_mode
 from .kept_kernel import KeptKernel, made_from
 from .noted import NotedState
 from .shared import SharedParameters
