@@ -145,11 +145,17 @@ def call(size, extent, groups=4, device='cpu', learned=False):
         (dict(size=(16, 16, 16), extent=(7, 7, 7), learned=True), True),
         (dict(size=(16, 16, 16), extent=(9, 9, 9), groups=1), False),
         (dict(size=(64, 64), extent=(33, 33), device='meta'), False),
+        (dict(size=(200, 200), extent=(127, 127), device='meta'), True),
         (dict(size=(16384,), extent=(16383,), device='meta'), True),
+        (dict(size=(4096,), extent=(4095,), groups=1, device='meta'), False),
+        (dict(size=(16384,), extent=(16383,), groups=1, device='meta'), True),
     ],
 )
 def test_selection(arguments, expected):
-    """It is chosen where it was measured to be faster; elsewhere, cautiously."""
+    """It is chosen where it was measured to be faster; elsewhere, by a device's limits.
+
+    Those of dense convolutions are the tensor cores'.
+    """
     assert (select_backend(None, call(**arguments)) is fft) == expected
 
 
