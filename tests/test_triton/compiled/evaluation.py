@@ -5,7 +5,7 @@ miscompilation there shows as a wrong result. The tensors are CPU tensors: point
 their addresses in bytes, and an access outside a tensor is an error.
 
 bfloat16 values are kept as float32 and rounded after each operation. Values that
-Triton leaves undefined (a masked load without ``other``) are NaN or the largest integer.
+Triton leaves undefined (masked loads without ``other``) are NaN or the largest integer.
 An operation that is not in ``OPERATIONS`` raises :class:`UnknownOperation`.
 """
 
