@@ -7,7 +7,7 @@ outputs side by side, whose window has S columns of x:
 
 A *block* is ROWS (here R) rows by 16 columns of the output. Row t of its window meets
 the kernel's row t - r on the way to output row r. So each row of x, loaded once, serves
-R rows of the output, and R rows of x need 2 R - 1 matrices, which are kept for them all:
+R rows of the output, and R rows of x share 2 R - 1 matrices:
 
     for t in 0, R, 2 R, ... while t < kh + R - 1:
         for i in 0 ... R - 1, for r in 0 ... R - 1:

@@ -76,3 +76,96 @@ def test_same_padding(dtype, extent, width):
     x = torch.randn(2, 2, 11, width).to(dtype)
     kernel = torch.randn(2, 1, *extent).to(dtype)
     check(x, kernel, torch.randn(2), same(kernel), x.shape[2:])
+
+
+@pytest.mark.parametrize('before', [(4, 2), (-1, 3), (0, 9)])
+def test_flipped_it_is_the_adjoint(before):
+    extent, lengths, size = (7, 9), (10, 14), (9, 17)
+    x = torch.randn(2, 2, *lengths)
+    kernel = torch.randn(2, 1, *extent)
+    grad_y = torch.randn(2, 2, *size)
+    back = tuple(taps - 1 - first for taps, first in zip(extent, before))
+
+    y = convolve_depthwise(x, kernel, None, before, size)
+    grad_x = convolve_depthwise(grad_y, kernel, None, back, lengths, flip=True)
+
+    onward = (y.double() * grad_y).sum()
+    torch.testing.assert_close(onward, (x.double() * grad_x).sum(), rtol=0, atol=1e-4)
+    at = x.double().requires_grad_()
+    reference = expected(at, kernel, None, before, size, False)
+    (wanted,) = torch.autograd.grad(reference, at, grad_y.double())
+    torch.testing.assert_close(grad_x.double(), wanted, rtol=0, atol=1e-5)
+
+
+def test_many_blocks_and_few_give_the_same():
+    x, kernel = torch.randn(1, 1, 37, 912), torch.randn(1, 1, 3, 9)
+    for dtype in TOLERANCE:
+        many = check(x.to(dtype), kernel.to(dtype), None, (1, 4), (37, 912))
+        few = convolve_depthwise(
+            x[..., :8, :].to(dtype), kernel.to(dtype), None, (1, 4), (7, 912)
+        )
+        assert many[..., :7, :].equal(few)
+
+
+@pytest.mark.parametrize('dtype', TOLERANCE, ids=str)
+def test_memory_formats_and_slices(dtype):
+    x = torch.randn(2, 3, 8, 16).to(dtype)
+    kernel = torch.randn(3, 1, 5, 9).to(dtype)
+    y = check(x, kernel, None, (2, 4), (8, 16))
+    assert y.is_contiguous()
+
+    last = check(x.to(memory_format=torch.channels_last), kernel, None, (2, 4), (8, 16))
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert last.equal(y)
+
+    wide = torch.randn(2, 3, 17, 33).to(dtype)
+    part = wide[:, :, 1::2, 1::2].copy_(x)
+    turned = kernel.transpose(2, 3).contiguous().transpose(2, 3)
+    assert check(part, turned, None, (2, 4), (8, 16)).equal(y)
+
+
+@pytest.mark.parametrize('shape', [(0, 2, 8, 8), (2, 0, 8, 8)])
+def test_nothing_to_convolve(shape):
+    kernel = torch.randn(shape[1], 1, 9, 9)
+    y = convolve_depthwise(torch.empty(shape), kernel, None, (4, 4), (8, 8))
+    assert y.shape == shape
+
+
+def test_float16_overflows_only_when_rounded():
+    # The sum passes 65504 on its way to 60000, and stays beyond it in the second row.
+    x = torch.full((1, 1, 2, 8), 30000.0, dtype=torch.float16)
+    x[..., 1, :] = -30000.0
+    kernel = torch.tensor([3.0, -1.0], dtype=torch.float16).reshape(1, 1, 1, 2)
+    kernel = torch.cat([kernel, kernel], dim=3)
+    y = convolve_depthwise(x, kernel, None, (0, 0), (2, 8))
+    assert (y[0, 0, 0, :5] == float('inf')).all()
+    assert (y[0, 0, 1, :5] == -float('inf')).all()
+    kernel[..., 3] = -3.0
+    y = convolve_depthwise(x, kernel, None, (0, 0), (2, 8))
+    assert (y[0, 0, 0, :5] == 60000).all()
+
+
+@pytest.mark.parametrize('dtype', TOLERANCE, ids=str)
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_a_pixel_that_is_not_finite_stays_nearby(dtype, value):
+    x = torch.randn(2, 2, 40, 112).to(dtype)
+    kernel = torch.randn(2, 1, 9, 9).to(dtype)
+    clean = convolve_depthwise(x, kernel, None, (4, 4), (40, 112))
+    x[1, 1, 20, 50] = value
+    y = convolve_depthwise(x, kernel, None, (4, 4), (40, 112))
+
+    touched = torch.zeros(y.shape, dtype=torch.bool)
+    touched[1, 1, 16:25, 46:55] = True
+    assert not y[touched].isfinite().any()
+    around = torch.zeros(y.shape, dtype=torch.bool)
+    around[1, 1, 16 - 7 : 25 + 7, 46 - 31 : 55 + 31] = True
+    assert y[~around].equal(clean[~around])
+
+
+def test_a_tap_that_is_not_finite_spoils_its_channel_only():
+    x, kernel = torch.randn(2, 2, 12, 20), torch.randn(2, 1, 9, 9)
+    clean = convolve_depthwise(x, kernel, None, (4, 4), (12, 20))
+    kernel[1, 0, 0, 0] = float('nan')
+    y = convolve_depthwise(x, kernel, None, (4, 4), (12, 20))
+    assert y[:, 1].isnan().all()
+    assert y[:, 0].equal(clean[:, 0])
