@@ -1,27 +1,27 @@
 """The gradient of a depthwise kernel as products of matrices, without atomics.
 
-Tap (u, v) of one channel's gradient is the sum, over the images, of the output's
-gradient times the image moved by u rows and v columns. Take an image row and, at the
-same place, COLUMNS columns of the gradient's row that meets it under kernel row u::
+Take a row of the image and, under row u of the kernel, the row of the output's gradient
+that meets it. From the two take a block: COLUMNS columns j of the gradient's row, and
+the WINDOW columns s of the image that the kernel can bring together with them::
 
-    products[(u, j), s] = sum  grad_y[row + before - u, j] * x[row, s - shift]
+    products[(u, j), s] = sum of grad_y[row + before - u, j] * x[row, s - shift]
 
-The product is summed over all image rows and column blocks of the channel: these are
-the inner axis of one matrix product, for KERNEL_ROWS rows u of the kernel at once and
-WINDOW columns s. Column j of the gradient meets column s under tap v = s - j - lead, so
-a tap is the sum along a diagonal of the products; they are gathered once, at the end::
+The sum is over all images, rows and blocks of a channel: the inner axis of one matrix
+product, for KERNEL_ROWS rows u at once, on tensor cores. Column j meets column s under
+tap v = s - j - lead, so a tap is the sum along a diagonal; these are gathered once, at
+the end::
 
-    s: 0 1 2 3 4 5          lead moves the window left until its loads are aligned
-    j=0  a b c              a, b, c: the taps v = 0, 1, 2 of a kernel of width 3
-    j=1    a b c            entries off the diagonals are computed and left out
-    j=2      a b c
+    s: 0 1 2 3 4 5
+    j=0  a b c              a, b, c: taps v = 0, 1, 2 of a kernel of width 3, lead = 1;
+    j=1    a b c            lead moves the window to the left until its loads are
+    j=2      a b c          aligned; what is not on the diagonals is left out
 
-A program has one channel, one group of kernel rows and one of the `splits` of the image
-rows. It writes sums of its own, which torch adds up in a fixed order: the result is the
-same in every run.
+A program has one channel, one group of kernel rows and a share of the image rows. It
+writes sums of its own, which torch adds up in a fixed order, so that every run gives
+the same bits.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
@@ -77,15 +77,15 @@ def depthwise_kernel_sums(
         present = image_row < image_rows
         row = image_row % x_height
         plane = (image_row // x_height).to(tl.int64) * channels + channel
-        y_row = row[:, None] + before_rows - u[None, :]
-        y_present = present[:, None] & (u < kernel_height)[None, :]
+        y_row = row[None, :] + before_rows - u[:, None]
+        y_present = present[None, :] & (u < kernel_height)[:, None]
         y_present &= (y_row >= 0) & (y_row < y_height)
-        y_at = (plane * (y_height * y_width))[:, None] + y_row * y_width + j[None, :]
+        y_at = (plane * (y_height * y_width))[None, :] + y_row * y_width + j[:, None]
         x_at = (plane * (x_height * x_width) + row * x_width)[:, None] + s[None, :]
         for column in range(0, y_width, COLUMNS):
             y_inside = column + j < y_width
             y_part = tl.load(
-                grad_y + y_at + column, y_present & y_inside[None, :], other=0.0
+                grad_y + y_at + column, y_present & y_inside[:, None], other=0.0
             )
             x_column = column - shift + s
             x_inside = (x_column >= 0) & (x_column < x_width)
@@ -94,9 +94,7 @@ def depthwise_kernel_sums(
                 present[:, None] & x_inside[None, :],
                 other=0.0,
             )
-            products = tl.dot(
-                tl.trans(y_part), x_part, products, input_precision='tf32x3'
-            )
+            products = tl.dot(y_part, x_part, products, input_precision='tf32x3')
 
     diagonal = tl.minimum(j[:, None] + lead + s[None, :], WINDOW - 1)
     along = tl.gather(products, diagonal, 1)  # [(u, j), v]
@@ -112,31 +110,34 @@ def depthwise_kernel_sums(
 
 
 class Tile(NamedTuple):
-    """A configuration of the kernel; the tile is the least that holds the extent."""
+    """How a product is cut: kernel_rows * columns by window, on num_warps warps."""
 
     columns: int
     window: int
     kernel_rows: int
-    image_rows: int
     num_warps: int
-    num_stages: int
 
 
-# Chosen by the compiler's counts, not timed on a GPU.
+# The first that holds the kernel's columns is taken. These and IMAGE_ROWS, the inner
+# axis, follow the compiler's counts of instructions and registers; they are not timed.
 TILES = (
-    Tile(16, 32, 8, 32, 4, 3),  # up to 17 columns of the kernel
-    Tile(32, 64, 4, 32, 4, 3),  # up to 33
-    Tile(64, 128, 2, 32, 4, 2),  # up to 65
+    Tile(16, 32, 8, 4),  # up to 17 columns
+    Tile(32, 64, 4, 4),  # up to 33
+    Tile(64, 128, 2, 8),  # up to 65
 )
+IMAGE_ROWS = {torch.float16: 64, torch.bfloat16: 64, torch.float32: 16}
 
-# Enough programs to fill the largest GPUs some times; more would only gather more.
+# Enough to fill the largest GPUs several times.
 PROGRAMS = 2048
 
 
 def constants(
     dtype: torch.dtype, widths: tuple[int, int], kernel_width: int, before: int
-) -> dict[str, Any]:
+) -> dict[str, int]:
     """Return what the kernel is compiled for, as keyword arguments of its launch.
+
+    Beside these and FLIP, nothing but the dtype and the pointers' alignment compiles it
+    anew.
 
     Args:
         dtype (torch.dtype): The dtype of x and grad_y.
@@ -156,9 +157,9 @@ def constants(
         'COLUMNS': tile.columns,
         'WINDOW': tile.window,
         'KERNEL_ROWS': tile.kernel_rows,
-        'IMAGE_ROWS': tile.image_rows,
+        'IMAGE_ROWS': IMAGE_ROWS[dtype],
         'num_warps': tile.num_warps,
-        'num_stages': tile.num_stages,
+        'num_stages': 2,
     }
 
 
