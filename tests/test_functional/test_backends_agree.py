@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dcls_mm.functional import convolve
 from dcls_mm.functional.backends import BACKENDS
-from dcls_mm.functional.convolution import PADDING_MODES
+from dcls_mm.functional.padding import PADDING_MODES
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 LARGEST = {1: 40, 2: 16, 3: 4}
