@@ -12,11 +12,13 @@ VENV := .venv$(if $(filter-out stock,$(STACK)),-$(STACK))
 VENV_PYTHON := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-seg test test-fast coverage lint docs bench clean distclean
+.PHONY: help env demo demo-seg test test-fast coverage lint docs bench gpu clean \
+	distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  PYTHON=...      the $(WANTED) to make $(VENV) with (now $(PYTHON))'
+	@echo '  PYTHON=...      the $(WANTED) to make $(VENV) with (now $(PYTHON)),'
+	@echo '                  or the one that has torch for CUDA, for make gpu'
 
 env:  ## set up .venv; the first time builds mmcv (3 minutes on two cores)
 	@$(PYTHON) tools/setup_environment.py
@@ -55,6 +57,11 @@ bench: env  ## run all benchmarks, one after the other (12 minutes on two cores)
 	@for name in construct convolve backbone sampling deploy; do \
 		$(VENV_PYTHON) benchmarks/bench_$$name.py || exit; echo; \
 	done
+
+# `make env` installs torch for CPUs, so this runs in the environment at hand: that of
+# PYTHON=..., or else of python3. Without a GPU it says so and fails.
+gpu:  ## test and time the GPU path on this machine's GPU (8 minutes); see PYTHON
+	@$(if $(filter file,$(origin PYTHON)),python3,$(PYTHON)) benchmarks/gpu/run.py
 
 clean:  ## remove build products and tool caches
 	rm -rf build dist docs/_build *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache \

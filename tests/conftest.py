@@ -35,6 +35,7 @@ SLOW = {
     'test_fuzz.py',
     'test_generated.py',
     'test_get_flops.py',
+    'test_gpu_benchmark.py',
     'test_hook_pairs.py',
     'test_hook_pairs_ddp.py',
     'test_interpreted.py',
