@@ -21,6 +21,7 @@ products of TF32 parts, which keeps its precision.
 """
 
 import contextlib
+import functools
 from math import gcd
 from typing import NamedTuple
 
@@ -113,7 +114,7 @@ def depthwise_kernel(
         for t in range(0, kernel_height + ROWS - 1, ROWS):
             matrices = ()
             for d in tl.static_range(1 - ROWS, ROWS):
-                u = tl.full((1, 1), t + d, tl.uint32)
+                u = tl.full((1, 1), t + d, tl.int32).to(tl.uint32)
                 matrix = tl.load(
                     taps + t * STEP + d * STEP,
                     mask=band & (u < kernel_height.to(tl.uint32)),
@@ -177,10 +178,11 @@ class Launch(NamedTuple):
     options: dict
 
 
+@functools.lru_cache(maxsize=1024)
 def plan(
     dtype: torch.dtype,
-    shape: tuple[int, int, int, int],
-    extent: tuple[int, int],
+    shape: tuple[int, ...],
+    extent: tuple[int, ...],
     before: tuple[int, int],
     size: tuple[int, int],
     flip: bool,
