@@ -9,17 +9,24 @@ import functools
 import importlib.util
 from importlib.metadata import PackageNotFoundError, version
 
+import torch
+
 # Older versions are not tested; 3.6 is the one of torch 2.11.
 LEAST_VERSION = (3, 6)
 
-# Whether a run on a GPU is recorded in benchmarks/RESULTS-GPU.md. Until then the
-# kernels serve only where the backend 'triton' is named.
+# Whether benchmarks/RESULTS-GPU.md holds a run on a GPU. Until then the kernels have
+# only been compiled and interpreted, and serve just those who name the backend.
 RECORDED = False
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def missing() -> str | None:
     """Return why triton can't be used, as a sentence that says what to do, or None."""
+    return _missing()
+
+
+@functools.cache
+def _missing() -> str | None:
     wanted = '.'.join(map(str, LEAST_VERSION))
     if importlib.util.find_spec('triton') is None:
         return (
