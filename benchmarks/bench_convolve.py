@@ -169,7 +169,8 @@ def backend_name(case, memory_format, gradients):
     x = arranged(torch.randn(case.input), memory_format).requires_grad_(gradients)
     kernel = torch.randn(case.kernel).requires_grad_(gradients)
     stride = (case.stride,) * len(case.extent)
-    call = ConvolutionCall(x, kernel, None, stride, case.padding, case.groups)
+    sides = [*zip(case.padding, case.padding)]
+    call = ConvolutionCall(x, kernel, None, stride, sides, case.groups)
     return select_backend(None, call).__name__.rpartition('.')[2]
 
 

@@ -14,6 +14,7 @@ continues where it stopped if it was interrupted. It writes to that folder and t
 import argparse
 import contextlib
 import hashlib
+import platform
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,16 @@ import sys
 import time
 
 import environment
-from environment import MMCV, PINS_FILES, PYTHON, ROOT, VENV, VENV_PYTHON, mmcv_wheel
+from environment import (
+    MMCV,
+    PINS_FILES,
+    PYTHON,
+    ROOT,
+    TRITON_FILES,
+    VENV,
+    VENV_PYTHON,
+    mmcv_wheel,
+)
 from environment.preflight import check_machine
 from environment.running import PIP_LOG, clock, last_line, locked, pip, run_logged, tail
 
@@ -50,10 +60,16 @@ def read_pins(paths=PINS_FILES):
     return {name: version for name, version in pins.items() if version}
 
 
+def read_tritons():
+    lines = (line for path in TRITON_FILES for line in path.read_text().splitlines())
+    return [line.partition('==')[2] for line in lines if line.startswith('triton==')]
+
+
 def fingerprint():
     """Return a digest of what the environment is made from, and where."""
     digest = hashlib.sha256(f'{ROOT} {PYTHON}'.encode())
-    for path in (*PINS_FILES, ROOT / 'pyproject.toml', ROOT / 'dcls_mm' / 'version.py'):
+    ours = ROOT / 'pyproject.toml', ROOT / 'dcls_mm' / 'version.py'
+    for path in (*PINS_FILES, *TRITON_FILES, *ours):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -93,6 +109,21 @@ def install_torch(version):
     pip('Downloading and installing torch', 'install', f'torch=={version}')
 
 
+def install_tritons(versions):
+    """Put each version of Triton into a folder of its own, outside of sys.path."""
+    if platform.machine() != 'x86_64':
+        print('      left out: these versions are for x86-64; their tests are skipped')
+        return
+    for version in versions:
+        folder = VENV / 'triton' / version
+        if not folder.exists():
+            partial = VENV / 'triton' / f'{version}.partial'
+            shutil.rmtree(partial, ignore_errors=True)
+            options = '--no-deps', '--target', partial, f'triton=={version}'
+            pip(f'Downloading and installing triton {version}', 'install', *options)
+            partial.rename(folder)
+
+
 def install_project():
     options = ['--no-deps', '--no-build-isolation']
     pip('Installing dcls_mm', 'install', *options, '--editable', ROOT)
@@ -102,15 +133,18 @@ def install_project():
 
 
 def set_up():
-    others = read_pins()
+    others, tritons = read_pins(), read_tritons()
     torch, mmcv = others.pop('torch'), others.pop(MMCV)
-    steps = (
+    steps = [
         (f'making {VENV}', make_venv),
         (f'installing {len(others)} packages', lambda: install_packages(others)),
         (f'installing torch {torch}', lambda: install_torch(torch)),
         (f'installing {MMCV} {mmcv}', lambda: mmcv_wheel.install(mmcv)),
         ('installing dcls_mm, checking all', install_project),
-    )
+    ]
+    if tritons:
+        text = f'installing triton {" and ".join(tritons)} for their tests'
+        steps.insert(-1, (text, lambda: install_tritons(tritons)))
     for number, (text, step) in enumerate(steps, 1):
         start = time.monotonic()
         print(f'[{number}/{len(steps)}] {text}', flush=True)

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
@@ -84,33 +86,46 @@ class ConvolutionCall:
     """The checked arguments of one convolution.
 
     Attributes:
-        x: (batch, in, *size).
+        image: (batch, in, *size), to be padded by ``sides``.
+        x: the same, to be padded by ``padding``: it includes the zeros that
+            ``padding`` can't express, and lacks the pixels that ``sides`` removes.
         kernel: (out, in // groups, *extent).
         bias: (out,) or None. The tensors have one dtype, or will have under autocast.
         stride: one int per axis.
+        sides: zeros (before, after) per axis. Negative numbers remove pixels.
         padding: zeros both before and after, one int per axis.
         groups: divides the input and the output channels.
     """
 
     def __init__(
         self,
-        x: Tensor,
+        image: Tensor,
         kernel: Tensor,
         bias: Tensor | None,
         stride: tuple[int, ...],
-        padding: tuple[int, ...],
+        sides: Sequence[tuple[int, int]],
         groups: int,
         state: TorchState | None = None,
     ):
-        self.x, self.kernel, self.bias = x, kernel, bias
-        self.stride, self.padding, self.groups = stride, padding, groups
+        self.image, self.kernel, self.bias = image, kernel, bias
+        self.stride, self.sides, self.groups = stride, sides, groups
         self._state = state
+        before, after = zip(*sides)
+        if before == after and min(before) >= 0:
+            self.x, self.padding = image, before
+        else:
+            self.padding = (0,) * len(stride)
+
+    @cached_property
+    def x(self) -> Tensor:
+        last_axis_first = [side for pair in reversed(self.sides) for side in pair]
+        return F.pad(self.image, last_axis_first)
 
     @property
     def state(self) -> TorchState:
-        """The state of ``x``, asked for on first use; most small kernels never do."""
+        """The state of ``image``, asked for on first use; small kernels never do."""
         if self._state is None:
-            self._state = ask(self.x)
+            self._state = ask(self.image)
         return self._state
 
 

@@ -159,17 +159,16 @@ def _described(
     groups: int,
     padding_mode: str,
 ) -> ConvolutionCall:
-    """Return the call with these arguments, padding ``x`` if a backend can't."""
+    """Return the call with these arguments, padding ``x`` unless by zeros."""
     if x.dtype != kernel.dtype or x.device != kernel.device or bias is not None:
         check_alike(x, kernel, bias)
     check_fits(x, kernel.shape[2:], sides)
     if x.ndim == len(stride) + 1:
         x = x.unsqueeze(0)
-    zeros, after = zip(*sides)
-    if zeros == after and min(zeros) >= 0 and padding_mode == 'zeros':
-        return ConvolutionCall(x, kernel, bias, stride, zeros, groups)
-    padded, zeros = pad(x, sides, padding_mode), (0,) * len(sides)
-    return ConvolutionCall(padded, kernel, bias, stride, zeros, groups, ask(x))
+    if padding_mode == 'zeros':
+        return ConvolutionCall(x, kernel, bias, stride, sides, groups)
+    padded, sides_left = pad(x, sides, padding_mode), [(0, 0)] * len(sides)
+    return ConvolutionCall(padded, kernel, bias, stride, sides_left, groups, ask(x))
 
 
 def convolve_transposed(

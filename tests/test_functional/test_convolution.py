@@ -16,6 +16,7 @@ from dcls_mm.functional.backends import (
     fft_correlation,
     native,
     select_backend,
+    triton_depthwise,
 )
 from dcls_mm.functional.reference import reference_convolution
 
@@ -196,7 +197,8 @@ def test_autocast_stays_in_float32():
 
 
 def call(x, kernel, stride=(1, 1), padding=(7, 7), groups=None):
-    return ConvolutionCall(x, kernel, None, stride, padding, groups or len(kernel))
+    sides = [*zip(padding, padding)]
+    return ConvolutionCall(x, kernel, None, stride, sides, groups or len(kernel))
 
 
 LARGE = torch.randn(4, 1, 15, 15)
@@ -236,7 +238,7 @@ def test_forced_backend_says_why_it_cannot_serve(arguments, reason):
 )
 def test_selection(extent, channels_last, learned, expected):
     """It is chosen where it was measured to be faster, given the gradients needed."""
-    assert list(BACKENDS.values()) == [fft, cpu_depthwise, native]
+    assert list(BACKENDS.values()) == [fft, cpu_depthwise, triton_depthwise, native]
     layout = torch.channels_last if channels_last else torch.contiguous_format
     kernel = torch.randn(64, 1, *extent, requires_grad=learned)
     padding = tuple(size // 2 for size in extent)

@@ -86,7 +86,8 @@ def test_layers_with_padding_over_the_extent(kind):
     layer = cls(4, 4, kernel_count=5, groups=4, **options)
     x = torch.randn(2, 4, *size, requires_grad=True)
     kernel, inputs = layer.kernel(), [x, *layer.parameters()]
-    call = ConvolutionCall(x, kernel, layer.bias, layer.stride, layer.padding, 4)
+    sides = layer.padding_sides(kernel)
+    call = ConvolutionCall(x, kernel, layer.bias, layer.stride, sides, 4)
     assert select_backend(None, call) is fft
     expected = CONVOLUTIONS[len(size)](
         x, kernel, layer.bias, padding=layer.padding, groups=4
@@ -125,8 +126,8 @@ def test_autocast_stays_in_float32():
 def call(size, extent, groups=4, device='cpu', learned=False):
     x = torch.randn(2, 4, *size, device=device)
     kernel = torch.randn(4, 4 // groups, *extent, device=device, requires_grad=learned)
-    padding, stride = tuple(k // 2 for k in extent), (1,) * len(extent)
-    return ConvolutionCall(x, kernel, None, stride, padding, groups)
+    sides, stride = [(k // 2, k // 2) for k in extent], (1,) * len(extent)
+    return ConvolutionCall(x, kernel, None, stride, sides, groups)
 
 
 @pytest.mark.parametrize(
@@ -144,11 +145,17 @@ def call(size, extent, groups=4, device='cpu', learned=False):
         (dict(size=(16, 16, 16), extent=(7, 7, 7), learned=True), True),
         (dict(size=(16, 16, 16), extent=(9, 9, 9), groups=1), False),
         (dict(size=(64, 64), extent=(33, 33), device='meta'), False),
+        (dict(size=(200, 200), extent=(127, 127), device='meta'), True),
         (dict(size=(16384,), extent=(16383,), device='meta'), True),
+        (dict(size=(4096,), extent=(4095,), groups=1, device='meta'), False),
+        (dict(size=(16384,), extent=(16383,), groups=1, device='meta'), True),
     ],
 )
 def test_selection(arguments, expected):
-    """It is chosen where it was measured to be faster; elsewhere, cautiously."""
+    """It is chosen where it was measured to be faster; elsewhere, by a device's limits.
+
+    Those of dense convolutions are the tensor cores'.
+    """
     assert (select_backend(None, call(**arguments)) is fft) == expected
 
 
@@ -156,7 +163,7 @@ def test_says_why_it_cannot_serve():
     with pytest.raises(ValueError, match="'fft' cannot serve this call: .*empty"):
         select_backend('fft', call((0,), (5,)))
     whole = call((9,), (5,))
-    half = ConvolutionCall(whole.x.half(), whole.kernel.half(), None, (1,), (2,), 4)
+    half = ConvolutionCall(whole.x.half(), whole.kernel.half(), None, (1,), [(2, 2)], 4)
     with pytest.raises(ValueError, match='float32 or float64, got torch.float16'):
         select_backend('fft', half)
 

@@ -179,7 +179,9 @@ def as_function(kind):
 
 def test_large_kernels_are_served_by_cpu_depthwise():
     layer, x = make('large 2d'), image('large 2d')
-    call = ConvolutionCall(x, layer.kernel(), None, (1, 1), layer.padding, 4)
+    call = ConvolutionCall(
+        x, layer.kernel(), None, (1, 1), layer.padding_sides(layer.kernel()), 4
+    )
     assert select_backend(None, call) is cpu_depthwise
 
 

@@ -75,8 +75,8 @@ def _log(chosen: ModuleType, call: ConvolutionCall) -> None:
         return
     what = (
         next(name for name, backend in BACKENDS.items() if backend is chosen),
-        *(tuple(call.x.shape), tuple(call.kernel.shape), call.stride, call.padding),
-        *(call.groups, call.x.dtype, call.x.device),
+        *(tuple(call.image.shape), tuple(call.kernel.shape), call.stride),
+        *(tuple(call.sides), call.groups, call.image.dtype, call.image.device),
         'channels_last' if call.state.channels_last else 'contiguous',
     )
     if what in _logged:

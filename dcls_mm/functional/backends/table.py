@@ -14,6 +14,11 @@ A backend is a module with three functions of a ``ConvolutionCall`` and a table:
 A backend for CUDA goes before 'native', which runs on every device and comes last.
 """
 
-from . import cpu_depthwise, fft, native
+from . import cpu_depthwise, fft, native, triton_depthwise
 
-BACKENDS = {'fft': fft, 'cpu_depthwise': cpu_depthwise, 'native': native}
+BACKENDS = {
+    'fft': fft,
+    'cpu_depthwise': cpu_depthwise,
+    'triton': triton_depthwise,
+    'native': native,
+}

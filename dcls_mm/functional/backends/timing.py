@@ -69,11 +69,11 @@ def fastest(call: ConvolutionCall, candidates: list[ModuleType]) -> ModuleType:
 
 def _key(call: ConvolutionCall) -> tuple:
     """Return what the times depend on."""
-    tensors = [call.x, call.kernel] + ([] if call.bias is None else [call.bias])
+    tensors = [call.image, call.kernel] + ([] if call.bias is None else [call.bias])
     return (
         *((t.device, t.dtype, t.shape, _needs_gradient(t)) for t in tensors),
         call.stride,
-        call.padding,
+        tuple(call.sides),
         call.groups,
         torch.get_num_threads(),
         call.state,
@@ -84,17 +84,17 @@ def _seconds(backend: ModuleType, call: ConvolutionCall) -> float:
     """Time one call, with the gradients that the real one needs."""
     from torch.utils.benchmark import Timer  # here, as it takes a second to import
 
-    tensors = call.x, call.kernel, call.bias
+    tensors = call.image, call.kernel, call.bias
     copies: list[Any] = [
         None if t is None else t.detach().clone().requires_grad_(_needs_gradient(t))
         for t in tensors
     ]
     wanted = [t for t in copies if t is not None and t.requires_grad]
-    x, kernel, bias = copies
-    shape = call.stride, call.padding, call.groups
-    trial = ConvolutionCall(x, kernel, bias, *shape, call.state)
+    image, kernel, bias = copies
+    shape = call.stride, call.sides, call.groups
 
     def step() -> None:
+        trial = ConvolutionCall(image, kernel, bias, *shape, call.state)
         y = backend.convolve(trial)
         if wanted:
             torch.autograd.grad(y, wanted, torch.ones_like(y))

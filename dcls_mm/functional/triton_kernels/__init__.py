@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 # Older versions are not tested; 3.6 is the one of torch 2.11.
 LEAST_VERSION = (3, 6)
 
-# Whether a run on a GPU is recorded in benchmarks/RESULTS-GPU.md. Until then the
-# kernels serve only where the backend 'triton' is named.
+# Whether benchmarks/RESULTS-GPU.md holds a run on a GPU. Until then the kernels have
+# only been compiled and interpreted, and serve just those who name the backend.
 RECORDED = False
 
 

@@ -79,9 +79,11 @@ def depthwise_kernel(
     programs = tl.cdiv(images * down * across, BLOCKS)
     channel = tl.program_id(0) // programs
     block = tl.program_id(0) % programs * BLOCKS + tl.arange(0, BLOCKS)[None, :]
-    image = block // (down * across)
-    row = block // across % down * ROWS
-    column = block % across * COLUMNS
+    # Unsigned division is the cheaper one.
+    strip = (block.to(tl.uint32) // across.to(tl.uint32)).to(tl.int32)
+    image = (strip.to(tl.uint32) // down.to(tl.uint32)).to(tl.int32)
+    row = (strip - image * down) * ROWS
+    column = (block - strip * across) * COLUMNS
     plane = image.to(tl.int64) * channels + channel
 
     # Tap (u, v) is at kernel + u * STEP + v, or - v if flipped.
@@ -111,10 +113,10 @@ def depthwise_kernel(
         for t in range(0, kernel_height + ROWS - 1, ROWS):
             matrices = ()
             for d in tl.static_range(1 - ROWS, ROWS):
-                u = tl.full((1, 1), t + d, tl.int32)
+                u = tl.full((1, 1), t + d, tl.uint32)
                 matrix = tl.load(
                     taps + t * STEP + d * STEP,
-                    mask=band & (u >= 0) & (u < kernel_height),
+                    mask=band & (u < kernel_height.to(tl.uint32)),
                     other=0.0,
                 )
                 matrices += (matrix.to(x.dtype.element_ty),)
@@ -123,6 +125,8 @@ def depthwise_kernel(
                     pixels + (t + i) * width,
                     mask=(x_row + (t + i)).to(tl.uint32) < height.to(tl.uint32),
                     other=0.0,
+                    # Neighbouring blocks share most of their windows: use L1 too.
+                    cache_modifier='.ca',
                 )
                 added = ()
                 for r in tl.static_range(ROWS):
@@ -143,7 +147,7 @@ def depthwise_kernel(
 
 
 class Tile(NamedTuple):
-    """What a program computes at once, and how."""
+    """What a program computes at once, and with how many threads."""
 
     rows: int
     blocks: int
@@ -152,13 +156,14 @@ class Tile(NamedTuple):
     num_stages: int
 
 
-# By the width of a value in bytes and whether there are many blocks: the fewest
-# instructions per output that the compiler reaches without spilling registers.
+# By the size of a value in bytes, and whether there are many blocks to compute: of the
+# tiles that the compiler fits into registers, those with the fewest instructions per
+# output.
 TILES = {
     (2, True): Tile(rows=4, blocks=128, widest_chunk=32, num_warps=4, num_stages=2),
     (2, False): Tile(rows=4, blocks=64, widest_chunk=32, num_warps=4, num_stages=2),
-    (4, True): Tile(rows=2, blocks=64, widest_chunk=16, num_warps=4, num_stages=2),
-    (4, False): Tile(rows=2, blocks=64, widest_chunk=16, num_warps=4, num_stages=2),
+    (4, True): Tile(rows=2, blocks=64, widest_chunk=32, num_warps=4, num_stages=2),
+    (4, False): Tile(rows=2, blocks=64, widest_chunk=32, num_warps=4, num_stages=2),
 }
 MANY_BLOCKS = 512
 
@@ -194,7 +199,9 @@ def plan(
     window = triton.cdiv(15 + extent[1] + lead, 16) * 16
     across = triton.cdiv(size[1], 16)
 
-    tile = TILES[dtype.itemsize, images * size[0] * across >= 4 * MANY_BLOCKS]
+    # Values that are loaded one by one leave no registers for large tiles.
+    many = unit > 1 and images * triton.cdiv(size[0], 4) * across >= MANY_BLOCKS
+    tile = TILES[dtype.itemsize, many]
     blocks = images * triton.cdiv(size[0], tile.rows) * across
     return Launch(
         programs=channels * triton.cdiv(blocks, tile.blocks),

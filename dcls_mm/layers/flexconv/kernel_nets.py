@@ -153,7 +153,7 @@ class GaborFilter(SharedParameters):
             rotations = self._rotations(self.gamma.dtype)
             turned = rotations * self.gamma.unsqueeze(-1)
             widths = torch.linalg.vector_norm(turned, dim=1)
-        return (self.weight.abs() + deviations * widths).max() / (2 * math.pi)
+        return (self.weight.abs() + deviations * widths).amax() / (2 * math.pi)
 
     def _rotations(self, dtype: torch.dtype) -> Tensor:
         """Return the rotations R, (hidden, 2, 2)."""

@@ -331,7 +331,7 @@ class FlexConvNd(ConstructedConvNd):
         """
         if self.mask_width is None:
             return None
-        return deviations / (2 * math.pi * self.mask_width.abs().min())
+        return deviations / (2 * math.pi * self.mask_width.abs().amin())
 
     @property
     def nyquist_frequency(self) -> float:

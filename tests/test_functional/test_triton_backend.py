@@ -1,0 +1,208 @@
+"""The backend 'triton': which calls it serves, and what it makes of them.
+
+The former on fake CUDA tensors, which have a device, a dtype and a shape but no values;
+builds of torch without CUDA can't differentiate them. The latter on a CPU, where its
+operators consist of torch's own.
+"""
+
+import pytest
+import torch
+from conftest import assert_close
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from dcls_mm.functional import autotune, compatible_backends, convolve, use_backend
+from dcls_mm.functional.backends import timing, triton_depthwise
+from dcls_mm.layers import DCLSConv2d
+
+HALF = dict(dtype=torch.float16)
+BRAIN = dict(dtype=torch.bfloat16)
+
+# What differs from a depthwise 17x17 call in float32 -> why 'triton' can't serve it.
+REFUSED = {
+    'CPU': (dict(device='cpu'), 'it runs on NVIDIA GPUs, the input is on cpu'),
+    'float64': (dict(dtype=torch.float64), 'float16, bfloat16 or float32, got torch.f'),
+    'stride': (dict(stride=2), r'stride 1, got \(2, 2\)'),
+    'one of two strides': (dict(stride=(1, 2)), r'stride 1, got \(1, 2\)'),
+    'dense': (dict(groups=1, group_in=96), 'it is depthwise'),
+    'two filters a channel': (dict(out=192), 'it is depthwise'),
+    'large': (dict(extent=(65, 17)), r'at most 63 taps per axis, got \(65, 17\)'),
+    '1-d': (dict(size=(64,), extent=(17,)), '2 spatial axes, got 1'),
+    '3-d': (dict(size=(32,) * 3, extent=(17,) * 3), '2 spatial axes, got 3'),
+    'empty': (dict(batch=0), 'the input is empty'),
+}
+
+SERVED = {
+    'float32': {},
+    'float16': HALF,
+    'bfloat16': BRAIN,
+    'rectangular': dict(extent=(9, 31)),
+    'even': dict(extent=(16, 18)),
+    'odd width': dict(size=(40, 41)),
+    'no padding': dict(padding=0),
+    'more padding than taps': dict(padding=20),
+    'reflected': dict(padding=8, padding_mode='reflect'),
+    'no bias': dict(bias=False),
+    'one row': dict(extent=(1, 17), size=(1, 64)),
+}
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """Return the mode of fake tensors, as if on an H100 with triton."""
+    monkeypatch.setattr(triton_depthwise, 'missing', lambda: None)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (9, 0))
+    with FakeTensorMode() as mode:
+        yield mode
+
+
+def arguments(
+    device='cuda',
+    dtype=torch.float32,
+    batch=2,
+    size=(64, 64),
+    out=96,
+    group_in=1,
+    extent=(17, 17),
+    bias=True,
+    **options,
+):
+    placed = dict(device=device, dtype=dtype)
+    return dict(
+        x=torch.empty(batch, 96, *size, **placed),
+        kernel=torch.empty(out, group_in, *extent, **placed),
+        bias=torch.empty(out, **placed) if bias else None,
+        **dict(padding='same' if 'stride' not in options else 8, groups=96) | options,
+    )
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_refuses(cuda, name):
+    change, reason = REFUSED[name]
+    call = arguments(**change)
+    with pytest.raises(ValueError, match=f"'triton' cannot serve this call.*{reason}"):
+        convolve(**call, backend='triton')
+    assert compatible_backends(**call)['triton'] is not None
+
+
+def test_refuses_what_this_machine_lacks(cuda, monkeypatch):
+    def refused(reason):
+        with pytest.raises(ValueError, match=reason):
+            convolve(**arguments(), backend='triton')
+
+    with monkeypatch.context() as changed:
+        changed.setattr(torch.cuda, 'get_device_capability', lambda device: (7, 5))
+        refused(r'compute capability 8\.0 or newer, got 7\.5')
+    with monkeypatch.context() as changed:
+        changed.setattr(triton_depthwise, 'missing', lambda: 'no triton here')
+        refused('no triton here')
+    with monkeypatch.context() as changed:
+        changed.setattr(torch.version, 'hip', '6.2')
+        refused('NVIDIA GPUs, the input is on an AMD GPU')
+
+
+@pytest.mark.parametrize('name', SERVED)
+def test_serves(cuda, name):
+    call = arguments(**SERVED[name])
+    y = convolve(**call, backend='triton')
+    native = convolve(**call, backend='native')
+    assert (y.shape, y.dtype, y.device) == (native.shape, native.dtype, native.device)
+
+
+def test_serves_only_those_who_ask(cuda, monkeypatch):
+    """Until a run on a GPU has been recorded."""
+    served = []
+    real = triton_depthwise.convolve
+    monkeypatch.setattr(
+        triton_depthwise, 'convolve', lambda call: served.append(call) or real(call)
+    )
+    convolve(**arguments())
+    assert not served
+    with use_backend('triton'):
+        convolve(**arguments())
+    assert len(served) == 1
+    monkeypatch.setattr(
+        timing, '_seconds', lambda backend, call: backend is not triton_depthwise
+    )
+    with autotune():
+        convolve(**arguments())
+    assert len(served) == 2
+
+
+@pytest.mark.parametrize(
+    ('change', 'expected'),
+    [
+        ({}, True),
+        (dict(extent=(31, 31)), True),
+        (dict(extent=(7, 31)), False),
+        (dict(extent=(9, 9)), False),
+        (dict(size=(32, 32)), False),
+        (dict(size=(64, 63)), False),
+        (dict(dtype=torch.float64), False),
+        (dict(device='cpu'), False),
+    ],
+)
+def test_the_rule_for_after_that(cuda, monkeypatch, change, expected):
+    monkeypatch.setattr(triton_depthwise, 'RECORDED', True)
+    served = []
+    real = triton_depthwise.convolve
+    monkeypatch.setattr(
+        triton_depthwise, 'convolve', lambda call: served.append(call) or real(call)
+    )
+    convolve(**arguments(**change))
+    assert bool(served) == expected
+
+
+@pytest.fixture
+def on_cpu(monkeypatch):
+    monkeypatch.setattr(triton_depthwise, 'unsupported', lambda call: None)
+
+
+@pytest.mark.parametrize('extent', [(9, 9), (4, 7), (1, 11)])
+@pytest.mark.parametrize('padding_mode', ['zeros', 'circular'])
+@pytest.mark.parametrize('padding', ['same', 'valid', (0, 3)])
+def test_equals_torch(on_cpu, extent, padding_mode, padding):
+    """Also with more zeros after the image than before it, as 'same' may give."""
+    tensors = [
+        torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        for shape in ((2, 3, 12, 11), (3, 1, *extent), (3,))
+    ]
+    options = dict(groups=3, padding=padding, padding_mode=padding_mode)
+    outputs = [
+        convolve(*tensors, **options, backend=name) for name in ('triton', 'native')
+    ]
+    assert_close(*outputs)
+    weight = torch.randn_like(outputs[0])
+    gradients = [torch.autograd.grad(y, tensors, weight) for y in outputs]
+    for one, other in zip(*gradients):
+        assert_close(one, other)
+
+
+def test_the_memory_format_is_that_of_the_input(on_cpu):
+    layer = DCLSConv2d(3, 3, 3, padding=1, groups=3, backend='triton')
+    x = torch.randn(2, 3, 12, 11)
+    y = layer(x)
+    assert y.is_contiguous()
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    other = layer(x)
+    assert other.is_contiguous(memory_format=torch.channels_last)
+    assert_close(other, y)
+    other.sum().backward()
+    assert x.grad.shape == x.shape
+
+
+def test_autocast_keeps_the_kernel_in_float32(on_cpu):
+    """Its gradient is summed in float32, however narrow the images are."""
+    layer = DCLSConv2d(3, 3, 3, padding=1, groups=3, backend='triton')
+    x = torch.randn(2, 3, 12, 11, requires_grad=True)
+    with torch.autocast('cpu', torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    expected = layer(x.bfloat16().float()).detach()
+    assert_close(y, expected.bfloat16())
+    weight = torch.randn_like(y)
+    y.backward(weight)
+    found = layer.weight.grad.clone()
+    layer.zero_grad()
+    # The kernel is the same but for its rounding, which its gradient doesn't notice.
+    layer(x.bfloat16().float()).backward(weight.float())
+    assert_close(found, layer.weight.grad)
