@@ -113,7 +113,7 @@ def depthwise_kernel(
         for t in range(0, kernel_height + ROWS - 1, ROWS):
             matrices = ()
             for d in tl.static_range(1 - ROWS, ROWS):
-                u = tl.full((1, 1), t + d, tl.uint32)
+                u = tl.full((1, 1), t + d, tl.int32).to(tl.uint32)
                 matrix = tl.load(
                     taps + t * STEP + d * STEP,
                     mask=band & (u < kernel_height.to(tl.uint32)),
