@@ -78,10 +78,12 @@ class ConvNeXtBlock(nn.Module):
         if self.gamma is None:
             return x + self.drop_path(y)
         scale = self.gamma.view(-1, 1, 1)
-        if self.training:
+        if self.training and self.drop_path.drop_prob:
             # A sample is dropped by its scale, which costs no pass over the image.
             scale = self.drop_path(scale.expand(len(x), -1, -1, -1))
-        with ask(x).without_autocast():  # it would write a float32 copy of y
+        if y.dtype == scale.dtype or x.device.type == 'cpu':
+            return torch.addcmul(x, scale, y)
+        with ask(x).without_autocast():  # a GPU's would copy y to the wider dtype
             return torch.addcmul(x, scale, y)
 
 
