@@ -26,7 +26,9 @@ def product_kernel(
         (*kernels, *extent).
     """
     taps = torch.arange(max(extent), dtype=weight.dtype, device=weight.device)
-    middle = column([size // 2 for size in extent], like=positions)
+    middle: float | Tensor = extent[0] // 2
+    if len(set(extent)) > 1:
+        middle = column([size // 2 for size in extent], like=positions)
     centers = finite_or_nan(positions) + middle
     width = None if sigma is None else finite_or_nan(sigma).unsqueeze(-1)
     profiles = rule.profile(taps, centers.unsqueeze(-1), width)
