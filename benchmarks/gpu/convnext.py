@@ -39,8 +39,8 @@ class Block(nn.Module):
         y = self.pwconv2(self.act(self.pwconv1(self.norm(y.permute(0, 2, 3, 1)))))
         y = y.permute(0, 3, 1, 2)
         scale = self.gamma.view(-1, 1, 1)
-        if self.training:
-            scale = scale.expand(len(x), -1, -1, -1)
+        if y.dtype == scale.dtype or x.device.type == 'cpu':
+            return torch.addcmul(x, scale, y)
         with torch.autocast(x.device.type, enabled=False):
             return torch.addcmul(x, scale, y)
 
