@@ -48,6 +48,7 @@ def _measure_task(device, results: Results, images: Images, task: str, args) -> 
                 _build, device, images, task, args.backbone, kind, memory_format, mode
             )
             for kind in names
+            if mode == 'eager' or kind in (PLAIN, OURS)
         }
         functions = prepared(results, f'{images}, {task}', builds)
         if mode == 'eager':

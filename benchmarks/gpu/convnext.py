@@ -8,28 +8,21 @@ from collections.abc import Callable, Sequence
 
 import paths  # noqa: F401
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcls_mm.layers import DCLSConv2d
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """Layer norm over the channels of (batch, channels, height, width)."""
+    """Layer norm over the channels of channels_last images."""
 
     def forward(self, x: Tensor) -> Tensor:
-        channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        y = F.layer_norm(
-            x.permute(0, 2, 3, 1),
-            self.normalized_shape,
-            self.weight,
-            self.bias,
-            self.eps,
-        ).permute(0, 3, 1, 2)
-        return y if channels_last else y.contiguous()
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class Block(nn.Module):
+    """Depthwise convolution, layer norm and two layers of a MLP over the channels."""
+
     def __init__(self, channels: int, depthwise: nn.Module):
         super().__init__()
         self.dwconv = depthwise
@@ -40,9 +33,16 @@ class Block(nn.Module):
         self.gamma = nn.Parameter(torch.full((channels,), 1e-6))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.dwconv(x).permute(0, 2, 3, 1)
-        y = self.gamma * self.pwconv2(self.act(self.pwconv1(self.norm(y))))
-        return x + y.permute(0, 3, 1, 2)
+        y = self.dwconv(x)
+        if not y.is_contiguous(memory_format=torch.channels_last):
+            y = y.to(self.norm.weight.dtype, memory_format=torch.channels_last)
+        y = self.pwconv2(self.act(self.pwconv1(self.norm(y.permute(0, 2, 3, 1)))))
+        y = y.permute(0, 3, 1, 2)
+        scale = self.gamma.view(-1, 1, 1)
+        if y.dtype == scale.dtype or x.device.type == 'cpu':
+            return torch.addcmul(x, scale, y)
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.addcmul(x, scale, y)
 
 
 class ConvNeXt(nn.Module):
@@ -80,12 +80,15 @@ class ConvNeXt(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map (batch, 3, H, W) to (batch, dim, H / 2^(2+i), ...) per stage."""
-        if x.device.type == 'cpu':
-            x = x.contiguous(memory_format=torch.channels_last)
+        in_stages = torch.contiguous_format
+        if x.device.type == 'cpu' or not x.is_contiguous():
+            in_stages = torch.channels_last
+        x = x.contiguous(memory_format=torch.channels_last)
         outputs = []
         for i, (downsample, stage) in enumerate(
             zip(self.downsample_layers, self.stages)
         ):
-            x = stage(downsample(x))
+            x = stage(downsample(x).contiguous(memory_format=in_stages))
+            x = x.contiguous(memory_format=torch.channels_last)
             outputs.append(getattr(self, f'norm{i}')(x).contiguous())
         return outputs

@@ -20,6 +20,9 @@ OURS = 'DCLS, triton'
 TORCH = 'DCLS, torch'
 PUBLISHED = 'DCLS of the package dcls'
 
+# Those that are also timed in a CUDA graph; the published layer waits for the host.
+CAPTURED = (PLAIN, OURS, TORCH)
+
 
 def kinds(device) -> dict[str, Callable[[int], nn.Module]]:
     """Return name -> function from channels to a depthwise convolution."""

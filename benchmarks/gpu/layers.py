@@ -14,7 +14,7 @@ import paths  # noqa: F401
 import torch
 from cases import FORMATS, LAYER_TARGET, NETWORKS, Stage, images_of, stages_of
 from common import verdict
-from depthwise import OURS, TORCH, absent, kinds
+from depthwise import CAPTURED, OURS, TORCH, absent, kinds
 from results import Results, cell, prepared, times_faster
 
 MODES = ('eager', 'graph')
@@ -41,6 +41,7 @@ def _measure_stage(device, results: Results, stage: Stage, seconds: float) -> No
         builds = {
             (*layer, mode): partial(_build, device, stage, *layer, mode)
             for layer in layers
+            if mode == 'eager' or layer[0] in CAPTURED
         }
         functions |= prepared(results, str(stage), builds)
     timings = device.interleave(functions, seconds)

@@ -1,8 +1,9 @@
 """The launch plans of the kernels: which is the fastest for which shape.
 
-A kernel's module has its plans in a table, which is replaced here by one plan after the
-other. Each is compiled and compared with the module's own in one of several processes,
-as compiling takes seconds. Those that ran are then timed side by side, in CUDA graphs.
+A kernel's module has its plans in a table and in some numbers, which are replaced here
+by one choice after the other. Each is compiled and compared with the module's own in
+one of several processes, as compiling takes seconds. Those that ran are then timed side
+by side, in CUDA graphs.
 """
 
 import contextlib
@@ -17,69 +18,102 @@ from typing import Any, NamedTuple
 
 import paths  # noqa: F401
 import torch
-from cases import DTYPES, NETWORKS, Stage, images_of, stages_of
+from cases import COUNT, DTYPES, NETWORKS, Stage, images_of, stages_of
 from results import Results
 
 from dcls_mm.functional import triton_kernels
 
 AT_ONCE = 12
+OWN = 'its own'
 
 # The largest difference from the module's own plan, relative to the largest value.
 TOLERANCE = {'float16': 2e-3, 'bfloat16': 2e-2, 'float32': 1e-5}
 
 
 class Sweep(NamedTuple):
-    """A table of plans and what is tried in its place.
+    """What is tried in place of a module's tables and numbers.
 
     Attributes:
-        module: the module of ``triton_kernels``.
-        attribute: its table, or a number.
+        module: of ``triton_kernels``.
         function: what launches the kernel.
-        options: values for fields of the table's plans, or for the number itself.
+        numbers: constant of the module -> values for it. Where the constant is a
+            dict, all its entries get the value.
+        table: the constant that has the plans, named tuples in a tuple or a dict.
+        fields: field of the plans -> values for it.
     """
 
     module: str
-    attribute: str
     function: str
-    options: dict[str, tuple] | tuple
+    numbers: dict[str, tuple]
+    table: str | None = None
+    fields: dict[str, tuple] = {}
 
     def __str__(self):
-        return f'{self.module}.{self.attribute}'
+        names = [*self.numbers, self.table] if self.table else self.numbers
+        return f'{self.function}: {", ".join(names)}'
 
     def load(self):
         return import_module(f'{triton_kernels.__name__}.{self.module}')
 
-    def values(self) -> list[Any]:
-        """Return what to assign to the attribute, the module's own value first."""
-        own = getattr(self.load(), self.attribute)
-        if isinstance(self.options, tuple):
-            return list(dict.fromkeys([own, *self.options]))
-        changes = [
-            dict(zip(self.options, chosen))
-            for chosen in product(*self.options.values())
-        ]
-        plans = dict.fromkeys(plan._replace(**c) for plan in own for c in changes)
-        return [own, *((plan,) for plan in plans)]
+    def choices(self) -> list[dict[str, Any]]:
+        """Return what to assign to which constants; first nothing, the module's own."""
+        options = {name: list(values) for name, values in self.numbers.items()}
+        if self.table is not None:
+            own = getattr(self.load(), self.table)
+            changes = [
+                dict(zip(self.fields, values))
+                for values in product(*self.fields.values())
+            ]
+            plans = own.values() if isinstance(own, dict) else own
+            changed = (plan._replace(**change) for plan in plans for change in changes)
+            options[self.table] = list(dict.fromkeys(changed))
+        return [{}, *(dict(zip(options, v)) for v in product(*options.values()))]
+
+    @contextlib.contextmanager
+    def assigned(self, choice: dict[str, Any]) -> Iterator[None]:
+        """Have the module use a choice, and nothing else, inside the block."""
+        module = self.load()
+        before = {name: getattr(module, name) for name in choice}
+        for name, value in choice.items():
+            if isinstance(before[name], dict):
+                value = dict.fromkeys(before[name], value)
+            elif isinstance(before[name], tuple):
+                value = (value,)
+            setattr(module, name, value)
+        try:
+            yield
+        finally:
+            vars(module).update(before)
 
 
 SWEEPS = (
     Sweep(
-        'kernel_gradient',
+        'convolution',
+        'convolve_depthwise',
+        {},
         'TILES',
-        'depthwise_kernel_gradient',
         dict(
-            kernel_rows=(4, 8),
-            image_rows=(32, 64),
+            rows=(2, 4),
+            blocks=(64, 128),
+            widest_chunk=(16, 32),
             num_warps=(4, 8),
             num_stages=(2, 3),
         ),
     ),
     Sweep(
         'kernel_gradient',
-        'PROGRAMS',
         'depthwise_kernel_gradient',
-        (512, 1024, 2048, 4096, 8192),
+        dict(IMAGE_ROWS=(32, 64)),
+        'TILES',
+        dict(kernel_rows=(4, 8), num_warps=(4, 8)),
     ),
+    Sweep(
+        'kernel_gradient',
+        'depthwise_kernel_gradient',
+        dict(PROGRAMS=(512, 1024, 4096, 8192)),
+    ),
+    Sweep('construction', 'construct', dict(STEP=(2, 4, 8), TILE=(128, 256, 512))),
+    Sweep('construction', 'construct_gradient', dict(PAIRS=(32, 64, 256))),
 )
 
 
@@ -91,13 +125,21 @@ class Case(NamedTuple):
     def __str__(self):
         return f'{self.stage}, {self.dtype}, {self.extent}x{self.extent}'
 
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        return (self.stage.channels, 1, self.extent, self.extent)
+
+    @property
+    def before(self) -> tuple[int, int]:
+        return (self.extent // 2,) * 2
+
 
 class Trial(NamedTuple):
-    """Values for a sweep, each with its difference from the module's own to come."""
+    """The choices of a sweep, each with how far its result is from the own one's."""
 
     sweep: Sweep
     case: Case
-    values: list[tuple[Any, Future]]
+    choices: list[tuple[dict, Future]]
 
     def __str__(self):
         return f'{self.sweep}, {self.case}'
@@ -110,23 +152,23 @@ def measure(device, results: Results, args) -> None:
         return
     results.table('The fastest launch plans')
     results.content['tried'] = {}
-    todo = list(product(SWEEPS, cases(device, args)))
     workers = 1 if device.rehearsal else min(AT_ONCE, os.cpu_count() or 1)
     fresh = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(workers, fresh) as pool:
-        trials = [
-            [
-                (value, pool.submit(_try, device.name, sweep, case, value))
-                for value in _few(sweep.values(), device)
+        trials = []
+        for case, sweep in product(cases(device, args), SWEEPS):
+            choices = sweep.choices()[: 2 if device.rehearsal else None]
+            compared = [
+                (choice, pool.submit(_compare, device.name, sweep, case, choice))
+                for choice in choices
             ]
-            for sweep, case in todo
-        ]
-        for trial in results.in_time(Trial(*t) for t in zip(*zip(*todo), trials)):
-            _measure_case(device, results, trial, args.seconds / 3)
+            trials.append(Trial(sweep, case, compared))
+        for trial in results.in_time(trials):
+            _measure(device, results, trial, args.seconds / 3)
         pool.shutdown(wait=False, cancel_futures=True)
     results.note(
-        '`own`: the plan that the module chooses by itself. Plans that did not compile '
-        'or run here are counted as refused. The JSON has the times of all.'
+        '`own`: what the module chooses by itself. Plans that did not compile or run '
+        'are counted as refused. The JSON has the times of all.'
     )
 
 
@@ -139,81 +181,110 @@ def cases(device, args) -> list[Case]:
     return found[:1] if args.quick else found
 
 
-def _few(values: list[Any], device) -> list[Any]:
-    return values[:3] if device.rehearsal else values
-
-
-def _measure_case(device, results: Results, trial: Trial, seconds: float) -> None:
+def _measure(device, results: Results, trial: Trial, seconds: float) -> None:
     calls, refused = {}, {}
-    for value, compared in trial.values:
-        error = compared.exception()
-        if error is not None:
-            refused[str(value)] = f'{type(error).__name__}: {error}'
-            continue
+    for choice, compared in trial.choices:
+        name = _name(choice)
         difference = compared.result()
-        if not difference <= TOLERANCE[trial.case.dtype]:  # NaN neither
-            results.fail(f'{trial}, {value}', f'It is off by {difference:.3g}.')
+        if isinstance(difference, str):
+            refused[name] = difference
             continue
-        with results.going_on(f'{trial}, {value}'):
-            call = _call(device.name, trial.sweep, trial.case, value)
-            calls[str(value)] = device.captured(call)
+        if not difference <= TOLERANCE[trial.case.dtype]:  # NaN neither
+            results.fail(f'{trial}, {name}', f'It is off by {difference:.3g}.')
+            continue
+        with results.going_on(f'{trial}, {name}'):
+            call = _call(device.name, trial.sweep, trial.case, choice)
+            calls[name] = device.captured(call)
     timings = device.interleave(calls, seconds)
     results.content['tried'][str(trial)] = dict(times=timings, refused=refused)
-    own = str(trial.values[0][0])
-    if own not in timings:
-        results.fail(str(trial), f'The own plan failed. {refused}')
+    if OWN not in timings:
+        results.fail(str(trial), f'Its own plan failed. {refused}')
         return
     best = min(timings, key=lambda name: timings[name].median)
     results.row(
         {
-            'table': str(trial.sweep),
+            'kernel': str(trial.sweep),
             'convolution': str(trial.case),
-            'own ms': timings[own],
+            'own ms': timings[OWN],
             'best ms': timings[best],
-            'times faster': timings[own].median / timings[best].median,
-            'best plan': 'its own' if best == own else best,
+            'times faster': timings[OWN].median / timings[best].median,
+            'best plan': best,
             'tried': len(timings),
             'refused': len(refused),
         }
     )
 
 
-def _try(device: str, sweep: Sweep, case: Case, value: Any) -> float:
-    """Return how far the result of a plan is from that of the module's own."""
-    expected = _call(device, sweep, case, getattr(sweep.load(), sweep.attribute))()
-    found = _call(device, sweep, case, value)()
-    difference = (found.double() - expected.double()).abs().max()
-    return (difference / expected.double().abs().max()).item()
+def _name(choice: dict[str, Any]) -> str:
+    return ', '.join(f'{k}={v}' for k, v in choice.items()) or OWN
+
+
+def _compare(device: str, sweep: Sweep, case: Case, choice: dict) -> float | str:
+    """Return the largest difference that a choice makes, relative to the results.
+
+    If it can't be launched, return why: some errors of the compiler can't be pickled.
+    """
+    try:
+        found = _call(device, sweep, case, choice)()
+    except Exception as error:
+        return f'{type(error).__name__}: {error}'
+    pairs = zip(found, _call(device, sweep, case, {})(), strict=True)
+    differences = [
+        ((found.double() - own.double()).abs().max() / own.double().abs().max()).item()
+        for found, own in pairs
+    ]
+    return max(differences)
 
 
 def _call(
-    device: str, sweep: Sweep, case: Case, value: Any
-) -> Callable[[], torch.Tensor]:
-    """Return a function that launches the kernel under a plan."""
-    torch.manual_seed(0)
-    made = dict(device=device, dtype=DTYPES[case.dtype])
-    x = torch.randn(case.stage, **made)
-    extent, before = (case.extent,) * 2, (case.extent // 2,) * 2
-    module = sweep.load()
-    launch = getattr(module, sweep.function)
-    if sweep.function == 'convolve_depthwise':
-        kernel = torch.randn(case.stage.channels, 1, *extent, **made)
-        run = partial(launch, x, kernel, None, before, x.shape[2:], False)
-    else:
-        run = partial(launch, x, torch.randn_like(x), extent, before, False)
+    device: str, sweep: Sweep, case: Case, choice: dict
+) -> Callable[[], list[torch.Tensor]]:
+    """Return a function that launches the kernel under a choice."""
+    launch = partial(
+        getattr(sweep.load(), sweep.function), *ARGUMENTS[sweep.function](device, case)
+    )
 
     def call():
-        with _assigned(module, sweep.attribute, value):
-            return run()
+        with sweep.assigned(choice):
+            result = launch()
+        tensors = [result] if isinstance(result, torch.Tensor) else result
+        return [tensor for tensor in tensors if tensor is not None]
 
     return call
 
 
-@contextlib.contextmanager
-def _assigned(module, attribute: str, value: Any) -> Iterator[None]:
-    before = getattr(module, attribute)
-    setattr(module, attribute, value)
-    try:
-        yield
-    finally:
-        setattr(module, attribute, before)
+def _convolution(device: str, case: Case) -> tuple:
+    x, kernel = _randn(device, case, case.stage), _randn(device, case, case.kernel)
+    return x, kernel, None, case.before, x.shape[2:], False
+
+
+def _kernel_gradient(device: str, case: Case) -> tuple:
+    x, grad_y = _randn(device, case, 2, *case.stage)
+    return x, grad_y, case.kernel[2:], case.before, False
+
+
+def _construction(device: str, case: Case) -> tuple:
+    torch.manual_seed(0)
+    weight = torch.randn(*case.kernel[:2], COUNT, device=device)
+    positions = (torch.rand(2, *weight.shape, device=device) - 0.5) * case.extent
+    extent = case.kernel[2:]
+    return weight, positions, None, extent, 'bilinear', DTYPES[case.dtype]
+
+
+def _construction_gradient(device: str, case: Case) -> tuple:
+    *elements, _ = _construction(device, case)
+    return torch.randn(case.kernel, device=device), *elements, (True, True, False)
+
+
+def _randn(device: str, case: Case, *shape) -> torch.Tensor:
+    torch.manual_seed(0)
+    return torch.randn(*shape, device=device).to(DTYPES[case.dtype])
+
+
+# From a device and a case to the arguments of a launching function.
+ARGUMENTS = {
+    'convolve_depthwise': _convolution,
+    'depthwise_kernel_gradient': _kernel_gradient,
+    'construct': _construction,
+    'construct_gradient': _construction_gradient,
+}

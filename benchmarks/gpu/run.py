@@ -38,12 +38,12 @@ class Stage(NamedTuple):
 
 
 STAGES = [
-    Stage('correctness', 'correctness', 150),
-    Stage('convolutions', 'timings', 80),
+    Stage('correctness', 'correctness', 140),
+    Stage('convolutions', 'timings', 75),
     Stage('backbones', 'timings', 70),
     Stage('layers', 'timings', 30),
     Stage('constructions', 'timings', 20),
-    Stage('plans', 'tune', 70),
+    Stage('plans', 'tune', 90),
 ]
 GRACE = 30
 

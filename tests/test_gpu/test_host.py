@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import assert_close
-from cuda_case import needs_cuda, needs_two_devices
+from cuda_case import assert_repeats, needs_cuda, needs_two_devices
 
 from dcls_mm.functional import INTERPOLATIONS
 from dcls_mm.layers import (
@@ -108,6 +108,13 @@ def test_a_cuda_graph_replays_it(name):
     for actual, expected in zip(captured, step()):
         # torch's own convolution may run another algorithm of cuDNN.
         assert_close(actual, expected, factor=1000)
+
+
+@pytest.mark.parametrize('name', LAYERS)
+def test_it_repeats_bitwise(name):
+    """Output and all gradients, where cuDNN is asked for that too."""
+    with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+        assert_repeats(case(name)[0])
 
 
 def test_a_side_stream():
