@@ -188,9 +188,9 @@ class ConvNeXtDCLS(BaseModule):
 
         A block reads and writes 79 times its image in a training step. A convolution
         that reads contiguous images adds 6, and 2 in inference, if the images are
-        contiguous; 8 and 4 if it has to copy channels_last ones in and out. On a CPU
-        the convolution reads channels_last. (Counted in float32 at 17x17, as
-        ``tests/test_backbones/test_block_traffic.py`` does.)
+        contiguous; it would add 8, and 4, if it copied channels_last ones in and out.
+        On a CPU the convolution reads channels_last. (In float32; all but the 8 and 4
+        are as ``tests/test_backbones/test_block_traffic.py`` counts.)
         """
         if x.device.type == 'cpu':
             return torch.channels_last
