@@ -201,8 +201,8 @@ def plan(
     window = triton.cdiv(15 + extent[1] + lead, 16) * 16
     across = triton.cdiv(size[1], 16)
 
-    # Values that are loaded one by one leave no registers for large tiles.
-    many = unit > 1 and images * triton.cdiv(size[0], 4) * across >= MANY_BLOCKS
+    # Narrow loads leave no registers for large tiles.
+    many = unit > 2 and images * triton.cdiv(size[0], 4) * across >= MANY_BLOCKS
     tile = TILES[dtype.itemsize, many]
     blocks = images * triton.cdiv(size[0], tile.rows) * across
     return Launch(
