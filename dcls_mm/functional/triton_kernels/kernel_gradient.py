@@ -170,6 +170,8 @@ def constants(
         'STRIPS': min(64 // dtype.itemsize, 16 * unit),
         'num_warps': tile.num_warps,
         'num_stages': 2,
+        # Without a limit of its own, ptxas spills on sm_86 to fit one more program.
+        'maxnreg': 255,
     }
 
 
