@@ -27,7 +27,7 @@ AT_ONCE = 12
 OWN = 'its own'
 
 # The largest difference from the module's own plan, relative to the largest value.
-TOLERANCE = {'float16': 2e-3, 'bfloat16': 2e-2, 'float32': 1e-5}
+TOLERANCE = {'float16': 2e-3, 'bfloat16': 2e-2, 'float32': 2e-4}
 
 
 class Sweep(NamedTuple):
