@@ -1,5 +1,6 @@
 """What all tests share: options, seeds, tolerances and data outside the checkout."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,15 @@ SLOW = {
     'test_update_zoo.py',
     'test_zoo.py',
 }
+
+
+# Collected only in processes of their own, which tests/test_triton starts.
+TRITON = os.environ.get('TRITON_INTERPRET')
+collect_ignore = [
+    f'test_triton/{folder}'
+    for folder, setting in (('interpreted', '1'), ('compiled', '0'))
+    if setting != TRITON
+]
 
 
 def pytest_addoption(parser):

@@ -30,9 +30,9 @@ def bilinear_profile(taps: Tensor, center: Tensor, sigma: Tensor | None) -> Tens
     """
     lower = center.detach().floor()
     distance = taps - lower
-    ends = [(distance == tap).to(distance.dtype) for tap in (0, 1)]
-    # A product with each of them, so that no NaN is hidden.
-    return torch.lerp(*ends, center - lower)
+    first, second = (distance == 0).to(center.dtype), (distance == 1).to(center.dtype)
+    # All taps are multiplied by the fraction, so that no NaN is hidden.
+    return torch.lerp(first, second, center - lower)
 
 
 def triangle_profile(taps: Tensor, center: Tensor, sigma: Tensor | None) -> Tensor:

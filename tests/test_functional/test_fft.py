@@ -4,6 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import assert_close
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dcls_mm import layers
 from dcls_mm.functional import convolve
@@ -157,6 +159,17 @@ def test_selection(arguments, expected):
     Those of dense convolutions are the tensor cores'.
     """
     assert (select_backend(None, call(**arguments)) is fft) == expected
+
+
+@given(
+    size=st.lists(st.integers(1, 60), min_size=1, max_size=3),
+    extent=st.lists(st.integers(1, 60), min_size=3, max_size=3),
+    groups=st.sampled_from([1, 2, 4]),
+)
+def test_few_taps_are_ruled_out_by_a_bound(size, extent, groups):
+    of = call(tuple(size), tuple(extent[: len(size)]), groups, 'meta')
+    direct, by_fft = fft._operations(of)
+    assert direct <= fft._most_gain(of) * by_fft
 
 
 def test_says_why_it_cannot_serve():

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+from own_process import run_with_triton
 
 FILES = sorted((Path(__file__).parent / 'interpreted').glob('test_*.py'))
 
 
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
-def test_interpreted(path, run_with_triton):
-    run_with_triton(path, '3.9.0', interpret='1')
+def test_interpreted(path, request):
+    run_with_triton(path, '3.9.0', '1', request)

@@ -55,11 +55,14 @@ def worthwhile(call: ConvolutionCall) -> bool:
     if call.state.recorded or call.x.numel() == 0:
         return False
     kernel, axes = call.kernel, len(call.stride)
-    direct, by_fft = _operations(call)
     depthwise = call.groups == call.x.shape[1] == len(kernel)
-    if call.state.device_type != 'cpu':
-        ratio = DEVICE_DEPTHWISE_RATIO if depthwise else DEVICE_DENSE_RATIO
-        return direct > ratio * by_fft
+    on_device = call.state.device_type != 'cpu'
+    device_ratio = DEVICE_DEPTHWISE_RATIO if depthwise else DEVICE_DENSE_RATIO
+    if on_device and _most_gain(call) <= device_ratio:  # as nearly always
+        return False
+    direct, by_fft = _operations(call)
+    if on_device:
+        return direct > device_ratio * by_fft
     ratios = (DEPTHWISE_RATIOS if depthwise else DENSE_RATIOS)[axes]
     learned = kernel.requires_grad and torch.is_grad_enabled()
     if depthwise and axes == 2 and call.state.channels_last and not learned:
@@ -113,6 +116,13 @@ def _correlate(x: Tensor, kernel: Tensor, call: ConvolutionCall) -> Tensor:
 
 def _points(call: ConvolutionCall) -> list[int]:
     return circle_points(call.x.shape[2:], call.kernel.shape[2:], call.padding)
+
+
+def _most_gain(call: ConvolutionCall) -> float:
+    """Bound the ratio of :func:`_operations`, by one transform of the output alone."""
+    _, group_in, *extent = call.kernel.shape
+    taps = math.prod(extent)
+    return 2 * group_in * taps / (2.5 * math.log2(max(taps, 2)))
 
 
 def _operations(call: ConvolutionCall) -> tuple[float, float]:

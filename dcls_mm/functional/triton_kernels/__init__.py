@@ -9,6 +9,8 @@ import functools
 import importlib.util
 from importlib.metadata import PackageNotFoundError, version
 
+import torch
+
 # Older versions are not tested; 3.6 is the one of torch 2.11.
 LEAST_VERSION = (3, 6)
 
@@ -17,9 +19,14 @@ LEAST_VERSION = (3, 6)
 RECORDED = False
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def missing() -> str | None:
     """Return why triton can't be used, as a sentence that says what to do, or None."""
+    return _missing()
+
+
+@functools.cache
+def _missing() -> str | None:
     wanted = '.'.join(map(str, LEAST_VERSION))
     if importlib.util.find_spec('triton') is None:
         return (

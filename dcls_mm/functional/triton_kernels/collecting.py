@@ -7,8 +7,8 @@ from .elements import (
     EPS,
     SIZES,
     derivatives,
+    first_place,
     load_rows,
-    places,
     profile,
     sign,
     sums,
@@ -61,20 +61,13 @@ def collect_kernel(
     COLUMNS: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    kernel = tl.program_id(0).to(tl.int64)
+    kernel = tl.program_id(0)
     element = tl.program_id(1) * STEP + tl.arange(0, STEP)
     valid = element < count
+    place = first_place(kernel, middle, inner, outer_step, middle_step, inner_step)
+    place += element * element_step
+    kernel = kernel.to(tl.int64)
     at = kernel * count + element
-    place = places(
-        kernel,
-        element,
-        middle,
-        inner,
-        outer_step,
-        middle_step,
-        inner_step,
-        element_step,
-    )
     z, y, x = load_rows(positions, place, valid, row, NDIM)
     wide_z, wide_y, wide_x = load_rows(sigma, place, valid, row, NDIM)
     poison = zero_or_nan(z, y, x) + zero_or_nan(wide_z, wide_y, wide_x)
@@ -225,20 +218,13 @@ def collect_two_taps_kernel(
     KERNELS: tl.constexpr,
     ELEMENTS: tl.constexpr,
 ):
-    kernel = tl.program_id(0).to(tl.int64) * KERNELS + tl.arange(0, KERNELS)[:, None]
+    kernel = tl.program_id(0) * KERNELS + tl.arange(0, KERNELS)[:, None]
     element = tl.program_id(1) * ELEMENTS + tl.arange(0, ELEMENTS)[None, :]
     valid = (kernel < kernels) & (element < count)
+    place = first_place(kernel, middle, inner, outer_step, middle_step, inner_step)
+    place += element * element_step
+    kernel = kernel.to(tl.int64)
     at = kernel * count + element
-    place = places(
-        kernel,
-        element,
-        middle,
-        inner,
-        outer_step,
-        middle_step,
-        inner_step,
-        element_step,
-    )
     z, y, x = load_rows(positions, place, valid, row, NDIM)
     poison = zero_or_nan(z, y, x)
     z, y, x = z + DEPTH // 2, y + HEIGHT // 2, x + WIDTH // 2

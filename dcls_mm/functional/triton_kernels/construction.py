@@ -33,15 +33,15 @@ from .spreading import spread_kernel
 
 # Elements of a program's step, taps of its tile, and taps of an axis summed at once.
 STEP = 4
-TILE = 256
+TILE = 128
 CHUNK = 64
 
 # Pairs of kernel and element in a program, where only two taps per axis count.
 PAIRS = 128
 
 # Numbers that a program adds up at once, and how many of them for one result.
-SUMMED = 4096
-REPEATS = 256
+SUMMED = 2048
+REPEATS = 128
 
 
 class Launch(NamedTuple):

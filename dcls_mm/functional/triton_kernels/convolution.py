@@ -21,6 +21,7 @@ products of TF32 parts, which keeps its precision.
 """
 
 import contextlib
+import functools
 from math import gcd
 from typing import NamedTuple
 
@@ -177,10 +178,11 @@ class Launch(NamedTuple):
     options: dict
 
 
+@functools.lru_cache(maxsize=1024)
 def plan(
     dtype: torch.dtype,
-    shape: tuple[int, int, int, int],
-    extent: tuple[int, int],
+    shape: tuple[int, ...],
+    extent: tuple[int, ...],
     before: tuple[int, int],
     size: tuple[int, int],
     flip: bool,

@@ -14,7 +14,6 @@ GAUSS_WIDTH = tl.constexpr(GAUSS_BASE_WIDTH)
 
 # Where 'gauss' becomes zero, as in `gauss_profile` for float32.
 _MOST = -0.46 * math.log(torch.finfo(torch.float32).tiny)
-FARTHEST = tl.constexpr(math.sqrt(_MOST))
 NEGLIGIBLE = tl.constexpr(1.001 * math.exp(-_MOST))
 SQRT_HALF = tl.constexpr(math.sqrt(0.5))
 
@@ -32,16 +31,14 @@ SIZES = [
 
 
 @triton.jit
-def places(
-    kernel, element, middle, inner, outer_step, middle_step, inner_step, element_step
-):
-    """Return the index of an element's entry in a row of the positions.
+def first_place(kernel, middle, inner, outer_step, middle_step, inner_step):
+    """Return where a row of the positions holds those of a kernel's elements.
 
     The kernels form a grid (outer, middle, inner); a step of 0 shares the positions.
     """
-    place = kernel // (middle * inner) * outer_step
-    place += kernel // inner % middle * middle_step + kernel % inner * inner_step
-    return place + element * element_step
+    outer = (kernel // (middle * inner)).to(tl.int64)
+    place = outer * outer_step + kernel // inner % middle * middle_step
+    return place + kernel % inner * inner_step
 
 
 @triton.jit
@@ -49,7 +46,7 @@ def _load_row(values, place, valid, row, AXIS: tl.constexpr, NDIM: tl.constexpr)
     if values is None or AXIS + NDIM < 3:
         loaded = tl.zeros_like(place).to(tl.float32)
     else:
-        at = values + (AXIS + NDIM - 3) * row + place
+        at = values + (AXIS + NDIM - 3) * row.to(tl.int64) + place
         loaded = tl.load(at, mask=valid, other=0).to(tl.float32)
     return loaded
 
@@ -89,7 +86,6 @@ def profile(tap, center, sigma, PRESENT: tl.constexpr, INTERPOLATION: tl.constex
         return tl.where(tap == lower, 1 - fraction, upper)
     if INTERPOLATION == 'gauss':
         distance = (tap - center) * (SQRT_HALF / (GAUSS_WIDTH + tl.abs(sigma)))
-        distance = tl.clamp(distance, -FARTHEST, FARTHEST)
         share = tl.exp(-distance * distance)
         return tl.where(share > NEGLIGIBLE, share, 0.0)
     return tl.maximum(MAX_WIDTH + tl.abs(sigma) - tl.abs(tap - center), 0.0)
@@ -105,7 +101,7 @@ def derivatives(
     if INTERPOLATION == 'gauss':
         inverse = 1 / (GAUSS_WIDTH + tl.abs(sigma))
         distance = (tap - center) * (SQRT_HALF * inverse)
-        distance = tl.clamp(distance, -FARTHEST, FARTHEST)
+        distance = tl.where(share > 0, distance, 0.0)  # else it may be infinite
         slope = 2 * SQRT_HALF * inverse * distance * share
         return slope, 2 * inverse * distance * distance * share
     rising = tl.where(share > 0, 1.0, 0.0)

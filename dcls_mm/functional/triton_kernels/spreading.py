@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .elements import EPS, SIZES, load_rows, places, profile, sums, zero_or_nan
+from .elements import EPS, SIZES, first_place, load_rows, profile, sums, zero_or_nan
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -30,7 +30,11 @@ def spread_kernel(
     COLUMNS: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    kernel = tl.program_id(0).to(tl.int64)
+    kernel = tl.program_id(0)
+    first_position = first_place(
+        kernel, middle, inner, outer_step, middle_step, inner_step
+    )
+    kernel = kernel.to(tl.int64)
     across: tl.constexpr = (WIDTH + COLUMNS - 1) // COLUMNS
     line = tl.program_id(1) // across * LINES + tl.arange(0, LINES)
     column = tl.program_id(1) % across * COLUMNS + tl.arange(0, COLUMNS)
@@ -43,16 +47,7 @@ def spread_kernel(
         valid = element < count
         share = tl.load(weight + kernel * count + element, mask=valid, other=0)
         share = share.to(tl.float32)
-        place = places(
-            kernel,
-            element,
-            middle,
-            inner,
-            outer_step,
-            middle_step,
-            inner_step,
-            element_step,
-        )
+        place = first_position + element * element_step
         z, y, x = load_rows(positions, place, valid, row, NDIM)
         wide_z, wide_y, wide_x = load_rows(sigma, place, valid, row, NDIM)
         poison = zero_or_nan(z, y, x) + zero_or_nan(wide_z, wide_y, wide_x)

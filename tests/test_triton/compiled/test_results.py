@@ -10,6 +10,12 @@ import torch
 from offline import recorded, ttir
 from torch.nn import functional as F
 
+from dcls_mm.functional.interpolation import INTERPOLATIONS
+from dcls_mm.functional.reference import reference_kernel
+from dcls_mm.functional.triton_kernels.construction import (
+    construct,
+    construct_gradient,
+)
 from dcls_mm.functional.triton_kernels.convolution import convolve_depthwise
 from dcls_mm.functional.triton_kernels.kernel_gradient import depthwise_kernel_gradient
 
@@ -94,3 +100,46 @@ def test_kernel_gradient(flip, call, dtype):
     (expected,) = torch.autograd.grad(y, kernel, grad_y.double())
     # Products of rounded numbers are exact; they are summed in float32.
     assert_within(gradient, expected, 1e-6)
+
+
+# kernels; positions along the axes of these; elements; extent
+ELEMENTS = {
+    '1-d': ((2, 2), (2, 2), 3, (9,)),
+    '2-d': ((3, 1), (3, 1), 5, (7, 5)),
+    'shared': ((3, 2), (1, 2), 4, (5, 6)),
+    '3-d': ((2, 1), (2, 1), 3, (3, 4, 5)),
+}
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16], ids=['fp32', 'fp16'])
+@pytest.mark.parametrize('case', ELEMENTS.values(), ids=ELEMENTS)
+@pytest.mark.parametrize('interpolation', INTERPOLATIONS)
+def test_construct(interpolation, case, dtype):
+    kernels, shared, count, extent = case
+    weight = torch.randn(*kernels, count, requires_grad=True)
+    # Some positions lie outside, which is one tap beyond the extent at most.
+    reach = torch.tensor(extent).reshape(-1, 1, 1, 1) / 2 + 1
+    positions = (2 * torch.rand(len(extent), *shared, count) - 1) * reach
+    inputs = [weight, positions.requires_grad_(), None]
+    if INTERPOLATIONS[interpolation].has_sigma:
+        inputs[2] = torch.rand(positions.shape).add_(0.3).requires_grad_()
+    wanted = [value is not None for value in inputs]
+
+    kernel = construct(*inputs, extent, interpolation, dtype)
+    weights, *others = inputs
+    shape = len(extent), *weight.shape
+    expected = reference_kernel(
+        weights,
+        *(None if value is None else value.expand(shape) for value in others),
+        kernel_size=extent,
+        interpolation=interpolation,
+    )
+    assert kernel.dtype == dtype
+    assert_within(kernel.detach(), expected.detach(), TOLERANCE[dtype])
+
+    grad = torch.randn(kernel.shape).to(dtype)
+    gradients = construct_gradient(grad, *inputs, extent, interpolation, wanted)
+    leaves = [value for value in inputs if value is not None]
+    references = torch.autograd.grad(expected, leaves, grad.double())
+    for gradient, reference in zip(gradients, references):
+        assert_within(gradient, reference.double(), 5e-6)
