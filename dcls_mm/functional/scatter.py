@@ -66,6 +66,7 @@ def _by_triton(weight: Tensor, dtype: torch.dtype, backend: str | None) -> bool:
         named
         and dtype == torch.float32
         and weight.numel() > 0
+        and torch.version.hip is None
         and triton_kernels.missing() is None
     )
 

@@ -117,21 +117,23 @@ def _keep(ctx, inputs, output) -> None:
 
 
 def _differentiate(ctx, grad_kernel: Tensor):
-    inputs, wanted = ctx.saved_tensors, ctx.needs_input_grad[:3]
+    weight, positions, sigma = ctx.saved_tensors
+    wanted = ctx.needs_input_grad[:3]
     extent, interpolation, dtype = ctx.options
     again = torch.is_grad_enabled()  # it will be differentiated again
     if again or grad_kernel.device.type not in WITH_GRADIENT:
         with torch.enable_grad():
-            kernel = _product(*inputs, extent, interpolation).to(dtype)
+            kernel = _product(weight, positions, sigma, extent, interpolation)
+            kernel = kernel.to(dtype)
         gradients = torch.autograd.grad(
             kernel,
-            [t for t, want in zip(inputs, wanted) if want],
+            [t for t, want in zip((weight, positions, sigma), wanted) if want],
             grad_kernel,
             create_graph=again,
         )
     else:
         gradients = construct_gradient(
-            grad_kernel, *inputs, extent, interpolation, wanted
+            grad_kernel, weight, positions, sigma, extent, interpolation, wanted
         )
     found = iter(gradients)
     return *[next(found) if want else None for want in wanted], None, None, None

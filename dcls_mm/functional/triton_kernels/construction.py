@@ -149,7 +149,8 @@ def construct(
     """
     sharing = sharing_of(weight, positions)
     if sharing is None:
-        positions, sigma = _unshared(weight, positions), _unshared(weight, sigma)
+        positions = _unshared(weight, positions)
+        sigma = None if sigma is None else _unshared(weight, sigma)
         return construct(weight, positions, sigma, extent, interpolation, dtype)
     kernels = weight.new_empty((*weight.shape[:-1], *extent), dtype=dtype)
     inputs = (weight, positions, sigma)
@@ -183,7 +184,7 @@ def construct_gradient(
             grad_kernel,
             weight,
             _unshared(weight, positions),
-            _unshared(weight, sigma),
+            None if sigma is None else _unshared(weight, sigma),
             *(extent, interpolation, wanted),
         )
         return [
@@ -312,8 +313,8 @@ def _contiguous(values: Tensor | None) -> Tensor | None:
     return None if values is None else values.contiguous()
 
 
-def _unshared(weight: Tensor, values: Tensor | None) -> Tensor | None:
-    return None if values is None else values.expand(-1, *weight.shape).contiguous()
+def _unshared(weight: Tensor, values: Tensor) -> Tensor:
+    return values.expand(-1, *weight.shape).contiguous()
 
 
 def _axes(extent: Sequence[int]) -> dict[str, int]:
