@@ -24,7 +24,7 @@ AT_ONCE = 12
 
 # Files with a case for each dtype, which compile a kernel for each: in three parts.
 DTYPES = ('not bf16 and not fp32', 'bf16', 'fp32')
-BY_DTYPE = ('test_convolution', 'test_kernel_gradient')
+BY_DTYPE = ('test_cuda_convolution', 'test_kernel_gradient')
 
 
 class Part(NamedTuple):
