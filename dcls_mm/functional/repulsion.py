@@ -33,11 +33,23 @@ def repulsion(positions: Tensor) -> Tensor:
             'positions must have the shape (axes, *kernels, count), '
             f'got {tuple(positions.shape)}'
         )
-    # All pairs, twice: the gradient of an index would be summed by sorting on a GPU.
+    *kernels, count = positions.shape[1:]
+    one, other, every_pair = _pairs(positions)
     # Beyond 2 pixels along an axis the distance doesn't matter, and for positions like
     # 1e38 it would be infinite.
-    apart = (positions.unsqueeze(-1) - positions.unsqueeze(-2)).clamp(-2, 2)
-    distances = torch.linalg.vector_norm(apart, dim=0)
-    _, *kernels, count = positions.shape
-    overlaps = (1 - distances).clamp(min=0).triu(1)
-    return overlaps.sum() / max(1, math.prod(kernels) * count * (count - 1) // 2)
+    distances = torch.linalg.vector_norm((one - other).clamp(-2, 2), dim=0)
+    overlaps = (1 - distances).clamp(min=0)
+    total = (overlaps if every_pair else overlaps.triu(1)).sum()
+    return total / max(1, math.prod(kernels) * count * (count - 1) // 2)
+
+
+def _pairs(positions: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """Return both elements of each pair, and whether each pair is there once.
+
+    If not, they are (axes, *kernels, m, m): the gradient of an index, which a CPU sums
+    up faster, is found by sorting on CUDA.
+    """
+    if positions.device.type != 'cpu':
+        return positions.unsqueeze(-1), positions.unsqueeze(-2), False
+    i, j = torch.triu_indices(positions.shape[-1], positions.shape[-1], 1)
+    return positions[..., i], positions[..., j], True

@@ -18,7 +18,7 @@ def on_cpu(monkeypatch):
 
 
 def make_inputs(axes, channels=4):
-    size, extent = (9, 8, 7)[:axes], (5, 3, 3)[:axes]
+    size, extent = (9, 8, 7)[:axes], (7, 3, 3)[:axes]
     shapes = (2, channels, *size), (channels, 1, *extent), (channels,)
     return [torch.randn(shape, requires_grad=True) for shape in shapes]
 
@@ -91,6 +91,7 @@ def test_one_gradient_alone(wanted):
         (dict(learned=False), False),
         (dict(groups=2), False),
         (dict(channels_last=True), False),
+        (dict(small=True), False),
         (dict(dtype=None), False),
         (dict(double=True), False),
     ],
@@ -103,9 +104,11 @@ def test_where_it_serves(change, served, monkeypatch):
     )
     x, kernel, _ = make_inputs(2)
     if change.get('groups'):
-        kernel = torch.randn(4, 2, 5, 3, requires_grad=True)
+        kernel = torch.randn(4, 2, 7, 3, requires_grad=True)
     if change.get('channels_last'):
         x = x.to(memory_format=torch.channels_last)
+    if change.get('small'):
+        kernel = kernel[:, :, 2:]
     if change.get('double'):
         x, kernel = x.double(), kernel.double()
     kernel = kernel.detach().requires_grad_(change.get('learned', True))

@@ -13,6 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dcls_mm.backbones import ConvNeXtDCLS
 from dcls_mm.functional import INTERPOLATIONS, use_backend
 from dcls_mm.functional.continuous import ALIAS_METHODS, alias_penalty
 from dcls_mm.functional.padding import EDGES
@@ -173,6 +174,28 @@ def test_nothing_waits_for_the_device(name):
         with torch.no_grad():
             layer.eval()(x)
     assert mode.count > 3
+    assert x.grad is not None
+
+
+@pytest.mark.parametrize('interpolation', ['bilinear', 'gauss', None])
+def test_a_backbone(interpolation):
+    """With blocks computed again in the backward pass, and shared positions."""
+    cfg = dict(type='Conv2d', kernel_size=7)
+    if interpolation is not None:
+        cfg = dict(type='DCLSConv2d', kernel_count=5, dilated_kernel_size=9)
+        cfg['interpolation'] = interpolation
+    arch = dict(depths=(1, 2), dims=(8, 12))
+    backbone = ConvNeXtDCLS(
+        arch,
+        depthwise_cfg=cfg,
+        out_indices=(0, 1),
+        drop_path_rate=0.5,
+        with_cp=interpolation == 'gauss',
+    ).to('meta')
+    x = torch.empty(2, 3, 32, 48, device='meta', requires_grad=True)
+    with OnOneDevice('meta') as mode:
+        sum(y.sum() for y in backbone(x)).backward()
+    assert mode.count > 30
     assert x.grad is not None
 
 

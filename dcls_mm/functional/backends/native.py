@@ -17,8 +17,10 @@ GRADIENTS = {
 }
 
 # Devices on which torch convolves contiguous depthwise images with kernels of its own,
-# which take the same time in every dtype.
+# which do the same work in every dtype, and the taps of an axis beyond which it always
+# does.
 SAME_IN_EVERY_DTYPE = {'cuda'}
+CUDNN_TAPS = 5
 
 
 def unsupported(call: ConvolutionCall) -> None:
@@ -50,8 +52,8 @@ def convolve(call: ConvolutionCall) -> Tensor:
 def _keeps_float32(call: ConvolutionCall) -> bool:
     """Return whether the gradient of a float32 kernel should be in float32.
 
-    That is, under autocast, where it takes no longer: for depthwise convolutions of
-    contiguous images. Those of channels_last images are cuDNN's.
+    That is, under autocast, where torch uses the same kernel for it: for depthwise
+    convolutions of contiguous images. cuDNN's are small, or of channels_last images.
     """
     kernel = call.kernel
     return (
@@ -59,6 +61,7 @@ def _keeps_float32(call: ConvolutionCall) -> bool:
         and torch.is_grad_enabled()
         and kernel.dtype == torch.float32
         and call.groups == call.x.shape[1] == len(kernel)
+        and max(kernel.shape[2:]) > CUDNN_TAPS
         and call.state.autocast in (torch.float16, torch.bfloat16)
         and not call.state.channels_last
         and not (call.state.transformed or call.state.recorded)
