@@ -20,15 +20,9 @@ IMAGE = 2 * 32 * 40 * 48
 DEPTHWISE = dict(type='Conv2d', kernel_size=7)
 
 
-class Scaling(nn.Module):
-    """In the place of a depthwise conv that keeps the format: meta's doesn't."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(SHAPE[1], 1, 1))
-
-    def forward(self, x):
-        return x * self.weight
+def stand_in():
+    """Make what keeps the format and is cast as a conv is, though not on 'meta'."""
+    return nn.PReLU(SHAPE[1])
 
 
 def on_meta(**options):
@@ -71,7 +65,7 @@ def test_one_copy_each_way_around_a_contiguous_convolution(drop_path_rate):
 @pytest.mark.parametrize('drop_path_rate', [0.0, 0.5])
 def test_no_copy_around_a_channels_last_convolution(drop_path_rate):
     block = on_meta(drop_path_rate=drop_path_rate)
-    block.dwconv = Scaling().to('meta')
+    block.dwconv = stand_in().to('meta')
     forward, backward, y = traffic_of(block, torch.channels_last)
     assert y.is_contiguous(memory_format=torch.channels_last)
     assert len(forward.calls) == 6
@@ -87,12 +81,11 @@ def test_without_layer_scale_only_the_sum_remains():
 
 
 def on_fake_cuda(module):
-    """Give a module made in a FakeTensorMode parameters that say they are on CUDA."""
+    """Give a module, made in a FakeTensorMode, parameters that say they are on CUDA."""
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
             fake = torch.empty(parameter.shape, device='cuda', dtype=parameter.dtype)
             setattr(part, name, nn.Parameter(fake, requires_grad=False))
-    return module
 
 
 @contextlib.contextmanager
@@ -111,13 +104,16 @@ def half_on_cuda():
 @pytest.mark.parametrize(
     'memory_format', [torch.contiguous_format, torch.channels_last]
 )
-def test_each_cast_once_under_autocast(memory_format):
-    """Half in the convolutions and products, float32 in the norm and the residual.
+@pytest.mark.parametrize('drop_path_rate', [0.0, 0.5])
+def test_each_cast_once_under_autocast(memory_format, drop_path_rate):
+    """Half in the convolution and the products, float32 in the norm and the residual.
 
     Forward only: without CUDA torch has no autograd on its tensors, not even fake ones.
     """
     with FakeTensorMode(), torch.no_grad(), half_on_cuda():
-        block = on_fake_cuda(ConvNeXtBlock(SHAPE[1], DEPTHWISE))
+        block = ConvNeXtBlock(SHAPE[1], DEPTHWISE, drop_path_rate)
+        block.dwconv = stand_in()
+        on_fake_cuda(block)
         x = torch.empty(SHAPE, device='cuda').to(memory_format=memory_format)
         with Traffic(IMAGE) as traffic:
             y = block(x)
@@ -126,7 +122,7 @@ def test_each_cast_once_under_autocast(memory_format):
     calls = [(name, [*dict.fromkeys(dtypes)]) for name, dtypes in traffic.calls]
     assert calls == [
         ('_to_copy', [full, half]),
-        ('convolution', [half]),
+        ('_prelu_kernel', [half]),
         ('_to_copy', [half, full]),  # with the change of format, if there is one
         ('native_layer_norm', [full]),
         ('_to_copy', [full, half]),
@@ -135,7 +131,7 @@ def test_each_cast_once_under_autocast(memory_format):
         ('addmm', [half]),
         ('addcmul', [full, half]),  # read as it is, computed in float32
     ]
-    assert not [copy for copy in traffic.copies if copy != '_to_copy']
+    assert traffic.copies == ['_to_copy'] * 3
 
 
 ARCH = dict(depths=[2, 1], dims=[32, 64])
@@ -175,6 +171,18 @@ def test_contiguous_stages_give_the_same(monkeypatch):
         contiguous_stages(monkeypatch)
     for ours, theirs in zip(*results):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_contiguous_stages_compile_and_export(monkeypatch):
+    contiguous_stages(monkeypatch)
+    backbone = ConvNeXtDCLS(ARCH, out_indices=(0, 1)).eval()
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = backbone(x)
+        compiled = torch.compile(backbone, fullgraph=True, backend='aot_eager')(x)
+    exported = torch.export.export(backbone, (x,), strict=False).module()(x)
+    torch.testing.assert_close(compiled, expected)
+    torch.testing.assert_close(exported, expected)
 
 
 @pytest.mark.parametrize('asked', ['image', 'model'])
