@@ -27,7 +27,7 @@ AT_ONCE = 12
 OWN = 'its own'
 
 # The largest difference from the module's own plan, relative to the largest value.
-TOLERANCE = {'float16': 2e-3, 'bfloat16': 2e-2, 'float32': 1e-5}
+TOLERANCE = {'float16': 2e-3, 'bfloat16': 2e-2, 'float32': 2e-4}
 
 
 class Sweep(NamedTuple):
@@ -80,10 +80,20 @@ class Sweep(NamedTuple):
             elif isinstance(before[name], tuple):
                 value = (value,)
             setattr(module, name, value)
+        _forget(module)
         try:
             yield
         finally:
             vars(module).update(before)
+            _forget(module)
+
+
+def _forget(module) -> None:
+    """Empty the caches of a module's functions, which keep plans."""
+    for function in vars(module).values():
+        clear = getattr(function, 'cache_clear', None)
+        if clear is not None:
+            clear()
 
 
 SWEEPS = (
@@ -103,9 +113,9 @@ SWEEPS = (
     Sweep(
         'kernel_gradient',
         'depthwise_kernel_gradient',
-        dict(IMAGE_ROWS=(32, 64)),
+        {},
         'TILES',
-        dict(kernel_rows=(4, 8), num_warps=(4, 8)),
+        dict(kernel_rows=(4, 8), strip=(1, 2), num_warps=(4, 8)),
     ),
     Sweep(
         'kernel_gradient',

@@ -30,13 +30,14 @@ pytestmark = [
 def elements(request, interpolation, extent):
     """Weight, positions and sigma, all in float32; shared positions are of all kernels.
 
-    Positions keep away from the kinks between pixels, where a derivative jumps.
+    Positions keep away from the kinks between pixels, where a derivative jumps. They
+    are multiples of 1/1024 pixel, to which float32 can add the middle of any extent.
     """
     kernels = (1, *KERNELS[1:]) if request.param else KERNELS
     shape = (len(extent), *kernels, COUNT)
     scale = torch.tensor(extent, device=DEVICE).reshape(-1, *[1] * (len(shape) - 1))
     positions = ((torch.rand(shape, device=DEVICE) - 0.5) * 1.1 * scale).floor()
-    positions += 0.1 + 0.3 * torch.rand(shape, device=DEVICE)
+    positions += (102 + 307 * torch.rand(shape, device=DEVICE)).floor() / 1024
     sigma = None
     if INTERPOLATIONS[interpolation].has_sigma:
         sigma = torch.rand(shape, device=DEVICE) + 0.3
