@@ -13,7 +13,7 @@ VENV_PYTHON := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo demo-seg test test-fast coverage lint docs bench gpu clean \
-	distclean
+	distclean triton
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,13 +33,17 @@ demo-seg: env  ## do the same with a segmentor
 # other.
 PYTEST := OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadfile
 
-test: env  ## run the tests, with one process per core
+# The versions of Triton that only the tests need, beside .venv itself.
+triton:
+	@$(PYTHON) tools/setup_environment.py --triton
+
+test: triton  ## run the tests, with one process per core
 	@$(PYTEST)
 
 test-fast: env  ## run all but the slow tests (two minutes on two cores)
 	@$(PYTEST) -m 'not slow'
 
-coverage: env  ## run the tests; fail if the coverage of dcls_mm is below the minimum
+coverage: triton  ## run the tests; fail if the coverage of dcls_mm is below the minimum
 	@$(PYTEST) --cov=dcls_mm
 
 lint: env  ## run the linter; check format and types

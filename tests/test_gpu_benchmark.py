@@ -22,7 +22,7 @@ STAGES = [
     'plans',
 ]
 
-# `make env` puts it there, outside of sys.path.
+# `make test` puts it there, outside of sys.path.
 TRITON = Path(sys.prefix) / 'triton' / '3.9.0'
 
 # Python imports this at the start of every process, if it is on the path.

@@ -69,7 +69,7 @@ def fingerprint():
     """Return a digest of what the environment is made from, and where."""
     digest = hashlib.sha256(f'{ROOT} {PYTHON}'.encode())
     ours = ROOT / 'pyproject.toml', ROOT / 'dcls_mm' / 'version.py'
-    for path in (*PINS_FILES, *TRITON_FILES, *ours):
+    for path in (*PINS_FILES, *ours):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -109,19 +109,20 @@ def install_torch(version):
     pip('Downloading and installing torch', 'install', f'torch=={version}')
 
 
-def install_tritons(versions):
+def install_tritons():
     """Put each version of Triton into a folder of its own, outside of sys.path."""
-    if platform.machine() != 'x86_64':
-        print('      left out: these versions are for x86-64; their tests are skipped')
+    folders = {version: VENV / 'triton' / version for version in read_tritons()}
+    missing = {v: folder for v, folder in folders.items() if not folder.exists()}
+    if missing and platform.machine() != 'x86_64':
+        print('Triton is left out: its wheels are for x86-64. Its tests are skipped.')
         return
-    for version in versions:
-        folder = VENV / 'triton' / version
-        if not folder.exists():
-            partial = VENV / 'triton' / f'{version}.partial'
-            shutil.rmtree(partial, ignore_errors=True)
-            options = '--no-deps', '--target', partial, f'triton=={version}'
-            pip(f'Downloading and installing triton {version}', 'install', *options)
-            partial.rename(folder)
+    for version, folder in missing.items():
+        print(f'Triton {version}, which only the tests need', flush=True)
+        partial = folder.with_name(f'{version}.partial')
+        shutil.rmtree(partial, ignore_errors=True)
+        options = '--no-deps', '--target', partial, f'triton=={version}'
+        pip(f'Downloading and installing triton {version}', 'install', *options)
+        partial.rename(folder)
 
 
 def install_project():
@@ -133,18 +134,15 @@ def install_project():
 
 
 def set_up():
-    others, tritons = read_pins(), read_tritons()
+    others = read_pins()
     torch, mmcv = others.pop('torch'), others.pop(MMCV)
-    steps = [
+    steps = (
         (f'making {VENV}', make_venv),
         (f'installing {len(others)} packages', lambda: install_packages(others)),
         (f'installing torch {torch}', lambda: install_torch(torch)),
         (f'installing {MMCV} {mmcv}', lambda: mmcv_wheel.install(mmcv)),
         ('installing dcls_mm, checking all', install_project),
-    ]
-    if tritons:
-        text = f'installing triton {" and ".join(tritons)} for their tests'
-        steps.insert(-1, (text, lambda: install_tritons(tritons)))
+    )
     for number, (text, step) in enumerate(steps, 1):
         start = time.monotonic()
         print(f'[{number}/{len(steps)}] {text}', flush=True)
@@ -160,9 +158,15 @@ def interrupt(signum, frame):
 
 
 def main():
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    )
+    parser.add_argument(
+        '--triton',
+        action='store_true',
+        help='also install the versions of Triton that only tests need (1.6 GiB)',
+    )
+    arguments = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     try:
@@ -172,6 +176,9 @@ def main():
                 # Another set-up may have finished while this one waited.
                 if not is_ready():
                     set_up()
+        if arguments.triton:
+            with locked(ROOT):
+                install_tritons()
         print(f'{VENV} is ready')
     except (environment.SetupError, OSError) as error:
         sys.exit(f'The set-up stopped.\n{error}')

@@ -21,7 +21,7 @@ def run_with_triton(path, version, interpret, request):
     if not folder.is_dir():
         strict = request.config.getoption('--require-oracles') and FOLDER.is_dir()
         missing = pytest.fail if strict else pytest.skip
-        missing(f'needs triton {version} in {folder}, where `make env` puts it')
+        missing(f'needs triton {version} in {folder}, where `make test` puts it')
     cache = request.getfixturevalue('tmp_path_factory').getbasetemp() / 'triton'
     result = subprocess.run(
         [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', path],

@@ -12,9 +12,8 @@ from pathlib import Path
 from . import CACHE, PYTHON, VENV, SetupError
 
 GIB = 2**30
-# A finished .venv with the CPU build of torch takes 1.5 GiB, and Triton's versions 1.7;
-# compiling mmcv takes 0.5 GiB.
-NEEDS = ((VENV, 4 * GIB), (CACHE, 1 * GIB))
+# A finished .venv with the CPU build of torch takes 1.5 GiB; compiling mmcv, 0.5 GiB.
+NEEDS = ((VENV, 2 * GIB), (CACHE, 1 * GIB))
 
 NAME = 'python{}.{}'.format(*PYTHON)
 
