@@ -42,5 +42,8 @@ def product_kernel(
     product = weight.unsqueeze(-1)
     for profile in profiles[:-1]:
         product = (product.unsqueeze(-1) * profile.unsqueeze(-2)).flatten(-2)
-    kernel = in_full(torch.matmul, product.transpose(-1, -2), profiles[-1])
+    last = profiles[-1]
+    if last.shape[-2] != product.shape[-2]:  # the elements share their positions
+        last = last.expand(*last.shape[:-2], product.shape[-2], -1)
+    kernel = in_full(torch.matmul, product.transpose(-1, -2), last)
     return kernel.reshape(*weight.shape[:-1], *extent)

@@ -16,7 +16,7 @@ from ._arguments import check_elements
 from ._torch import ask, column
 from .backends.forcing import forced_name
 from .interpolation import INTERPOLATIONS, NORMALIZATION_EPS
-from .operators.construction import construct
+from .operators.construction import TRITON_DEVICES, construct
 from .profiles import product_kernel
 
 
@@ -40,7 +40,8 @@ def construct_checked(
     # Transforms support only torch's own operators, and so does a recorded graph.
     plain = not (state.transformed or state.recorded)
     with state.without_autocast():
-        if plain and state.device_type == 'cuda' and _by_triton(weight, dtype, backend):
+        on_gpu = plain and state.device_type in TRITON_DEVICES
+        if on_gpu and _by_triton(weight, dtype, backend):
             return construct(
                 weight, positions, sigma, extent, interpolation, weight.dtype
             )

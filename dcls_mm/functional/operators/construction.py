@@ -17,8 +17,8 @@ from .._torch import ask
 from ..interpolation import INTERPOLATIONS
 from ..profiles import product_kernel
 
-# The types of devices for which construct_gradient is implemented.
-WITH_GRADIENT = {'cuda'}
+# The types of devices on which kernels in Triton construct and differentiate.
+TRITON_DEVICES = {'cuda'}
 
 
 @custom_op(
@@ -121,7 +121,7 @@ def _differentiate(ctx, grad_kernel: Tensor):
     wanted = ctx.needs_input_grad[:3]
     extent, interpolation, dtype = ctx.options
     again = torch.is_grad_enabled()  # it will be differentiated again
-    if again or grad_kernel.device.type not in WITH_GRADIENT:
+    if again or grad_kernel.device.type not in TRITON_DEVICES:
         with torch.enable_grad():
             kernel = _product(weight, positions, sigma, extent, interpolation)
             kernel = kernel.to(dtype)

@@ -96,18 +96,14 @@ def depthwise_kernel_gradient(
 def _(x, kernel, bias, before, size, flip):
     from ..triton_kernels import convolution  # needs triton
 
-    return convolution.convolve_depthwise(
-        x.contiguous(), kernel, bias, before, size, flip
-    )
+    return convolution.convolve_depthwise(x, kernel, bias, before, size, flip)
 
 
 @depthwise_kernel_gradient.register_kernel('cuda')
 def _(x, grad_y, extent, before, flip):
     from ..triton_kernels import kernel_gradient  # needs triton
 
-    return kernel_gradient.depthwise_kernel_gradient(
-        x.contiguous(), grad_y.contiguous(), extent, before, flip
-    )
+    return kernel_gradient.depthwise_kernel_gradient(x, grad_y, extent, before, flip)
 
 
 @convolve_depthwise.register_fake

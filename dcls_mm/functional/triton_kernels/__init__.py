@@ -18,6 +18,9 @@ LEAST_VERSION = (3, 6)
 # only been compiled and interpreted, and serve just those who name the backend.
 RECORDED = False
 
+# Options of every launch. Products and sums are fused, as up to 3.9 by default.
+OPTIONS = {'enable_fp_fusion': True}
+
 
 @torch.compiler.assume_constant_result
 def missing() -> str | None:

@@ -18,7 +18,6 @@ changes nothing.
   gradient, the sum over them, from a second kernel.
 """
 
-import contextlib
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -28,6 +27,7 @@ import triton
 from torch import Tensor
 
 from ..interpolation import INTERPOLATIONS
+from . import OPTIONS
 from .collecting import collect_kernel, collect_two_taps_kernel, sum_shared_kernel
 from .spreading import spread_kernel
 
@@ -62,11 +62,9 @@ class Launch(NamedTuple):
     warps: int
 
     def run(self) -> None:
-        device = next(iter(self.arguments.values())).device
-        on_cuda = device.type == 'cuda'  # not in Triton's interpreter
-        with torch.cuda.device(device) if on_cuda else contextlib.nullcontext():
+        with torch.cuda.device_of(next(iter(self.arguments.values()))):
             self.kernel[self.grid](
-                **self.arguments, **self.constants, num_warps=self.warps
+                **self.arguments, **self.constants, num_warps=self.warps, **OPTIONS
             )
 
 

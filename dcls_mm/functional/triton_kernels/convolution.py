@@ -20,7 +20,6 @@ card since Ampere has. Sums are kept in float32; float32 itself is multiplied as
 products of TF32 parts, which keeps its precision.
 """
 
-import contextlib
 import functools
 from math import gcd
 from typing import NamedTuple
@@ -28,6 +27,8 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
+
+from . import OPTIONS
 
 COLUMNS = tl.constexpr(16)
 OUTSIDE = tl.constexpr(-(2**30))
@@ -229,7 +230,11 @@ def plan(
             'ROWS': tile.rows,
             'BLOCKS': tile.blocks,
         },
-        options={'num_warps': tile.num_warps, 'num_stages': tile.num_stages},
+        options={
+            'num_warps': tile.num_warps,
+            'num_stages': tile.num_stages,
+            **OPTIONS,
+        },
     )
 
 
@@ -250,8 +255,9 @@ def convolve_depthwise(
     The input gradient is this function too: of the output's gradient, with the kernel
     flipped, `before` taps - 1 - before, and the size of x.
 
-    The kernel reads contiguous rows. A channels_last x is copied to contiguous, and the
-    result back, which takes two passes over the image beside the convolution.
+    The kernel reads and writes contiguous rows, so any other x is copied first. The
+    alternative, to read channels_last memory one channel at a time, would use 2 bytes
+    of every 32 that are fetched.
 
     The zeros beside the band are multiplied as well, so a NaN or an infinity in x gives
     NaN not only where a tap touches it, as in torch, but also in the rest of a block
@@ -270,16 +276,13 @@ def convolve_depthwise(
         flip: whether to turn the kernel by 180 degrees.
 
     Returns:
-        The result in x's dtype and memory format, (batch, channels, *size).
+        The result in x's dtype, (batch, channels, *size), contiguous.
     """
-    like = torch.contiguous_format
-    if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-        like = torch.channels_last
     y = x.new_empty((*x.shape[:2], *size))
     if y.numel() > 0:
-        launch = plan(x.dtype, x.shape, kernel.shape[2:], before, size, flip)
-        device = torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
-        with device:
+        extent, before, size = kernel.shape[2:], tuple(before), tuple(size)
+        launch = plan(x.dtype, x.shape, extent, before, size, flip)
+        with torch.cuda.device_of(x):
             depthwise_kernel[(launch.programs,)](
                 x.contiguous(),
                 kernel.contiguous(),
@@ -289,4 +292,4 @@ def convolve_depthwise(
                 **launch.constants,
                 **launch.options,
             )
-    return y.contiguous(memory_format=like)
+    return y

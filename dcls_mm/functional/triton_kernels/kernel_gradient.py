@@ -22,12 +22,15 @@ the taps of each d apart from the others. torch adds up the rows d and the share
 fixed order, so that every run gives the same bits.
 """
 
+import warnings
 from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from . import OPTIONS
 
 
 @triton.jit(
@@ -172,6 +175,7 @@ def constants(
         'num_stages': 2,
         # Without a limit of its own, ptxas spills on sm_86 to fit one more program.
         'maxnreg': 255,
+        **OPTIONS,
     }
 
 
@@ -179,6 +183,10 @@ def touched(size: int, out: int, taps: int, before: int) -> slice:
     """Return the part of an axis of x that some tap multiplies with some output."""
     first = max(0, -before)
     return slice(first, max(first, min(size, out + taps - 1 - before)))
+
+
+def empty_sums(x: Tensor, planes: int, shape: tuple[int, ...]) -> Tensor:
+    return x.new_empty((planes, *shape), dtype=torch.float32)
 
 
 def depthwise_kernel_gradient(
@@ -233,7 +241,19 @@ def depthwise_kernel_gradient(
     splits = max(1, min(all_blocks, PROGRAMS // programs))
     blocks = triton.cdiv(all_blocks, splits)
     splits = triton.cdiv(all_blocks, blocks)
-    sums = x.new_empty((splits * strip, channels, 1, *extent), dtype=torch.float32)
+    shape = channels, 1, *extent
+    try:
+        sums = empty_sums(x, splits * strip, shape)
+    except torch.OutOfMemoryError as error:
+        if splits == 1:
+            raise
+        warnings.warn(
+            'out of memory: the gradient of a depthwise kernel is summed up by fewer '
+            f'programs, which is slower but takes {splits} times less memory. {error}',
+            stacklevel=2,
+        )
+        splits, blocks = 1, all_blocks
+        sums = empty_sums(x, strip, shape)
     with torch.cuda.device_of(x):
         depthwise_kernel_sums[programs, splits](
             x,

@@ -304,7 +304,7 @@ def test_through_the_operators(interpolation, shared, wanted, with_kernels):
 @pytest.fixture
 def with_kernels(monkeypatch):
     """Let the operators launch Triton's kernels on the CPU too."""
-    monkeypatch.setattr(operators, 'WITH_GRADIENT', {'cpu'})
+    monkeypatch.setattr(operators, 'TRITON_DEVICES', {'cpu'})
     operators.construct.register_kernel('cpu')(construct)
     operators.construct_gradient.register_kernel('cpu')(
         lambda *args: [t for t in construct_gradient(*args) if t is not None]
