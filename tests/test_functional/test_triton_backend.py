@@ -10,7 +10,13 @@ import torch
 from conftest import assert_close
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dcls_mm.functional import autotune, compatible_backends, convolve, use_backend
+from dcls_mm.functional import (
+    autotune,
+    compatible_backends,
+    convolve,
+    triton_kernels,
+    use_backend,
+)
 from dcls_mm.functional.backends import timing, triton_depthwise
 from dcls_mm.layers import DCLSConv2d
 
@@ -150,6 +156,31 @@ def test_the_rule_for_after_that(cuda, monkeypatch, change, expected):
     )
     convolve(**arguments(**change))
     assert bool(served) == expected
+
+
+def test_a_compiled_call_is_one_graph(monkeypatch):
+    monkeypatch.setattr(triton_kernels, '_missing', lambda: None)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (9, 0))
+    graphs = []
+
+    def keep(graph, _):
+        graphs.append(graph)
+        return graph
+
+    @torch.compile(backend=keep, fullgraph=True)
+    def doubled(x, kernel, bias):
+        return 2 * convolve(
+            x, kernel, bias, padding='same', groups=96, backend='triton'
+        )
+
+    with FakeTensorMode(), torch.no_grad():
+        call = arguments()
+        y = doubled(call['x'], call['kernel'], call['bias'])
+    assert y.shape == (2, 96, 64, 64)
+    (graph,) = graphs
+    called = [str(node.target) for node in graph.graph.nodes]
+    assert called.count('dcls_mm.convolve_depthwise.default') == 1
+    assert not any(name.startswith('aten') for name in called)
 
 
 @pytest.fixture
