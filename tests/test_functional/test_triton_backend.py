@@ -11,6 +11,7 @@ from conftest import assert_close
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dcls_mm.functional import autotune, compatible_backends, convolve, use_backend
+from dcls_mm.functional._torch import ConvolutionCall, ask
 from dcls_mm.functional.backends import timing, triton_depthwise
 from dcls_mm.layers import DCLSConv2d
 
@@ -50,7 +51,7 @@ SERVED = {
 def cuda(monkeypatch):
     """Return the mode of fake tensors, as if on an H100 with triton."""
     monkeypatch.setattr(triton_depthwise, 'missing', lambda: None)
-    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (9, 0))
+    monkeypatch.setattr(triton_depthwise, '_capability', lambda device: (9, 0))
     with FakeTensorMode() as mode:
         yield mode
 
@@ -90,7 +91,7 @@ def test_refuses_what_this_machine_lacks(cuda, monkeypatch):
             convolve(**arguments(), backend='triton')
 
     with monkeypatch.context() as changed:
-        changed.setattr(torch.cuda, 'get_device_capability', lambda device: (7, 5))
+        changed.setattr(triton_depthwise, '_capability', lambda device: (7, 5))
         refused(r'compute capability 8\.0 or newer, got 7\.5')
     with monkeypatch.context() as changed:
         changed.setattr(triton_depthwise, 'missing', lambda: 'no triton here')
@@ -98,6 +99,26 @@ def test_refuses_what_this_machine_lacks(cuda, monkeypatch):
     with monkeypatch.context() as changed:
         changed.setattr(torch.version, 'hip', '6.2')
         refused('NVIDIA GPUs, the input is on an AMD GPU')
+
+
+def test_a_compiled_graph_takes_the_card_for_a_constant(monkeypatch):
+    asked = []
+    monkeypatch.setattr(triton_depthwise, 'missing', lambda: None)
+    monkeypatch.setattr(
+        triton_depthwise, '_capability', lambda device: asked.append(device) or (7, 5)
+    )
+
+    @torch.compile(backend='eager', fullgraph=True)
+    def refusal(x, kernel):
+        state = ask(x)._replace(device_type='cuda')
+        call = ConvolutionCall(x, kernel, None, (1, 1), ((1, 1), (1, 1)), 4, state)
+        return triton_depthwise.unsupported(call), x + 1
+
+    tensors = torch.ones(1, 4, 5, 5), torch.ones(4, 1, 3, 3)
+    assert '7.5' in refusal(*tensors)[0]
+    before = len(asked)
+    assert '7.5' in refusal(*tensors)[0]
+    assert len(asked) == before > 0
 
 
 @pytest.mark.parametrize('name', SERVED)

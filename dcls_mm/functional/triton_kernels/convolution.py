@@ -286,7 +286,7 @@ def convolve_depthwise(
             depthwise_kernel[(launch.programs,)](
                 x.contiguous(),
                 kernel.contiguous(),
-                bias,
+                None if bias is None else bias.contiguous(),
                 y,
                 **launch.numbers,
                 **launch.constants,
