@@ -10,9 +10,14 @@ import torch
 from conftest import assert_close
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dcls_mm.functional import autotune, compatible_backends, convolve, use_backend
-from dcls_mm.functional._torch import ConvolutionCall, ask
-from dcls_mm.functional.backends import timing, triton_depthwise
+from dcls_mm.functional import (
+    autotune,
+    compatible_backends,
+    convolve,
+    triton_kernels,
+    use_backend,
+)
+from dcls_mm.functional.backends import BACKENDS, timing, triton_depthwise
 from dcls_mm.layers import DCLSConv2d
 
 HALF = dict(dtype=torch.float16)
@@ -51,7 +56,7 @@ SERVED = {
 def cuda(monkeypatch):
     """Return the mode of fake tensors, as if on an H100 with triton."""
     monkeypatch.setattr(triton_depthwise, 'missing', lambda: None)
-    monkeypatch.setattr(triton_depthwise, '_capability', lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (9, 0))
     with FakeTensorMode() as mode:
         yield mode
 
@@ -91,7 +96,7 @@ def test_refuses_what_this_machine_lacks(cuda, monkeypatch):
             convolve(**arguments(), backend='triton')
 
     with monkeypatch.context() as changed:
-        changed.setattr(triton_depthwise, '_capability', lambda device: (7, 5))
+        changed.setattr(torch.cuda, 'get_device_capability', lambda device: (7, 5))
         refused(r'compute capability 8\.0 or newer, got 7\.5')
     with monkeypatch.context() as changed:
         changed.setattr(triton_depthwise, 'missing', lambda: 'no triton here')
@@ -101,52 +106,37 @@ def test_refuses_what_this_machine_lacks(cuda, monkeypatch):
         refused('NVIDIA GPUs, the input is on an AMD GPU')
 
 
-def test_a_compiled_graph_takes_the_card_for_a_constant(monkeypatch):
-    asked = []
-    monkeypatch.setattr(triton_depthwise, 'missing', lambda: None)
-    monkeypatch.setattr(
-        triton_depthwise, '_capability', lambda device: asked.append(device) or (7, 5)
-    )
-
-    @torch.compile(backend='eager', fullgraph=True)
-    def refusal(x, kernel):
-        state = ask(x)._replace(device_type='cuda')
-        call = ConvolutionCall(x, kernel, None, (1, 1), ((1, 1), (1, 1)), 4, state)
-        return triton_depthwise.unsupported(call), x + 1
-
-    tensors = torch.ones(1, 4, 5, 5), torch.ones(4, 1, 3, 3)
-    assert '7.5' in refusal(*tensors)[0]
-    before = len(asked)
-    assert '7.5' in refusal(*tensors)[0]
-    assert len(asked) == before > 0
-
-
 @pytest.mark.parametrize('name', SERVED)
 def test_serves(cuda, name):
     call = arguments(**SERVED[name])
     y = convolve(**call, backend='triton')
-    native = convolve(**call, backend='native')
-    assert (y.shape, y.dtype, y.device) == (native.shape, native.dtype, native.device)
+    native = convolve(**arguments(device='meta', **SERVED[name]), backend='native')
+    assert (y.shape, y.dtype) == (native.shape, native.dtype)
+    assert y.device == call['x'].device
 
 
-def test_serves_only_those_who_ask(cuda, monkeypatch):
+@pytest.fixture
+def served(monkeypatch):
+    """Return a list of what is called, of 'triton' and 'native', and call neither."""
+    names = []
+    for name in ('triton', 'native'):
+        monkeypatch.setattr(
+            BACKENDS[name], 'convolve', lambda call, n=name: names.append(n) or call.x
+        )
+    return names
+
+
+def test_serves_only_those_who_ask(cuda, served, monkeypatch):
     """Until a run on a GPU has been recorded."""
-    served = []
-    real = triton_depthwise.convolve
-    monkeypatch.setattr(
-        triton_depthwise, 'convolve', lambda call: served.append(call) or real(call)
-    )
     convolve(**arguments())
-    assert not served
     with use_backend('triton'):
         convolve(**arguments())
-    assert len(served) == 1
     monkeypatch.setattr(
         timing, '_seconds', lambda backend, call: backend is not triton_depthwise
     )
     with autotune():
         convolve(**arguments())
-    assert len(served) == 2
+    assert served == ['native', 'triton', 'triton']
 
 
 @pytest.mark.parametrize(
@@ -159,18 +149,41 @@ def test_serves_only_those_who_ask(cuda, monkeypatch):
         (dict(size=(32, 32)), False),
         (dict(size=(64, 63)), False),
         (dict(dtype=torch.float64), False),
-        (dict(device='cpu'), False),
     ],
 )
-def test_the_rule_for_after_that(cuda, monkeypatch, change, expected):
+def test_the_rule_for_after_that(cuda, served, monkeypatch, change, expected):
     monkeypatch.setattr(triton_depthwise, 'RECORDED', True)
-    served = []
-    real = triton_depthwise.convolve
-    monkeypatch.setattr(
-        triton_depthwise, 'convolve', lambda call: served.append(call) or real(call)
-    )
     convolve(**arguments(**change))
-    assert bool(served) == expected
+    assert served == ['triton' if expected else 'native']
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.compiler, 'is_exporting'),
+    reason='before torch 2.7 a compiled graph consists of plain operators',
+)
+def test_a_compiled_call_is_one_graph(monkeypatch):
+    monkeypatch.setattr(triton_kernels, '_missing', lambda: None)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (9, 0))
+    graphs = []
+
+    def keep(graph, _):
+        graphs.append(graph)
+        return graph
+
+    @torch.compile(backend=keep, fullgraph=True)
+    def doubled(x, kernel, bias):
+        return 2 * convolve(
+            x, kernel, bias, padding='same', groups=96, backend='triton'
+        )
+
+    with FakeTensorMode(), torch.no_grad():
+        call = arguments()
+        y = doubled(call['x'], call['kernel'], call['bias'])
+    assert y.shape == (2, 96, 64, 64)
+    (graph,) = graphs
+    called = [str(node.target) for node in graph.graph.nodes]
+    assert called.count('dcls_mm.convolve_depthwise.default') == 1
+    assert not any(name.startswith('aten') for name in called)
 
 
 @pytest.fixture

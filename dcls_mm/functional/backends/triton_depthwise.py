@@ -6,7 +6,6 @@ Here the convolution is a product with a Toeplitz matrix for each row of the ker
 kernel and its gradient in float32.
 """
 
-import functools
 import math
 
 import torch
@@ -39,8 +38,12 @@ def unsupported(call: ConvolutionCall) -> str | None:
         return f'it runs on NVIDIA GPUs, the input is on {_device(image)}'
     if missing() is not None:
         return missing()
-    if _too_old(image.device) is not None:
-        return _too_old(image.device)
+    capability = _capability(image.device)
+    if capability < LEAST_CAPABILITY:
+        return (
+            f'it needs a GPU of compute capability {_dotted(LEAST_CAPABILITY)} or '
+            f'newer, got {_dotted(capability)}'
+        )
     if kernel.ndim != 4:
         return f'it needs 2 spatial axes, got {kernel.ndim - 2}'
     if not call.groups == image.shape[1] == kernel.shape[0]:
@@ -99,18 +102,6 @@ def convolve(call: ConvolutionCall) -> Tensor:
 
 
 @torch.compiler.assume_constant_result
-def _too_old(device: torch.device) -> str | None:
-    """Return why a GPU can't run the kernels, or None if it can."""
-    capability = _capability(device)
-    if capability >= LEAST_CAPABILITY:
-        return None
-    return (
-        f'it needs a GPU of compute capability {_dotted(LEAST_CAPABILITY)} or newer, '
-        f'got {_dotted(capability)}'
-    )
-
-
-@functools.cache
 def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
