@@ -6,6 +6,7 @@ The two classes have the same methods, so a stage doesn't ask which one it has. 
 
 import gc
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Callable, Mapping
@@ -40,6 +41,8 @@ class Gpu:
     rehearsal = False
 
     def __init__(self):
+        # A second profile beside a CUDA graph crashes if the first ended CUPTI.
+        os.environ |= {'TEARDOWN_CUPTI': '0', 'DISABLE_CUPTI_LAZY_REINIT': '1'}
         # The peers get the algorithms that cuDNN finds fastest, and float32 is float32.
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = False

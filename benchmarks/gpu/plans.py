@@ -3,17 +3,17 @@
 A kernel's module has its plans in a table and in some numbers, which are replaced here
 by one choice after the other. Each is compiled and compared with the module's own in
 one of several processes, as compiling takes seconds. Those that ran are then timed side
-by side, in CUDA graphs.
+by side, in CUDA graphs, while these processes wait: they would share the GPU.
 """
 
 import contextlib
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib import import_module
-from itertools import product
+from itertools import product, starmap
 from typing import Any, NamedTuple
 
 import paths  # noqa: F401
@@ -145,11 +145,10 @@ class Case(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """The choices of a sweep, each with how far its result is from the own one's."""
+    """A sweep at one case."""
 
-    sweep: Sweep
     case: Case
-    choices: list[tuple[dict, Future]]
+    sweep: Sweep
 
     def __str__(self):
         return f'{self.sweep}, {self.case}'
@@ -165,17 +164,12 @@ def measure(device, results: Results, args) -> None:
     workers = 1 if device.rehearsal else min(AT_ONCE, os.cpu_count() or 1)
     fresh = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(workers, fresh) as pool:
-        trials = []
-        for case, sweep in product(cases(device, args), SWEEPS):
-            choices = sweep.choices()[: 2 if device.rehearsal else None]
-            compared = [
-                (choice, pool.submit(_compare, device.name, sweep, case, choice))
-                for choice in choices
-            ]
-            trials.append(Trial(sweep, case, compared))
+        trials = starmap(Trial, product(cases(device, args), SWEEPS))
         for trial in results.in_time(trials):
-            _measure(device, results, trial, args.seconds / 3)
-        pool.shutdown(wait=False, cancel_futures=True)
+            choices = trial.sweep.choices()[: 2 if device.rehearsal else None]
+            compare = partial(_compare, device.name, trial)
+            compared = list(zip(choices, pool.map(compare, choices), strict=True))
+            _measure(device, results, trial, compared, args.seconds / 3)
     results.note(
         '`own`: what the module chooses by itself. Plans that did not compile or run '
         'are counted as refused. The JSON has the times of all.'
@@ -191,11 +185,17 @@ def cases(device, args) -> list[Case]:
     return found[:1] if args.quick else found
 
 
-def _measure(device, results: Results, trial: Trial, seconds: float) -> None:
+def _measure(
+    device,
+    results: Results,
+    trial: Trial,
+    compared: list[tuple[dict, float | str]],
+    seconds: float,
+) -> None:
+    """Time the choices that make no difference to the result; see :func:`_compare`."""
     calls, refused = {}, {}
-    for choice, compared in trial.choices:
+    for choice, difference in compared:
         name = _name(choice)
-        difference = compared.result()
         if isinstance(difference, str):
             refused[name] = difference
             continue
@@ -203,7 +203,7 @@ def _measure(device, results: Results, trial: Trial, seconds: float) -> None:
             results.fail(f'{trial}, {name}', f'It is off by {difference:.3g}.')
             continue
         with results.going_on(f'{trial}, {name}'):
-            call = _call(device.name, trial.sweep, trial.case, choice)
+            call = _call(device.name, trial, choice)
             calls[name] = device.captured(call)
     timings = device.interleave(calls, seconds)
     results.content['tried'][str(trial)] = dict(times=timings, refused=refused)
@@ -229,16 +229,16 @@ def _name(choice: dict[str, Any]) -> str:
     return ', '.join(f'{k}={v}' for k, v in choice.items()) or OWN
 
 
-def _compare(device: str, sweep: Sweep, case: Case, choice: dict) -> float | str:
+def _compare(device: str, trial: Trial, choice: dict) -> float | str:
     """Return the largest difference that a choice makes, relative to the results.
 
     If it can't be launched, return why: some errors of the compiler can't be pickled.
     """
     try:
-        found = _call(device, sweep, case, choice)()
+        found = _call(device, trial, choice)()
     except Exception as error:
         return f'{type(error).__name__}: {error}'
-    pairs = zip(found, _call(device, sweep, case, {})(), strict=True)
+    pairs = zip(found, _call(device, trial, {})(), strict=True)
     differences = [
         ((found.double() - own.double()).abs().max() / own.double().abs().max()).item()
         for found, own in pairs
@@ -246,10 +246,9 @@ def _compare(device: str, sweep: Sweep, case: Case, choice: dict) -> float | str
     return max(differences)
 
 
-def _call(
-    device: str, sweep: Sweep, case: Case, choice: dict
-) -> Callable[[], list[torch.Tensor]]:
+def _call(device: str, trial: Trial, choice: dict) -> Callable[[], list[torch.Tensor]]:
     """Return a function that launches the kernel under a choice."""
+    case, sweep = trial
     launch = partial(
         getattr(sweep.load(), sweep.function), *ARGUMENTS[sweep.function](device, case)
     )

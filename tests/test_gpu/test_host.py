@@ -113,7 +113,7 @@ def test_a_cuda_graph_replays_it(name):
 @pytest.mark.parametrize('name', LAYERS)
 def test_it_repeats_bitwise(name):
     """Output and all gradients, where cuDNN is asked for that too."""
-    with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         assert_repeats(case(name)[0])
 
 

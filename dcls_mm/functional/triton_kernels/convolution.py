@@ -27,6 +27,7 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from . import OPTIONS
 
@@ -239,13 +240,13 @@ def plan(
 
 
 def convolve_depthwise(
-    x: torch.Tensor,
-    kernel: torch.Tensor,
-    bias: torch.Tensor | None,
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None,
     before: tuple[int, int],
     size: tuple[int, int],
     flip: bool = False,
-) -> torch.Tensor:
+) -> Tensor:
     """Correlate each channel of x with a kernel of its own.
 
     y[n, c, i, j] = bias[c] + sum over u, v of
@@ -286,7 +287,7 @@ def convolve_depthwise(
             depthwise_kernel[(launch.programs,)](
                 x.contiguous(),
                 kernel.contiguous(),
-                bias,
+                None if bias is None else bias.contiguous(),
                 y,
                 **launch.numbers,
                 **launch.constants,

@@ -151,10 +151,10 @@ def constants(
     anew.
 
     Args:
-        dtype (torch.dtype): The dtype of x and grad_y.
-        widths (tuple[int, int]): The widths of x and grad_y.
-        kernel_width (int): The number of columns of the kernel, 1 to 63.
-        before (int): The columns of zeros before the image.
+        dtype: of x and grad_y.
+        widths: of x and grad_y.
+        kernel_width: columns of the kernel, 1 to 63.
+        before: columns of zeros before the image.
     """
     unit, tile = next(
         (unit, tile)
@@ -186,6 +186,7 @@ def touched(size: int, out: int, taps: int, before: int) -> slice:
 
 
 def empty_sums(x: Tensor, planes: int, shape: tuple[int, ...]) -> Tensor:
+    """Allocate sums of x; this may run out of memory."""
     return x.new_empty((planes, *shape), dtype=torch.float32)
 
 
@@ -207,18 +208,17 @@ def depthwise_kernel_gradient(
     the reach of all taps has no effect.
 
     Args:
-        x (Tensor): The images (batch, channels, height, width) in float16, bfloat16 or
-            float32.
-        grad_y (Tensor): The gradient of the output (batch, channels, height, width), in
-            the dtype of x; its height and width need not be those of x.
-        extent (tuple[int, int]): Rows and columns of the kernel, 1 to 63.
-        before (tuple[int, int]): Rows and columns of zeros before the image; negative
-            where the first output starts inside.
-        flip (bool): Whether the kernel was flipped along both axes.
+        x: the images, (batch, channels, height, width), float16, bfloat16 or float32.
+        grad_y: the gradient of the output, (batch, channels, height, width), in x's
+            dtype; its height and width need not be those of x.
+        extent: rows and columns of the kernel, 1 to 63.
+        before: rows above the image and columns left of it that are taken as zero;
+            negative where the first output starts inside.
+        flip: whether the kernel was turned by 180 degrees.
 
     Returns:
-        Tensor: The gradient (channels, 1, rows, columns) in float32, the same bits in
-        every run.
+        The gradient, (channels, 1, rows, columns), in float32, the same bits in every
+        run.
     """
     rows, columns = (
         touched(*axis)

@@ -9,7 +9,7 @@ Triton prints one operation per line, and regions in braces:
     }
 
 Names and types are found by their form; what an operation means is the concern of
-``evaluation.py``.
+``operations.py`` and ``evaluation.py``.
 """
 
 import re

@@ -107,16 +107,18 @@ def test_several_programs_per_channel(dtype):
 def test_memory_formats_and_slices(dtype):
     x = torch.randn(2, 3, 8, 16).to(dtype)
     kernel = torch.randn(3, 1, 5, 9).to(dtype)
-    y = check(x, kernel, None, (2, 4), (8, 16))
+    bias = torch.randn(3)
+    y = check(x, kernel, bias, (2, 4), (8, 16))
     assert y.is_contiguous()
 
-    last = check(x.to(memory_format=torch.channels_last), kernel, None, (2, 4), (8, 16))
+    last = check(x.to(memory_format=torch.channels_last), kernel, bias, (2, 4), (8, 16))
     assert last.is_contiguous() and last.equal(y)
 
     wide = torch.randn(2, 3, 17, 33).to(dtype)
     part = wide[:, :, 1::2, 1::2].copy_(x)
     turned = kernel.transpose(2, 3).contiguous().transpose(2, 3)
-    assert check(part, turned, None, (2, 4), (8, 16)).equal(y)
+    spaced = torch.stack((bias, torch.full_like(bias, 9.0)), 1)[:, 0]
+    assert check(part, turned, spaced, (2, 4), (8, 16)).equal(y)
 
 
 @pytest.mark.parametrize('shape', [(0, 2, 8, 8), (2, 0, 8, 8)])
