@@ -99,14 +99,17 @@ class Gpu:
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / MB
 
-    def launches(self, function: Callable[[], Any]) -> int:
-        """Count the kernels, copies and fills that a warm call puts on the GPU."""
+    def launches(self, function: Callable[[], Any]) -> int | str:
+        """Count the kernels, copies and fills that a warm call puts on the GPU.
+
+        It is 'none' where the profiler may not see what the GPU does.
+        """
         function()
         torch.cuda.synchronize()
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
             function()
             torch.cuda.synchronize()
-        return _count(seen, ('kernel', 'gpu_memcpy', 'gpu_memset'))
+        return _count(seen, ('kernel', 'gpu_memcpy', 'gpu_memset')) or 'none'
 
     def free(self) -> None:
         """Give back the memory of what is no longer referred to."""
