@@ -6,9 +6,10 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
+
+from .padding import pad
 
 # The channels_last memory formats, by the number of axes of a batch of images.
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -118,8 +119,7 @@ class ConvolutionCall:
 
     @cached_property
     def x(self) -> Tensor:
-        last_axis_first = [side for pair in reversed(self.sides) for side in pair]
-        return F.pad(self.image, last_axis_first)
+        return pad(self.image, self.sides, 'zeros')
 
     @property
     def state(self) -> TorchState:

@@ -1,6 +1,6 @@
 """Padding of images in the modes of torch.nn.ConvNd, with repeatable gradients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ def check_padding_mode(padding_mode: str) -> None:
     check_choice('padding_mode', padding_mode, PADDING_MODES)
 
 
-def pad(x: Tensor, sides: list[tuple[int, int]], padding_mode: str) -> Tensor:
+def pad(x: Tensor, sides: Sequence[tuple[int, int]], padding_mode: str) -> Tensor:
     """Pad ``x`` by (before, after) pixels per axis in a mode of ``PADDING_MODES``.
 
     Negative numbers remove pixels.

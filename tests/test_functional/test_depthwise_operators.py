@@ -18,6 +18,7 @@ GEOMETRIES = {
     'asymmetric': ((3, 5), (0, 3), (8, 9)),
     'cropped': ((3, 2), (-2, 1), (4, 9)),
     'far outside': ((3, 3), (5, -7), (16, 5)),
+    'beyond the image': ((3, 3), (-11, 1), (2, 8)),
 }
 
 
