@@ -178,14 +178,13 @@ def open_device(rehearsal: bool) -> Gpu | Rehearsal:
 
 
 def nvidia_smi(fields: str) -> str:
-    """Return what nvidia-smi says of the first card, or why it says nothing."""
-    command = [
-        'nvidia-smi',
-        f'--query-gpu={fields}',
-        '--format=csv,noheader',
-        '-i',
-        '0',
-    ]
+    """Return what nvidia-smi says of torch's first card, or why it says nothing.
+
+    It numbers the cards otherwise, and knows no CUDA_VISIBLE_DEVICES.
+    """
+    card = f'GPU-{torch.cuda.get_device_properties(0).uuid}'
+    command = ['nvidia-smi', f'--query-gpu={fields}', '--format=csv,noheader']
+    command += ['-i', card]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired) as error:
