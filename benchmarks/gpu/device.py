@@ -99,14 +99,17 @@ class Gpu:
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / MB
 
-    def launches(self, function: Callable[[], Any]) -> int:
-        """Count the kernels, copies and fills that a warm call puts on the GPU."""
+    def launches(self, function: Callable[[], Any]) -> int | str:
+        """Count the kernels, copies and fills that a warm call puts on the GPU.
+
+        It is 'none' where the profiler may not see what the GPU does.
+        """
         function()
         torch.cuda.synchronize()
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
             function()
             torch.cuda.synchronize()
-        return _count(seen, ('kernel', 'gpu_memcpy', 'gpu_memset'))
+        return _count(seen, ('kernel', 'gpu_memcpy', 'gpu_memset')) or 'none'
 
     def free(self) -> None:
         """Give back the memory of what is no longer referred to."""
@@ -175,14 +178,13 @@ def open_device(rehearsal: bool) -> Gpu | Rehearsal:
 
 
 def nvidia_smi(fields: str) -> str:
-    """Return what nvidia-smi says of the first card, or why it says nothing."""
-    command = [
-        'nvidia-smi',
-        f'--query-gpu={fields}',
-        '--format=csv,noheader',
-        '-i',
-        '0',
-    ]
+    """Return what nvidia-smi says of torch's first card, or why it says nothing.
+
+    It numbers the cards otherwise, and knows no CUDA_VISIBLE_DEVICES.
+    """
+    card = f'GPU-{torch.cuda.get_device_properties(0).uuid}'
+    command = ['nvidia-smi', f'--query-gpu={fields}', '--format=csv,noheader']
+    command += ['-i', card]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -1,8 +1,9 @@
-"""A whole layer with interpreted kernels in place of the operators' CPU ones."""
+"""Operators and a whole layer with interpreted kernels in place of the CPU ones."""
 
 import pytest
 import torch
 from conftest import assert_close
+from torch.library import opcheck
 
 from dcls_mm.functional import scatter
 from dcls_mm.functional.backends import triton_depthwise
@@ -66,3 +67,31 @@ def test_a_training_step(launched, interpolation):
         'dcls_mm::depthwise_kernel_gradient': 1,
         'dcls_mm::construct_gradient': 1,
     }
+
+
+@pytest.mark.parametrize(
+    'memory_format', [torch.contiguous_format, torch.channels_last]
+)
+def test_the_convolution_is_as_registered(launched, memory_format):
+    """What is launched has the strides of the fake tensors, and aliases no input."""
+    x = torch.randn(1, 2, 6, 9).to(memory_format=memory_format).requires_grad_()
+    kernel, bias = torch.randn(2, 1, 3, 5), torch.randn(2)
+    geometry = (1, 2), (6, 9), True
+    opcheck(depthwise.convolve_depthwise, (x, kernel.requires_grad_(), bias, *geometry))
+    images = x.detach(), torch.randn(1, 2, 6, 9, requires_grad=True)
+    opcheck(depthwise.depthwise_kernel_gradient, (*images, (3, 5), (1, 2), False))
+
+
+@pytest.mark.parametrize('kernels', [(2, 1), (1, 1)], ids=['own', 'shared'])
+def test_the_construction_is_as_registered(launched, kernels):
+    weight = torch.randn(2, 1, 3)
+    positions, sigma = torch.randn(2, *kernels, 3), torch.rand(2, *kernels, 3)
+    options = (3, 5), 'gauss'
+    gradient = torch.randn(2, 1, 3, 5).half()
+    elements = weight, positions, sigma
+    opcheck(
+        construction.construct_gradient,
+        (gradient, *elements, *options, (True, False, True)),
+    )
+    leaves = [t.requires_grad_() for t in elements]
+    opcheck(construction.construct, (*leaves, *options, torch.float16))
