@@ -85,6 +85,15 @@ def test_a_rehearsal_is_not_recorded(rehearsed):
     assert 'is a rehearsal on a CPU' in done.stderr
 
 
+@pytest.mark.parametrize('content', [None, '', 'no JSON'])
+def test_a_file_that_is_no_run(tmp_path, content):
+    if content is not None:
+        (tmp_path / 'gpu.json').write_text(content)
+    done = run(tmp_path, SCRIPTS / 'tables.py', 'gpu.json')
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    assert 'gpu.json is not what `run.py --out` has written' in done.stderr
+
+
 def test_the_tables_are_those_that_were_printed(rehearsed):
     folder, printed = rehearsed
     done = run(folder, SCRIPTS / 'tables.py', 'gpu.json', '--rehearsed')

@@ -24,7 +24,10 @@ def main() -> int:
         '--rehearsed', action='store_true', help='print even a rehearsal'
     )
     args = parser.parse_args()
-    content = json.loads(args.json.read_text())
+    try:
+        content = json.loads(args.json.read_text())
+    except (OSError, ValueError) as error:
+        parser.error(f'{args.json} is not what `run.py --out` has written: {error}')
     if content['rehearsal'] and not args.rehearsed:
         print(
             f'{args.json} is a rehearsal on a CPU, whose figures mean nothing: record '
