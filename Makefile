@@ -30,8 +30,9 @@ demo-seg: env  ## do the same with a segmentor
 	@$(VENV_PYTHON) tools/demo.py seg
 
 # One thread per process: threads of two processes on the same cores wait for each
-# other.
-PYTEST := OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadfile
+# other. The files run in the order of tests/conftest.py, not by their number of tests.
+PYTEST := OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadfile \
+	--no-loadscope-reorder
 
 # The versions of Triton that only the tests need, beside .venv itself.
 triton:

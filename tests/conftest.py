@@ -80,6 +80,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if SLOW & {item.path.name, getattr(item, 'originalname', None)}:
             item.add_marker(pytest.mark.slow)
+    # First, so that no process is left with a slow file at the end.
+    items.sort(key=lambda item: item.path.name not in SLOW)
 
 
 def _failing(importorskip):
