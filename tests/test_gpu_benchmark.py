@@ -23,7 +23,7 @@ STAGES = [
 ]
 
 # `make test` puts it there, outside of sys.path.
-TRITON = Path(sys.prefix) / 'triton' / '3.9.0'
+TRITON = Path(sys.prefix) / 'tritons' / '3.9.0'
 
 # Python imports this at the start of every process, if it is on the path.
 WITHOUT_OPENMMLAB = """

@@ -111,7 +111,8 @@ def install_torch(version):
 
 def install_tritons():
     """Put each version of Triton into a folder of its own, outside of sys.path."""
-    folders = {version: VENV / 'triton' / version for version in read_tritons()}
+    # A folder named triton would be imported as such by whatever runs in VENV.
+    folders = {version: VENV / 'tritons' / version for version in read_tritons()}
     missing = {v: folder for v, folder in folders.items() if not folder.exists()}
     if missing and platform.machine() != 'x86_64':
         print('Triton is left out: its wheels are for x86-64. Its tests are skipped.')

@@ -245,15 +245,17 @@ def test_each_version_of_triton_gets_a_whole_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(setup_environment, 'pip', pip)
     setup_environment.install_tritons()
     assert installed == ['triton==1.0', 'triton==2.0']
-    shutil.rmtree(tmp_path / 'triton' / '2.0')
+    shutil.rmtree(tmp_path / 'tritons' / '2.0')
     with pytest.raises(SetupError):
         setup_environment.install_tritons()
-    folders = tmp_path / 'triton'
+    folders = tmp_path / 'tritons'
     assert (folders / '1.0' / 'triton').is_dir() and not (folders / '2.0').exists()
     installed.clear()
     setup_environment.install_tritons()
     assert installed == ['triton==2.0'] and (folders / '2.0' / 'triton').is_dir()
     assert not (folders / '2.0.partial').exists()
+    # It would be imported as triton by whatever runs in .venv.
+    assert not (tmp_path / 'triton').exists()
 
 
 def test_triton_is_left_out_where_it_has_no_wheel(monkeypatch, tmp_path, capsys):

@@ -5,6 +5,10 @@ builds of torch without CUDA can't differentiate them. The latter on a CPU, wher
 operators consist of torch's own.
 """
 
+import re
+from importlib.metadata import PackageNotFoundError
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import assert_close
@@ -104,6 +108,29 @@ def test_refuses_what_this_machine_lacks(cuda, monkeypatch):
     with monkeypatch.context() as changed:
         changed.setattr(torch.version, 'hip', '6.2')
         refused('NVIDIA GPUs, the input is on an AMD GPU')
+
+
+@pytest.mark.parametrize(
+    ('origin', 'installed', 'reason'),
+    [
+        ('triton/__init__.py', '3.6.0', None),
+        ('triton/__init__.py', '3.10.1+git1', None),
+        ('triton/__init__.py', '3.5.1', 'triton 3.6 or newer, got 3.5.1: update torch'),
+        ('triton/__init__.py', None, None),  # without metadata
+        (None, '3.9.0', r"not installed.*pip install 'triton>=3.6'"),  # a folder
+    ],
+)
+def test_which_triton_serves(monkeypatch, origin, installed, reason):
+    def version(name):
+        if installed is None:
+            raise PackageNotFoundError
+        return installed
+
+    spec = SimpleNamespace(origin=origin)
+    monkeypatch.setattr(triton_kernels.importlib.util, 'find_spec', lambda name: spec)
+    monkeypatch.setattr(triton_kernels, 'version', version)
+    found = triton_kernels._missing.__wrapped__()
+    assert found is None if reason is None else re.search(reason, found)
 
 
 @pytest.mark.parametrize('name', SERVED)

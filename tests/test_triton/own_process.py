@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(sys.prefix) / 'triton'
+FOLDER = Path(sys.prefix) / 'tritons'
 SOURCE = Path(__file__).resolve().parents[2]
 
 

@@ -31,18 +31,19 @@ def missing() -> str | None:
 @functools.cache
 def _missing() -> str | None:
     wanted = '.'.join(map(str, LEAST_VERSION))
-    if importlib.util.find_spec('triton') is None:
+    found = importlib.util.find_spec('triton')
+    if found is None or found.origin is None:  # just some folder of that name
         return (
             'it needs triton, which is not installed; the CUDA builds of torch for '
             f"Linux bring it along (pip install 'triton>={wanted}')"
         )
     try:
-        found = version('triton')
+        installed = version('triton')
     except PackageNotFoundError:  # a build of its own, without metadata
         return None
-    if tuple(int(part) for part in found.split('.')[:2]) < LEAST_VERSION:
+    if tuple(int(part) for part in installed.split('.')[:2]) < LEAST_VERSION:
         return (
-            f'it needs triton {wanted} or newer, got {found}: update torch, which '
+            f'it needs triton {wanted} or newer, got {installed}: update torch, which '
             'brings its own triton along'
         )
     return None

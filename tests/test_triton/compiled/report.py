@@ -1,6 +1,6 @@
 """Print what the kernels compile to, as a table in Markdown.
 
-PYTHONPATH=.:.venv/triton/3.9.0 .venv/bin/python tests/test_triton/compiled/report.py
+PYTHONPATH=.:.venv/tritons/3.9.0 .venv/bin/python tests/test_triton/compiled/report.py
 
 The options choose some of the launches and architectures. Each row takes a second or
 two at the first time; Triton keeps what it compiled.
