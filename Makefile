@@ -12,11 +12,13 @@ VENV := .venv$(if $(filter-out stock,$(STACK)),-$(STACK))
 VENV_PYTHON := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-seg test test-fast coverage lint docs bench clean distclean
+.PHONY: help env demo demo-seg test test-fast coverage lint docs bench gpu clean \
+	distclean triton
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  PYTHON=...      the $(WANTED) to make $(VENV) with (now $(PYTHON))'
+	@echo '  PYTHON=...      the $(WANTED) to make $(VENV) with (now $(PYTHON)),'
+	@echo '                  or the one that has torch for CUDA, for make gpu'
 
 env:  ## set up .venv; the first time builds mmcv (3 minutes on two cores)
 	@$(PYTHON) tools/setup_environment.py
@@ -28,16 +30,21 @@ demo-seg: env  ## do the same with a segmentor
 	@$(VENV_PYTHON) tools/demo.py seg
 
 # One thread per process: threads of two processes on the same cores wait for each
-# other.
-PYTEST := OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadfile
+# other. The files run in the order of tests/conftest.py, not by their number of tests.
+PYTEST := OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadfile \
+	--no-loadscope-reorder
 
-test: env  ## run the tests, with one process per core
+# The versions of Triton that only the tests need, beside .venv itself.
+triton:
+	@$(PYTHON) tools/setup_environment.py --triton
+
+test: triton  ## run the tests, with one process per core
 	@$(PYTEST)
 
 test-fast: env  ## run all but the slow tests (two minutes on two cores)
 	@$(PYTEST) -m 'not slow'
 
-coverage: env  ## run the tests; fail if the coverage of dcls_mm is below the minimum
+coverage: triton  ## run the tests; fail if the coverage of dcls_mm is below the minimum
 	@$(PYTEST) --cov=dcls_mm
 
 lint: env  ## run the linter; check format and types
@@ -55,6 +62,11 @@ bench: env  ## run all benchmarks, one after the other (12 minutes on two cores)
 	@for name in construct convolve backbone sampling deploy; do \
 		$(VENV_PYTHON) benchmarks/bench_$$name.py || exit; echo; \
 	done
+
+# `make env` installs torch for CPUs, so this runs in the environment at hand: that of
+# PYTHON=..., or else of python3. Without a GPU it says so and fails.
+gpu:  ## test and time the GPU path on this machine's GPU (8 minutes); see PYTHON
+	@$(if $(filter file,$(origin PYTHON)),python3,$(PYTHON)) benchmarks/gpu/run.py
 
 clean:  ## remove build products and tool caches
 	rm -rf build dist docs/_build *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache \

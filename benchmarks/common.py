@@ -73,24 +73,29 @@ def interleave(
     Any drift of the machine thus affects all of them. Each is called once or twice to
     warm up, then for about ``seconds``, 3 (slow ones) to 1000 times.
     """
-    turns = []
+    counts = {}
     for name, function in functions.items():
         progress(f'  {name}')
-        count = _repetitions(function, seconds)
-        turns += [((i + 0.5) / count, name) for i in range(count)]
+        call = _elapsed(function)
+        if call < 1e3 * seconds:
+            call = _elapsed(function)
+        counts[name] = repetitions(call, seconds)
     times = {name: [] for name in functions}
-    for _, name in sorted(turns):
+    for name in evenly_mixed(counts):
         times[name].append(_elapsed(functions[name]))
-    return {name: _timing(values) for name, values in times.items()}
+    return {name: timing_of(values) for name, values in times.items()}
 
 
-def _repetitions(function: Callable[[], Any], seconds: float) -> int:
-    """Return how often to call the function, after one or two calls to warm up."""
-    call = _elapsed(function) / 1e3
-    if call < seconds:
-        call = _elapsed(function) / 1e3
-    least = FEWEST if call > seconds / 2 else FEW
-    return min(MOST, max(least, int(seconds / call)))
+def repetitions(milliseconds: float, seconds: float) -> int:
+    """Return how often to call a function that takes so long, in so much time."""
+    least = FEWEST if milliseconds > 1e3 * seconds / 2 else FEW
+    return min(MOST, max(least, int(1e3 * seconds / milliseconds)))
+
+
+def evenly_mixed(counts: Mapping[str, int]) -> list[str]:
+    """Return every name as often as it counts, spread evenly over the list."""
+    turns = [((i + 0.5) / n, name) for name, n in counts.items() for i in range(n)]
+    return [name for _, name in sorted(turns)]
 
 
 def _elapsed(function: Callable[[], Any]) -> float:
@@ -99,34 +104,19 @@ def _elapsed(function: Callable[[], Any]) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
-def _timing(values: list[float]) -> Timing:
+def timing_of(values: list[float]) -> Timing:
     lower, median, upper = statistics.quantiles(values, n=4, method='inclusive')
     return Timing(median, lower, upper, len(values))
 
 
-class Report:
-    """Head and tables, printed as GitHub markdown and kept for --json.
+class Tables:
+    """Tables, printed as GitHub markdown and kept in ``content``.
 
-    A table's columns are the keys of its first row. ``memory`` says whether any table
-    has memory figures.
+    A table's columns are the keys of its first row.
     """
 
-    def __init__(self, title: str, args: argparse.Namespace, memory: bool = True):
-        torch.set_num_threads(args.threads)
-        torch.manual_seed(0)
-        self.path = args.json
-        self.content = dict(title=title, head=_head(args, memory), tables=[])
-        print(f'## {title}\n')
-        for name, value in self.content['head'].items():
-            print(f'- {name}: {text(value)}')
-        sys.stdout.flush()
-
-    def __enter__(self) -> 'Report':
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self.path is not None:
-            self.path.write_text(json.dumps(self.content, default=vars, indent=1))
+    def __init__(self):
+        self.content = dict(tables=[])
 
     def table(self, title: str) -> None:
         self.content['tables'].append(dict(title=title, rows=[]))
@@ -143,6 +133,35 @@ class Report:
     def note(self, sentence: str) -> None:
         self.content['tables'][-1]['note'] = sentence
         print(f'\n{sentence}', flush=True)
+
+
+class Report(Tables):
+    """Head and tables of a benchmark, kept for --json.
+
+    ``memory`` says whether any table has memory figures.
+    """
+
+    def __init__(self, title: str, args: argparse.Namespace, memory: bool = True):
+        super().__init__()
+        torch.set_num_threads(args.threads)
+        torch.manual_seed(0)
+        self.path = args.json
+        self.content = dict(title=title, head=_head(args, memory), **self.content)
+        print(f'## {title}\n')
+        print_list(self.content['head'])
+
+    def __enter__(self) -> 'Report':
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.path is not None:
+            self.path.write_text(json.dumps(self.content, default=vars, indent=1))
+
+
+def print_list(head: Mapping[str, Any]) -> None:
+    for name, value in head.items():
+        print(f'- {name}: {text(value)}')
+    sys.stdout.flush()
 
 
 def _print_line(cells) -> None:

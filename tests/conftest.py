@@ -1,5 +1,6 @@
 """What all tests share: options, seeds, tolerances and data outside the checkout."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ SLOW = {
     'test_benchmarks.py',
     'test_checkpoint_entries.py',
     'test_compare_configs.py',
+    'test_compiled.py',
     'test_configs.py',
     'test_demo.py',
     'test_distinct_names_hook.py',
@@ -34,8 +36,10 @@ SLOW = {
     'test_fuzz.py',
     'test_generated.py',
     'test_get_flops.py',
+    'test_gpu_benchmark.py',
     'test_hook_pairs.py',
     'test_hook_pairs_ddp.py',
+    'test_interpreted.py',
     'test_launchers.py',
     'test_model_converters.py',
     'test_packaging.py',
@@ -47,6 +51,15 @@ SLOW = {
     'test_update_zoo.py',
     'test_zoo.py',
 }
+
+
+# Collected only in processes of their own, which tests/test_triton starts.
+TRITON = os.environ.get('TRITON_INTERPRET')
+collect_ignore = [
+    f'test_triton/{folder}'
+    for folder, setting in (('interpreted', '1'), ('compiled', '0'))
+    if setting != TRITON
+]
 
 
 def pytest_addoption(parser):
@@ -67,6 +80,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if SLOW & {item.path.name, getattr(item, 'originalname', None)}:
             item.add_marker(pytest.mark.slow)
+    # First, so that no process is left with a slow file at the end.
+    items.sort(key=lambda item: item.path.name not in SLOW)
 
 
 def _failing(importorskip):

@@ -14,6 +14,7 @@ continues where it stopped if it was interrupted. It writes to that folder and t
 import argparse
 import contextlib
 import hashlib
+import platform
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,16 @@ import sys
 import time
 
 import environment
-from environment import MMCV, PINS_FILES, PYTHON, ROOT, VENV, VENV_PYTHON, mmcv_wheel
+from environment import (
+    MMCV,
+    PINS_FILES,
+    PYTHON,
+    ROOT,
+    TRITON_FILES,
+    VENV,
+    VENV_PYTHON,
+    mmcv_wheel,
+)
 from environment.preflight import check_machine
 from environment.running import PIP_LOG, clock, last_line, locked, pip, run_logged, tail
 
@@ -50,10 +60,16 @@ def read_pins(paths=PINS_FILES):
     return {name: version for name, version in pins.items() if version}
 
 
+def read_tritons():
+    lines = (line for path in TRITON_FILES for line in path.read_text().splitlines())
+    return [line.partition('==')[2] for line in lines if line.startswith('triton==')]
+
+
 def fingerprint():
     """Return a digest of what the environment is made from, and where."""
     digest = hashlib.sha256(f'{ROOT} {PYTHON}'.encode())
-    for path in (*PINS_FILES, ROOT / 'pyproject.toml', ROOT / 'dcls_mm' / 'version.py'):
+    ours = ROOT / 'pyproject.toml', ROOT / 'dcls_mm' / 'version.py'
+    for path in (*PINS_FILES, *ours):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -93,6 +109,23 @@ def install_torch(version):
     pip('Downloading and installing torch', 'install', f'torch=={version}')
 
 
+def install_tritons():
+    """Put each version of Triton into a folder of its own, outside of sys.path."""
+    # A folder named triton would be imported as such by whatever runs in VENV.
+    folders = {version: VENV / 'tritons' / version for version in read_tritons()}
+    missing = {v: folder for v, folder in folders.items() if not folder.exists()}
+    if missing and platform.machine() != 'x86_64':
+        print('Triton is left out: its wheels are for x86-64. Its tests are skipped.')
+        return
+    for version, folder in missing.items():
+        print(f'Triton {version}, which only the tests need', flush=True)
+        partial = folder.with_name(f'{version}.partial')
+        shutil.rmtree(partial, ignore_errors=True)
+        options = '--no-deps', '--target', partial, f'triton=={version}'
+        pip(f'Downloading and installing triton {version}', 'install', *options)
+        partial.rename(folder)
+
+
 def install_project():
     options = ['--no-deps', '--no-build-isolation']
     pip('Installing dcls_mm', 'install', *options, '--editable', ROOT)
@@ -126,9 +159,15 @@ def interrupt(signum, frame):
 
 
 def main():
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    )
+    parser.add_argument(
+        '--triton',
+        action='store_true',
+        help='also install the versions of Triton that only tests need (1.6 GiB)',
+    )
+    arguments = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     try:
@@ -138,6 +177,9 @@ def main():
                 # Another set-up may have finished while this one waited.
                 if not is_ready():
                     set_up()
+        if arguments.triton:
+            with locked(ROOT):
+                install_tritons()
         print(f'{VENV} is ready')
     except (environment.SetupError, OSError) as error:
         sys.exit(f'The set-up stopped.\n{error}')

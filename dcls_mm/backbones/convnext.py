@@ -45,8 +45,11 @@ DCLS_17X17 = dict(
 class ConvNeXtDCLS(BaseModule):
     """ConvNeXt with DCLS, or any other, depthwise convolutions.
 
-    Its state_dict has the keys of the published ConvNeXt-dcls code. On a CPU it works
-    in channels_last memory format; its outputs are contiguous.
+    Its state_dict has the keys of the published ConvNeXt-dcls code. Its outputs are
+    contiguous. Inside it works in channels_last memory format on a CPU. On a GPU the
+    images between the blocks of a stage are contiguous, as torch's depthwise kernel and
+    the backend 'triton' read them; they are channels_last if the input is, or after
+    ``backbone.to(memory_format=torch.channels_last)``.
 
     Args:
         arch: a name in ``ARCHITECTURES`` ('atto' to 'xlarge'), or a dict of ``depths``
@@ -166,17 +169,37 @@ class ConvNeXtDCLS(BaseModule):
                 f'the input must have at least {self.least_size} x {self.least_size} '
                 f'pixels, which make one in the last stage, got {tuple(x.shape)}'
             )
-        if x.device.type == 'cpu':
-            x = x.contiguous(memory_format=torch.channels_last)
+        stage_format = self._stage_format(x)
+        x = x.contiguous(memory_format=torch.channels_last)
         outputs = []
         for i, (downsample, stage) in enumerate(
             zip(self.downsample_layers, self.stages)
         ):
-            x = stage(downsample(x))
+            x = stage(downsample(x).contiguous(memory_format=stage_format))
+            # Copied once, if at all, for two norms: the output's and the next stage's.
+            x = x.contiguous(memory_format=torch.channels_last)
             if i in self.out_indices:
                 # mmcv's RoIAlign silently assumes contiguous memory.
                 outputs.append(getattr(self, f'norm{i}')(x).contiguous())
         return tuple(outputs)
+
+    def _stage_format(self, x: Tensor) -> torch.memory_format:
+        """Return the memory format of the images between the blocks of a stage.
+
+        A block reads and writes 79 times its image in a training step. A convolution
+        that reads contiguous images adds 6, and 2 in inference, if the images are
+        contiguous; it would add 8, and 4, if it copied channels_last ones in and out.
+        On a CPU the convolution reads channels_last. (In float32; all but the 8 and 4
+        are as ``tests/test_backbones/test_block_traffic.py`` counts.)
+        """
+        if x.device.type == 'cpu':
+            return torch.channels_last
+        for tensor in (x, self.downsample_layers[0][0].weight):
+            # With one channel a tensor is both.
+            last = tensor.is_contiguous(memory_format=torch.channels_last)
+            if last and not tensor.is_contiguous():
+                return torch.channels_last
+        return torch.contiguous_format
 
     @property
     def least_size(self) -> int:

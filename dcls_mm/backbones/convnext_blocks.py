@@ -3,7 +3,6 @@
 import inspect
 
 import torch
-import torch.nn.functional as F
 from mmcv.cnn import build_conv_layer
 from mmcv.cnn.bricks import DropPath
 from mmengine.registry import MODELS
@@ -11,22 +10,20 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as run_checkpointed
 
 from ..functional._arguments import as_tuple
+from ..functional._torch import ask
 from ..layers.geometry import extent_of
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """Layer norm over the channels of (batch, channels, height, width)."""
+    """Layer norm over the channels of (batch, channels, height, width).
+
+    The result is channels_last. So should the input be, or torch copies it in the
+    forward and again in the backward pass.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        y = F.layer_norm(
-            x.permute(0, 2, 3, 1),
-            self.normalized_shape,
-            self.weight,
-            self.bias,
-            self.eps,
-        ).permute(0, 3, 1, 2)
-        return y if channels_last else y.contiguous()
+        y = super().forward(x.permute(0, 2, 3, 1))
+        return y.permute(0, 3, 1, 2)
 
 
 class ConvNeXtBlock(nn.Module):
@@ -71,11 +68,23 @@ class ConvNeXtBlock(nn.Module):
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Tensor:
-        y = self.dwconv(x).permute(0, 2, 3, 1)
-        y = self.pwconv2(self.act(self.pwconv1(self.norm(y))))
-        if self.gamma is not None:
-            y = self.gamma * y
-        return x + self.drop_path(y.permute(0, 3, 1, 2))
+        y = self.dwconv(x)
+        if not y.is_contiguous(memory_format=torch.channels_last):
+            # The layer norm would copy it itself, in the backward pass again. Autocast
+            # has the norm in the dtype of its parameters: one copy changes both.
+            y = y.to(self.norm.weight.dtype, memory_format=torch.channels_last)
+        y = self.pwconv2(self.act(self.pwconv1(self.norm(y.permute(0, 2, 3, 1)))))
+        y = y.permute(0, 3, 1, 2)
+        if self.gamma is None:
+            return x + self.drop_path(y)
+        scale = self.gamma.view(-1, 1, 1)
+        if self.training and self.drop_path.drop_prob:
+            # A sample is dropped by its scale, which costs no pass over the image.
+            scale = self.drop_path(scale.expand(len(x), -1, -1, -1))
+        if y.dtype == scale.dtype or x.device.type == 'cpu':
+            return torch.addcmul(x, scale, y)
+        with ask(x).without_autocast():  # a GPU's would copy y to the wider dtype
+            return torch.addcmul(x, scale, y)
 
 
 def build_depthwise(cfg: dict, channels: int) -> nn.Module:

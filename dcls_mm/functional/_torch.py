@@ -1,14 +1,15 @@
 """The description of a call, and what it needs to know of tensors and of torch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
+
+from .padding import pad
 
 # The channels_last memory formats, by the number of axes of a batch of images.
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -118,8 +119,7 @@ class ConvolutionCall:
 
     @cached_property
     def x(self) -> Tensor:
-        last_axis_first = [side for pair in reversed(self.sides) for side in pair]
-        return F.pad(self.image, last_axis_first)
+        return pad(self.image, self.sides, 'zeros')
 
     @property
     def state(self) -> TorchState:
@@ -185,6 +185,47 @@ def column(values: Sequence[int], like: Tensor) -> Tensor:
     return torch.cat(
         [torch.full(shape, v, dtype=like.dtype, device=like.device) for v in values]
     )
+
+
+def in_full(product: Callable[..., Tensor], *factors: Tensor) -> Tensor:
+    """Return ``product(*factors)``, a matrix product that is never rounded to TF32.
+
+    Where torch may round the factors of float32 products (to TF32 or bfloat16, after
+    torch.set_float32_matmul_precision), it is computed in float64 and rounded once. So
+    it is in a compiled graph for CUDA, as torch.compile can't ask.
+
+    Args:
+        product: torch.matmul, torch.nn.functional.linear or the like.
+        factors: its arguments, of one dtype.
+    """
+    device_type = factors[0].device.type
+    if factors[0].dtype == torch.float32 and (
+        device_type == 'cuda'
+        if torch.compiler.is_compiling()
+        else _rounds_products(device_type)
+    ):
+        return product(*[factor.double() for factor in factors]).float()
+    return product(*factors)
+
+
+def _rounds_products(device_type: str) -> bool:
+    """Return whether torch may round the factors of float32 products on a device."""
+    backends = {'cpu': torch.backends.mkldnn, 'cuda': torch.backends.cuda}
+    if device_type not in backends:
+        return False
+    settings = getattr(backends[device_type], 'matmul', None)
+    precision = getattr(settings, 'fp32_precision', None)
+    if precision is None:  # before torch 2.9, where this answers for all devices
+        return torch.get_float32_matmul_precision() != 'highest'
+    return precision not in ('ieee', 'none')
+
+
+def capturing() -> bool:
+    """Return whether a CUDA graph is being captured.
+
+    Then nothing may be read by the host, and no result exists before the replay.
+    """
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 def transforms_active(*tensors: Tensor) -> bool:

@@ -5,17 +5,10 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._arguments import IntOrTuple, as_int, as_tuple, check_choice, check_floating
+from ._arguments import IntOrTuple, as_int, as_tuple, check_floating
 from ._torch import ConvolutionCall, ask, in_format
 from .backends import native, reasons_against, select_backend
-
-# Padding mode of torch.nn.ConvNd -> its name in torch.nn.functional.pad.
-PADDING_MODES = {
-    'zeros': 'constant',
-    'reflect': 'reflect',
-    'replicate': 'replicate',
-    'circular': 'circular',
-}
+from .padding import check_padding_mode, pad
 
 TRANSPOSED_CONVOLUTIONS = {
     1: F.conv_transpose1d,
@@ -116,7 +109,7 @@ def convolve_checked(
 ) -> Tensor:
     """Run :func:`convolve` with checked arguments and :func:`padding_sides`.
 
-    Sides may be negative, see :func:`pad`. It only checks that the tensors and the
+    Sides may be negative, see :func:`.pad`. It only checks that the tensors and the
     sides fit together.
     """
     ndim = len(stride)
@@ -260,22 +253,6 @@ def padding_sides(
     ):
         padding = as_tuple('padding', padding, len(extent), minimum=0)
     return [*zip(padding, padding)]
-
-
-def pad(x: Tensor, sides: list[tuple[int, int]], padding_mode: str) -> Tensor:
-    """Pad ``x`` by (before, after) pixels per axis in a mode of ``PADDING_MODES``.
-
-    Negative numbers remove pixels.
-    """
-    last_axis_first = [side for pair in reversed(sides) for side in pair]
-    if min(last_axis_first) >= 0:
-        return F.pad(x, last_axis_first, PADDING_MODES[padding_mode])
-    padded = F.pad(x, [max(n, 0) for n in last_axis_first], PADDING_MODES[padding_mode])
-    return F.pad(padded, [min(n, 0) for n in last_axis_first])
-
-
-def check_padding_mode(padding_mode: str) -> None:
-    check_choice('padding_mode', padding_mode, PADDING_MODES)
 
 
 def check_output_padding(output_padding: tuple, stride: tuple) -> None:

@@ -28,14 +28,11 @@ def bilinear_profile(taps: Tensor, center: Tensor, sigma: Tensor | None) -> Tens
     The values equal the triangle's. The gradient differs at integer centers: here it is
     the slope towards the next tap.
     """
-    lower = center.floor()
-    fraction = center - lower
+    lower = center.detach().floor()
     distance = taps - lower
-    # Not a plain zero, which would hide a NaN.
-    zero = fraction * 0
-    return torch.where(
-        distance == 0, 1 - fraction, torch.where(distance == 1, fraction, zero)
-    )
+    first, second = (distance == 0).to(center.dtype), (distance == 1).to(center.dtype)
+    # All taps are multiplied by the fraction, so that no NaN is hidden.
+    return torch.lerp(first, second, center - lower)
 
 
 def triangle_profile(taps: Tensor, center: Tensor, sigma: Tensor | None) -> Tensor:

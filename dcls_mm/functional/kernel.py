@@ -57,6 +57,6 @@ def construct_kernel(
     check_elements(weight, positions)
     extent = as_tuple('kernel_size', kernel_size, len(positions), minimum=1)
     interpolation = interpolation_name(interpolation)
-    rule = INTERPOLATIONS[interpolation]
-    check_sigma(sigma, positions, interpolation, rule.has_sigma)
-    return construct_checked(weight, positions, sigma, extent, rule)
+    has_sigma = INTERPOLATIONS[interpolation].has_sigma
+    check_sigma(sigma, positions, interpolation, has_sigma)
+    return construct_checked(weight, positions, sigma, extent, interpolation)

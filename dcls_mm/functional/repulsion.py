@@ -1,5 +1,7 @@
 """A penalty on elements of a kernel that are less than a pixel apart."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,7 @@ def repulsion(positions: Tensor) -> Tensor:
     With m elements per kernel this is ``2 / (m (m - 1) out in) * sum over kernels and
     pairs i < j of max(0, 1 - |p_i - p_j|)``. The distance is Euclidean, as in the
     published code. Two elements at the same position are at the maximum, where the
-    gradient is 0. Memory grows with the m (m - 1) / 2 pairs.
+    gradient is 0. Memory grows with m^2.
 
     Args:
         positions: (axes, *kernels, m) in pixels.
@@ -31,10 +33,23 @@ def repulsion(positions: Tensor) -> Tensor:
             'positions must have the shape (axes, *kernels, count), '
             f'got {tuple(positions.shape)}'
         )
-    count = positions.shape[-1]
-    i, j = torch.triu_indices(count, count, 1, device=positions.device)
+    *kernels, count = positions.shape[1:]
+    one, other, every_pair = _pairs(positions)
     # Beyond 2 pixels along an axis the distance doesn't matter, and for positions like
     # 1e38 it would be infinite.
-    apart = (positions[..., i] - positions[..., j]).clamp(-2, 2)
-    distances = torch.linalg.vector_norm(apart, dim=0)
-    return (1 - distances).clamp(min=0).sum() / max(1, distances.numel())
+    distances = torch.linalg.vector_norm((one - other).clamp(-2, 2), dim=0)
+    overlaps = (1 - distances).clamp(min=0)
+    total = (overlaps if every_pair else overlaps.triu(1)).sum()
+    return total / max(1, math.prod(kernels) * count * (count - 1) // 2)
+
+
+def _pairs(positions: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """Return both elements of each pair, and whether each pair is there once.
+
+    If not, they are (axes, *kernels, m, m): the gradient of an index, which a CPU sums
+    up faster, is found by sorting on CUDA.
+    """
+    if positions.device.type != 'cpu':
+        return positions.unsqueeze(-1), positions.unsqueeze(-2), False
+    i, j = torch.triu_indices(positions.shape[-1], positions.shape[-1], 1)
+    return positions[..., i], positions[..., j], True

@@ -22,15 +22,20 @@ from .convolution import (
     check_bias,
     check_fits,
     check_input,
-    check_padding_mode,
-    pad,
     padding_sides,
 )
 from .interpolation import finite_or_nan
+from .padding import check_padding_mode, pad
 
 # Pixels gathered in one step (at least those of one element of one output per group).
-# Each takes about 60 bytes in the backward pass, in float32.
+# Each takes about 60 bytes in the backward pass, in float32. On a CPU a step should
+# stay in the caches; on other devices its operators should take longer than the host
+# takes to launch them, which 250 MB allow.
 STEP_PIXELS = 2**19
+STEP_PIXELS_ON_DEVICE = 2**22
+
+# Devices on which torch's own gradient of a gather adds up in the same order each time.
+IN_ORDER = {'cpu'}
 
 
 def sampled_convolution(
@@ -56,7 +61,10 @@ def sampled_convolution(
 
     Positions beyond the extent are allowed: the taps outside are dropped. A position
     that is NaN or infinite makes every output that uses it NaN. The computation is in
-    the dtype of ``x`` and ``weight``, in at least float32, also under autocast.
+    the dtype of ``x`` and ``weight``, in at least float32, also under autocast; torch's
+    settings for matrix products hold. The gradients are the same in every run, on CUDA
+    too, except in transforms of torch.func and for second derivatives, which there need
+    torch.use_deterministic_algorithms.
 
     Args:
         x: (batch, in, *size) or (in, *size), with 1, 2 or 3 spatial axes.
@@ -129,10 +137,14 @@ class _Axis(NamedTuple):
     Attributes:
         pixels: the two around each output's sample; shared ones are listed once.
         spacing: steps in ``pixels`` from one output's to the next's, 1 or 2.
+        stride: pixels from one output's to the next's.
+        before: zeros before the image.
     """
 
     pixels: Tensor
     spacing: int
+    stride: int
+    before: int
 
 
 def _axis(
@@ -141,7 +153,8 @@ def _axis(
     last = size + sum(sides) - taps
     spacing = min(stride, 2)
     number = torch.arange(last // stride * spacing + 2, device=device)
-    return _Axis(number // spacing * stride + number % spacing - sides[0], spacing)
+    pixels = number // spacing * stride + number % spacing - sides[0]
+    return _Axis(pixels, spacing, stride, sides[0])
 
 
 def _sample_and_multiply(
@@ -173,12 +186,15 @@ def _sample_and_multiply(
     # Per element and set: the pixels gathered, or those of the gradient's image.
     gathered = len(x) * groups * group_in * math.prod([len(a.pixels) for a in axes])
     pixels = max(1, gathered, x.numel())
-    elements_a_step = min(max(1, STEP_PIXELS // pixels), max(1, count))
-    sets_a_step = max(1, STEP_PIXELS // (pixels * elements_a_step))
+    most = STEP_PIXELS if x.device.type == 'cpu' else STEP_PIXELS_ON_DEVICE
+    elements_a_step = min(max(1, most // pixels), max(1, count))
+    sets_a_step = max(1, most // (pixels * elements_a_step))
     learned = x.requires_grad or weight.requires_grad or fraction.requires_grad
-    step: Callable[..., Tensor] = (
-        _resampling_step if may_resample and learned else _step
-    )
+    gather: Callable[..., Tensor] = _gather
+    step: Callable[..., Tensor] = _step
+    if may_resample and learned:
+        step = _resampling_step
+        gather = _gather if x.device.type in IN_ORDER else _Gather.apply
     parts = []
     for of_sets in zip(
         weight.split(sets_a_step, 1),
@@ -186,7 +202,9 @@ def _sample_and_multiply(
         fraction.split(sets_a_step, 2),
     ):
         elements = zip(*[tensor.split(elements_a_step, -1) for tensor in of_sets])
-        parts.append(reduce(torch.add, [step(x, *some, axes) for some in elements]))
+        parts.append(
+            reduce(torch.add, [step(x, *some, axes, gather) for some in elements])
+        )
     return torch.cat(parts, 2).flatten(1, 3)
 
 
@@ -220,7 +238,12 @@ def _taps(positions: Tensor, extent: tuple[int, ...]) -> tuple[Tensor, Tensor, T
 
 
 def _step(
-    x: Tensor, weight: Tensor, start: Tensor, fraction: Tensor, axes: list[_Axis]
+    x: Tensor,
+    weight: Tensor,
+    start: Tensor,
+    fraction: Tensor,
+    axes: list[_Axis],
+    gather: Callable[..., Tensor],
 ) -> Tensor:
     """Return what some elements add to the output.
 
@@ -228,22 +251,13 @@ def _step(
         x: (batch, groups, 1, in // groups, *size + 2), with a border of zeros.
         weight: (groups, sets, outputs of a set, in // groups, count).
         start, fraction: (ndim, groups or 1, sets, in // groups, count).
+        axes: one per spatial axis.
+        gather: :func:`_gather`, or ``_Gather.apply``.
 
     Returns:
         (batch, groups, sets, outputs of a set, *out_size).
     """
-    batch, groups = x.shape[:2]
-    index = torch.zeros((), dtype=torch.long, device=x.device)
-    for number, (axis, size) in enumerate(zip(axes, x.shape[4:])):
-        pixels = start[number].unsqueeze(-1) + (axis.pixels + 1)
-        pixels = pixels.clamp(0, size - 1).unflatten(-1, (*[1] * number, -1))
-        index = (index * size).unsqueeze(-1) + pixels
-    samples = (
-        x.flatten(4)
-        .expand(-1, -1, index.shape[1], -1, -1)
-        .gather(4, index.flatten(3).expand(batch, groups, -1, -1, -1))
-        .unflatten(4, index.shape[3:])
-    )
+    samples = gather(x, start, axes)
     for number, axis in enumerate(axes):
         later: tuple[Any, ...] = (slice(None),) * (len(axes) - 1 - number)
         samples = torch.lerp(
@@ -253,6 +267,65 @@ def _step(
         )
     share = weight.flatten(3) @ samples.flatten(5).flatten(3, 4)
     return share.unflatten(-1, samples.shape[5:])
+
+
+def _gather(x: Tensor, start: Tensor, axes: list[_Axis]) -> Tensor:
+    """Return the pixels around the samples, (batch, groups, sets, in, count, *pixels).
+
+    Args:
+        x, start, axes: see :func:`_step`.
+    """
+    index = torch.zeros((), dtype=torch.long, device=x.device)
+    for number, (axis, size) in enumerate(zip(axes, x.shape[4:])):
+        pixels = start[number].unsqueeze(-1) + (axis.pixels + 1)
+        pixels = pixels.clamp(0, size - 1).unflatten(-1, (*[1] * number, -1))
+        index = (index * size).unsqueeze(-1) + pixels
+    return (
+        x.flatten(4)
+        .expand(-1, -1, index.shape[1], -1, -1)
+        .gather(4, index.flatten(3).expand(*x.shape[:2], -1, -1, -1))
+        .unflatten(4, index.shape[3:])
+    )
+
+
+class _Gather(torch.autograd.Function):
+    """:func:`_gather`, whose gradient is gathered too.
+
+    An element reads a pixel of the image for one output at most. So its gradient is
+    found where that output is, and the sum over elements has an order. torch's own adds
+    up atomically on CUDA, in any order; on a CPU it is faster. The border of zeros gets
+    no gradient that is of use.
+    """
+
+    @staticmethod
+    def forward(ctx, x, start, axes):
+        ctx.save_for_backward(start)
+        ctx.axes, ctx.shape = axes, x.shape
+        return _gather(x, start, axes)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (start,) = ctx.saved_tensors
+        batch, groups, *_ = ctx.shape
+        size = ctx.shape[4:]
+        index = torch.zeros((), dtype=torch.long, device=grad.device)
+        read = torch.ones((), dtype=torch.bool, device=grad.device)
+        for number, (axis, pixels) in enumerate(zip(ctx.axes, size)):
+            # The distance from the first pixel that is read.
+            pixel = torch.arange(pixels, device=grad.device) + (axis.before - 1)
+            distance = pixel - start[number].unsqueeze(-1)
+            output = distance // axis.stride
+            beyond = distance - output * axis.stride
+            place, last = output * axis.spacing + beyond, len(axis.pixels) - 1
+            is_read = (beyond < axis.spacing) & (place >= 0) & (place <= last)
+            shape = (*[1] * number, -1)
+            place = place.clamp(0, last).unflatten(-1, shape)
+            index = (index * (last + 1)).unsqueeze(-1) + place
+            read = read.unsqueeze(-1) & is_read.unflatten(-1, shape)
+        index = index.flatten(4).expand(batch, groups, -1, -1, -1, -1)
+        values = grad.flatten(5).gather(5, index)
+        values = torch.where(read.flatten(4), values, 0.0).sum((2, 4))
+        return values.unsqueeze(2).unflatten(4, size), None, None
 
 
 def _resampling_step(*arguments) -> Tensor:

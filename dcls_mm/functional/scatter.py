@@ -11,9 +11,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from . import triton_kernels
 from ._arguments import check_elements
 from ._torch import ask, column
-from .interpolation import NORMALIZATION_EPS, Interpolation
+from .backends.forcing import forced_name
+from .interpolation import INTERPOLATIONS, NORMALIZATION_EPS
+from .operators.construction import TRITON_DEVICES, construct
 from .profiles import product_kernel
 
 
@@ -22,22 +25,51 @@ def construct_checked(
     positions: Tensor,
     sigma: Tensor | None,
     extent: tuple[int, ...],
-    rule: Interpolation,
+    interpolation: str,
+    backend: str | None = None,
 ) -> Tensor:
-    """Run :func:`.construct_kernel` with arguments of which only shapes need checks."""
+    """Run :func:`.construct_kernel` with arguments of which only shapes need checks.
+
+    A ``backend`` is the one that is named for the convolution, or None.
+    """
     if positions.shape != (len(extent), *weight.shape):  # shared, or wrong
         check_elements(weight, positions)
+    rule = INTERPOLATIONS[interpolation]
     state = ask(weight)
     dtype = reduce(torch.promote_types, (weight.dtype, positions.dtype, torch.float32))
+    # Transforms support only torch's own operators, and so does a recorded graph.
+    plain = not (state.transformed or state.recorded)
     with state.without_autocast():
+        on_gpu = plain and state.device_type in TRITON_DEVICES
+        if on_gpu and _by_triton(weight, dtype, backend):
+            return construct(
+                weight, positions, sigma, extent, interpolation, weight.dtype
+            )
         scaled, placed = weight.to(dtype), positions.to(dtype)
-        # Transforms support only torch's own operators, and so does a recorded graph.
-        if rule.two_taps and not (state.transformed or state.recorded):
+        # Elsewhere scatter_add_ adds in any order, and the kernel would differ by run.
+        if plain and rule.two_taps and state.device_type == 'cpu':
             kernel = _Scatter.apply(scaled, placed, extent, rule)
         else:
             width = None if sigma is None else sigma.to(dtype)
             kernel = product_kernel(scaled, placed, width, extent, rule)
         return kernel.to(weight.dtype)
+
+
+def _by_triton(weight: Tensor, dtype: torch.dtype, backend: str | None) -> bool:
+    """Return whether Triton constructs a kernel on CUDA, computing in ``dtype``.
+
+    If it can't, though it is named, torch does: the convolution says what is missing.
+    """
+    if backend is None:
+        backend = forced_name()
+    named = backend == 'triton' or (backend is None and triton_kernels.RECORDED)
+    return (
+        named
+        and dtype == torch.float32
+        and weight.numel() > 0
+        and torch.version.hip is None
+        and triton_kernels.missing() is None
+    )
 
 
 class _Canvas(NamedTuple):

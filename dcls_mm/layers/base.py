@@ -12,13 +12,14 @@ from ..functional._arguments import (
     as_tuple,
     check_choice,
 )
+from ..functional._torch import capturing
 from ..functional.backends import BACKENDS
 from ..functional.convolution import (
     check_input,
-    check_padding_mode,
     convolve_checked,
     padding_sides,
 )
+from ..functional.padding import check_padding_mode
 from .kept_kernel import KeptKernel, made_from
 from .noted import NotedState
 from .shared import SharedParameters
@@ -34,7 +35,8 @@ class ConstructedConvNd(SharedParameters, NotedState):
     dropped if an attribute, a parameter or a buffer of the layer, or of a module inside
     it, is replaced or written in place, and if the module is moved, converted or
     switched by ``train()`` or ``eval()``. A write through ``parameter.data`` goes
-    unnoticed, as torch doesn't record it: call ``eval()`` again after one.
+    unnoticed, as torch doesn't record it: call ``eval()`` again after one. Inside
+    torch.compile and in a CUDA graph the kernel is constructed in every call.
 
     Args:
         in_channels, out_channels: as in torch.nn.ConvNd.
@@ -158,8 +160,14 @@ class ConstructedConvNd(SharedParameters, NotedState):
         return [(before - c, after - c) for (before, after), c in zip(sides, cropped)]
 
     def _current_kernel(self) -> Tensor:
-        # A compiled graph would not notice that a parameter has changed.
-        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        # Neither a compiled nor a captured graph would notice that a parameter has
+        # changed, and what is captured has no values to keep yet.
+        if (
+            self.training
+            or torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or capturing()
+        ):
             return self.kernel()
         kept = self._kept_kernel
         if kept is not None and kept.stands(self):
@@ -171,12 +179,16 @@ class ConstructedConvNd(SharedParameters, NotedState):
             return kernel
         return KeptKernel(self, kernel.contiguous(), things).kernel
 
-    def train(self, mode: bool = True):
+    def forget(self) -> None:
+        """Drop what is kept from earlier calls, here the kernel of evaluation."""
         self._kept_kernel = None
+
+    def train(self, mode: bool = True):
+        self.forget()
         return super().train(mode)
 
     def _apply(self, *args, **kwargs):
-        self._kept_kernel = None
+        self.forget()
         return super()._apply(*args, **kwargs)
 
     def __getstate__(self) -> dict:

@@ -289,12 +289,14 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         """Return the constructed kernel, (*kernel_channels, *dilated_kernel_size)."""
         weight, positions, sigma = self.elements()
         name = self.interpolation  # it may have been assigned, and so may the extent
-        rule = INTERPOLATIONS.get(name) or INTERPOLATIONS[interpolation_name(name)]
+        if name not in INTERPOLATIONS:
+            name = interpolation_name(name)
+        rule = INTERPOLATIONS[name]
         if (sigma is None) is not (rule.initial_sigma is None):
             check_sigma(sigma, positions, name, rule.has_sigma)
         axes = sorted(self.position_axes)
         extent = tuple(map(self.extent.__getitem__, axes))
-        kernel = construct_checked(weight, positions, sigma, extent, rule)
+        kernel = construct_checked(weight, positions, sigma, extent, name, self.backend)
         if not self.dense_axes:
             return kernel
         made = [2 + i for i in (*self.dense_axes, *axes)]

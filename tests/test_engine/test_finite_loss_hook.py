@@ -11,7 +11,7 @@ from toy import ToyModel, write_config
 from dcls_mm.apis import command
 from dcls_mm.apis import train as training
 from dcls_mm.checks.errors import ConfigError
-from dcls_mm.engine.hooks import FiniteLossHook
+from dcls_mm.engine.hooks import FiniteLossHook, finite_loss_hook
 from dcls_mm.engine.hooks.finite_loss_hook import NonFiniteLossError
 
 
@@ -191,3 +191,19 @@ def test_whatever_is_called_a_loss_counts(outputs):
 def test_the_option_is_checked():
     with pytest.raises(ConfigError, match='FiniteLossHook.stop must be True or False'):
         FiniteLossHook(stop='no')
+
+
+def test_all_losses_are_read_at_once(monkeypatch):
+    """Each reading waits for the device."""
+    read, tolist = [], torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, 'tolist', lambda t: read.append(t) or tolist(t))
+    monkeypatch.setattr(torch.Tensor, 'item', None)
+    losses = {
+        'loss_a': torch.tensor(1.0, requires_grad=True),
+        'loss_b': torch.tensor([math.inf], dtype=torch.float64),
+        'loss_c': 2.0,
+        'loss_d': torch.tensor([[3]]),
+        'loss_e': torch.tensor(math.nan, dtype=torch.half),
+    }
+    assert list(finite_loss_hook._not_finite(losses)) == ['loss_b', 'loss_e']
+    assert len(read) == 1

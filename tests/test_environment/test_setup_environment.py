@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from dcls_mm._versions import SUPPORTED
+from dcls_mm.functional.triton_kernels import LEAST_VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -136,6 +137,7 @@ def clone(monkeypatch, tmp_path):
     monkeypatch.setattr(setup_environment, 'install_packages', step('packages'))
     monkeypatch.setattr(setup_environment, 'install_torch', step('torch'))
     monkeypatch.setattr(setup_environment.mmcv_wheel, 'install', step('mmcv'))
+    monkeypatch.setattr(setup_environment, 'install_tritons', step('triton'))
     monkeypatch.setattr(setup_environment, 'install_project', step('project'))
     monkeypatch.setattr(setup_environment, 'check_machine', step('check'))
     monkeypatch.setattr(setup_environment.signal, 'signal', lambda *a: None)
@@ -217,10 +219,68 @@ def test_pip_forgets_what_it_installed_by_halves(monkeypatch, tmp_path):
     assert [path.name for path in packages.iterdir()] == ['whole-1.dist-info']
 
 
+def test_triton_is_installed_where_it_is_asked_for(clone, monkeypatch):
+    monkeypatch.setattr(setup_environment.sys, 'argv', ['setup', '--triton'])
+    setup_environment.main()
+    assert clone.done == [*ALL_STEPS, 'triton']
+
+
+def test_each_version_of_triton_gets_a_whole_folder(monkeypatch, tmp_path):
+    triton_file = tmp_path / 'triton.txt'
+    triton_file.write_text('# a comment\ntriton==1.0\ntriton==2.0\n')
+    monkeypatch.setattr(setup_environment, 'TRITON_FILES', [triton_file])
+    monkeypatch.setattr(setup_environment, 'VENV', tmp_path)
+    monkeypatch.setattr(setup_environment.platform, 'machine', lambda: 'x86_64')
+    installed = []
+
+    def pip(what, *arguments):
+        *options, target, requirement = arguments
+        assert options == ['install', '--no-deps', '--target']
+        assert not target.exists()
+        (target / 'triton').mkdir(parents=True)
+        if requirement in installed:
+            raise SetupError('pip failed')
+        installed.append(requirement)
+
+    monkeypatch.setattr(setup_environment, 'pip', pip)
+    setup_environment.install_tritons()
+    assert installed == ['triton==1.0', 'triton==2.0']
+    shutil.rmtree(tmp_path / 'tritons' / '2.0')
+    with pytest.raises(SetupError):
+        setup_environment.install_tritons()
+    folders = tmp_path / 'tritons'
+    assert (folders / '1.0' / 'triton').is_dir() and not (folders / '2.0').exists()
+    installed.clear()
+    setup_environment.install_tritons()
+    assert installed == ['triton==2.0'] and (folders / '2.0' / 'triton').is_dir()
+    assert not (folders / '2.0.partial').exists()
+    # It would be imported as triton by whatever runs in .venv.
+    assert not (tmp_path / 'triton').exists()
+
+
+def test_triton_is_left_out_where_it_has_no_wheel(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(setup_environment, 'VENV', tmp_path)
+    monkeypatch.setattr(setup_environment.platform, 'machine', lambda: 'aarch64')
+    if not setup_environment.read_tritons():
+        pytest.skip('this stack has no versions of triton')
+    setup_environment.install_tritons()
+    assert not list(tmp_path.iterdir())
+    assert 'left out: its wheels are for x86-64' in capsys.readouterr().out
+
+
+def test_the_oldest_version_of_triton_is_the_oldest_that_is_accepted():
+    versions = setup_environment.read_tritons()
+    if not versions:
+        pytest.skip('this stack has no versions of triton')
+    assert Version(versions[0]).release[:2] == LEAST_VERSION
+    assert sorted(versions, key=Version) == versions
+
+
 def test_the_script_ends_with_a_message_and_touches_nothing(tmp_path):
     for name in (
         'tools/setup_environment.py',
         'requirements/verified.txt',
+        'requirements/triton.txt',
         'pyproject.toml',
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -18,6 +18,7 @@ GEOMETRIES = {
     'asymmetric': ((3, 5), (0, 3), (8, 9)),
     'cropped': ((3, 2), (-2, 1), (4, 9)),
     'far outside': ((3, 3), (5, -7), (16, 5)),
+    'beyond the image': ((3, 3), (-11, 1), (2, 8)),
 }
 
 
@@ -73,9 +74,7 @@ def test_are_well_formed():
         arguments = x, kernel, offset, *geometry, True
         torch.library.opcheck(convolve_depthwise, arguments)
     half = x.detach().half().requires_grad_()
-    torch.library.opcheck(
-        convolve_depthwise, (half, kernel, None, *geometry, False), atol=2e-3, rtol=2e-3
-    )
+    torch.library.opcheck(convolve_depthwise, (half, kernel, None, *geometry, False))
     grad_y = torch.randn(2, 3, 8, 7, requires_grad=True)
     arguments = x, grad_y, (5, 3), (1, -1), True
     torch.library.opcheck(depthwise_kernel_gradient, arguments)

@@ -4,6 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import assert_close
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dcls_mm import layers
 from dcls_mm.functional import convolve
@@ -145,12 +147,29 @@ def call(size, extent, groups=4, device='cpu', learned=False):
         (dict(size=(16, 16, 16), extent=(7, 7, 7), learned=True), True),
         (dict(size=(16, 16, 16), extent=(9, 9, 9), groups=1), False),
         (dict(size=(64, 64), extent=(33, 33), device='meta'), False),
+        (dict(size=(200, 200), extent=(127, 127), device='meta'), True),
         (dict(size=(16384,), extent=(16383,), device='meta'), True),
+        (dict(size=(4096,), extent=(4095,), groups=1, device='meta'), False),
+        (dict(size=(16384,), extent=(16383,), groups=1, device='meta'), True),
     ],
 )
 def test_selection(arguments, expected):
-    """It is chosen where it was measured to be faster; elsewhere, cautiously."""
+    """It is chosen where it was measured to be faster; elsewhere, by a device's limits.
+
+    Those of dense convolutions are the tensor cores'.
+    """
     assert (select_backend(None, call(**arguments)) is fft) == expected
+
+
+@given(
+    size=st.lists(st.integers(1, 60), min_size=1, max_size=3),
+    extent=st.lists(st.integers(1, 60), min_size=3, max_size=3),
+    groups=st.sampled_from([1, 2, 4]),
+)
+def test_few_taps_are_ruled_out_by_a_bound(size, extent, groups):
+    of = call(tuple(size), tuple(extent[: len(size)]), groups, 'meta')
+    direct, by_fft = fft._operations(of)
+    assert direct <= fft._most_gain(of) * by_fft
 
 
 def test_says_why_it_cannot_serve():

@@ -1,5 +1,7 @@
 """construct_kernel against hand-worked cases, the loops and the published package."""
 
+import itertools
+
 import pytest
 import torch
 from conftest import assert_close
@@ -86,6 +88,28 @@ def test_equals_the_loops(extent, interpolation):
         *elements, kernel_size=extent, interpolation=interpolation
     )
     assert_close(kernel, expected)
+
+
+@pytest.mark.parametrize('own', itertools.product((True, False), repeat=3))
+@pytest.mark.parametrize('interpolation', INTERPOLATIONS)
+def test_positions_shared_along_any_axis(interpolation, own):
+    """By scattering and by products of profiles, which transforms and GPUs use."""
+    weight, positions, sigma = random_elements((5, 4), interpolation)
+    part = (slice(None), *(slice(None if one else 1) for one in own))
+    expected = construct_kernel(
+        weight,
+        positions[part].expand_as(positions),
+        None if sigma is None else sigma[part].expand_as(sigma),
+        kernel_size=(5, 4),
+        interpolation=interpolation,
+    )
+    placed, width = positions[part], None if sigma is None else sigma[part]
+    options = dict(kernel_size=(5, 4), interpolation=interpolation)
+    assert_close(construct_kernel(weight, placed, width, **options), expected)
+    by_product = torch.func.vmap(
+        lambda one: construct_kernel(one, placed, width, **options)
+    )(weight.unsqueeze(0))
+    assert_close(by_product[0], expected)
 
 
 @pytest.mark.parametrize('extent', EXTENTS)

@@ -6,7 +6,20 @@ import pytest
 import torch
 from conftest import assert_close
 
+from dcls_mm.functional import repulsion as module
 from dcls_mm.functional.repulsion import repulsion
+
+
+@pytest.fixture(params=['by an index', 'by broadcasting'], autouse=True)
+def way(request, monkeypatch):
+    """Take pairs as on a CPU, and as on other devices."""
+    if request.param == 'by broadcasting':
+
+        def pairs(positions):
+            return positions.unsqueeze(-1), positions.unsqueeze(-2), False
+
+        assert module._pairs(torch.empty(2, 3, 4, device='meta'))[2] is False
+        monkeypatch.setattr(module, '_pairs', pairs)
 
 
 def repulsion_by_loops(positions):

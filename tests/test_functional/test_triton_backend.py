@@ -5,13 +5,23 @@ builds of torch without CUDA can't differentiate them. The latter on a CPU, wher
 operators consist of torch's own.
 """
 
+import re
+from importlib.metadata import PackageNotFoundError
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import assert_close
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dcls_mm.functional import autotune, compatible_backends, convolve, use_backend
-from dcls_mm.functional.backends import timing, triton_depthwise
+from dcls_mm.functional import (
+    autotune,
+    compatible_backends,
+    convolve,
+    triton_kernels,
+    use_backend,
+)
+from dcls_mm.functional.backends import BACKENDS, timing, triton_depthwise
 from dcls_mm.layers import DCLSConv2d
 
 HALF = dict(dtype=torch.float16)
@@ -100,32 +110,60 @@ def test_refuses_what_this_machine_lacks(cuda, monkeypatch):
         refused('NVIDIA GPUs, the input is on an AMD GPU')
 
 
+@pytest.mark.parametrize(
+    ('origin', 'installed', 'reason'),
+    [
+        ('triton/__init__.py', '3.6.0', None),
+        ('triton/__init__.py', '3.10.1+git1', None),
+        ('triton/__init__.py', '3.5.1', 'triton 3.6 or newer, got 3.5.1: update torch'),
+        ('triton/__init__.py', None, None),  # without metadata
+        (None, '3.9.0', r"not installed.*pip install 'triton>=3.6'"),  # a folder
+    ],
+)
+def test_which_triton_serves(monkeypatch, origin, installed, reason):
+    def version(name):
+        if installed is None:
+            raise PackageNotFoundError
+        return installed
+
+    spec = SimpleNamespace(origin=origin)
+    monkeypatch.setattr(triton_kernels.importlib.util, 'find_spec', lambda name: spec)
+    monkeypatch.setattr(triton_kernels, 'version', version)
+    found = triton_kernels._missing.__wrapped__()
+    assert found is None if reason is None else re.search(reason, found)
+
+
 @pytest.mark.parametrize('name', SERVED)
 def test_serves(cuda, name):
     call = arguments(**SERVED[name])
     y = convolve(**call, backend='triton')
-    native = convolve(**call, backend='native')
-    assert (y.shape, y.dtype, y.device) == (native.shape, native.dtype, native.device)
+    native = convolve(**arguments(device='meta', **SERVED[name]), backend='native')
+    assert (y.shape, y.dtype) == (native.shape, native.dtype)
+    assert y.device == call['x'].device
 
 
-def test_serves_only_those_who_ask(cuda, monkeypatch):
+@pytest.fixture
+def served(monkeypatch):
+    """Return a list of what is called, of 'triton' and 'native', and call neither."""
+    names = []
+    for name in ('triton', 'native'):
+        monkeypatch.setattr(
+            BACKENDS[name], 'convolve', lambda call, n=name: names.append(n) or call.x
+        )
+    return names
+
+
+def test_serves_only_those_who_ask(cuda, served, monkeypatch):
     """Until a run on a GPU has been recorded."""
-    served = []
-    real = triton_depthwise.convolve
-    monkeypatch.setattr(
-        triton_depthwise, 'convolve', lambda call: served.append(call) or real(call)
-    )
     convolve(**arguments())
-    assert not served
     with use_backend('triton'):
         convolve(**arguments())
-    assert len(served) == 1
     monkeypatch.setattr(
         timing, '_seconds', lambda backend, call: backend is not triton_depthwise
     )
     with autotune():
         convolve(**arguments())
-    assert len(served) == 2
+    assert served == ['native', 'triton', 'triton']
 
 
 @pytest.mark.parametrize(
@@ -138,18 +176,41 @@ def test_serves_only_those_who_ask(cuda, monkeypatch):
         (dict(size=(32, 32)), False),
         (dict(size=(64, 63)), False),
         (dict(dtype=torch.float64), False),
-        (dict(device='cpu'), False),
     ],
 )
-def test_the_rule_for_after_that(cuda, monkeypatch, change, expected):
+def test_the_rule_for_after_that(cuda, served, monkeypatch, change, expected):
     monkeypatch.setattr(triton_depthwise, 'RECORDED', True)
-    served = []
-    real = triton_depthwise.convolve
-    monkeypatch.setattr(
-        triton_depthwise, 'convolve', lambda call: served.append(call) or real(call)
-    )
     convolve(**arguments(**change))
-    assert bool(served) == expected
+    assert served == ['triton' if expected else 'native']
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.compiler, 'is_exporting'),
+    reason='before torch 2.7 a compiled graph consists of plain operators',
+)
+def test_a_compiled_call_is_one_graph(monkeypatch):
+    monkeypatch.setattr(triton_kernels, '_missing', lambda: None)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (9, 0))
+    graphs = []
+
+    def keep(graph, _):
+        graphs.append(graph)
+        return graph
+
+    @torch.compile(backend=keep, fullgraph=True)
+    def doubled(x, kernel, bias):
+        return 2 * convolve(
+            x, kernel, bias, padding='same', groups=96, backend='triton'
+        )
+
+    with FakeTensorMode(), torch.no_grad():
+        call = arguments()
+        y = doubled(call['x'], call['kernel'], call['bias'])
+    assert y.shape == (2, 96, 64, 64)
+    (graph,) = graphs
+    called = [str(node.target) for node in graph.graph.nodes]
+    assert called.count('dcls_mm.convolve_depthwise.default') == 1
+    assert not any(name.startswith('aten') for name in called)
 
 
 @pytest.fixture

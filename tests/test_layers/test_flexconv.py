@@ -345,6 +345,7 @@ def test_initialisers_by_class_leave_the_networks_alone():
         (dict(mask_width=(0.1, 0.2, 0.3)), 'mask_width must be .* or 2 of them'),
         (dict(mask_width=None, learn_mask=False), 'learn_mask must be left out where'),
         (dict(crop_threshold=0.0), r'crop_threshold must be in \(0, 1\).*got 0.0'),
+        (dict(crop_every=0), 'crop_every must be at least 1, got 0'),
         (dict(crop_threshold=1.0), r'crop_threshold must be in \(0, 1\).*got 1.0'),
         (dict(extent=8), r'dilated_kernel_size .*must be odd.*got \(8, 8\)'),
         (dict(dilated_kernel_size='same', input_size=14), 'must be odd'),

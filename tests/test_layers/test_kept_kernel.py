@@ -12,6 +12,7 @@ from dcls_mm.layers import (
     FlexConv1d,
     FlexConv2d,
     LargeKernelConv2d,
+    base,
 )
 from dcls_mm.layers.dropin import Dcls2d, LegacyDcls2d
 
@@ -177,3 +178,22 @@ def test_a_compiled_layer_follows():
         assert_close(compiled(x), layer(x))
         layer.P.add_(0.3)
         assert_close(compiled(x), layer(x))
+
+
+@pytest.mark.parametrize('name', LAYERS)
+@torch.no_grad()
+def test_in_a_cuda_graph_no_kernel_is_kept_or_reused(name, monkeypatch):
+    """What is captured has no values yet, and a replay must follow the parameters."""
+    layer, x, made = build(name), torch.randn(1, 2, *(12,) * LAYERS[name]().ndim), []
+    kernel = layer.kernel
+    layer.kernel = lambda: made.append(1) or kernel()
+    layer(x)
+    monkeypatch.setattr(base, 'capturing', lambda: True)
+    made.clear()
+    layer(x)
+    assert made
+    monkeypatch.undo()
+    layer.forget()
+    monkeypatch.setattr(base, 'capturing', lambda: True)
+    layer(x)
+    assert layer._kept_kernel is None

@@ -186,7 +186,11 @@ ROWS = [
         *('interpolation must be one of', "'gauss'", "got 'linear'"),
     ),
     wrong(dcls(backend=['fft']), ValueError, 'backend must be one of', "['fft']"),
-    wrong(large(backend='cuda'), ValueError, "['fft', 'cpu_depthwise', 'native']"),
+    wrong(
+        large(backend='cuda'),
+        ValueError,
+        "['fft', 'cpu_depthwise', 'triton', 'native']",
+    ),
     wrong(dcls(padding_mode='mirror'), ValueError, 'padding_mode must', "'mirror'"),
     wrong(dcls(padding='full'), ValueError, "'same' or 'valid'", "'full'"),
     # What doesn't go together.

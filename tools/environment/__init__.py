@@ -15,10 +15,12 @@ class Stack(NamedTuple):
     pins_files: tuple
     python: tuple = (3, 11)
     mmcv: str = 'mmcv'  # the distribution that provides mmcv and is compiled
+    triton_files: tuple = ()
 
 
 STACKS = {
-    'stock': Stack('.venv', ('verified.txt',)),
+    # Triton's compiler doesn't depend on the rest: its versions are tested here alone.
+    'stock': Stack('.venv', ('verified.txt',), triton_files=('triton.txt',)),
     'oldest': Stack('.venv-oldest', ('verified.txt', 'oldest.txt'), (3, 10)),
     'newest': Stack('.venv-newest', ('verified.txt', 'newest.txt'), (3, 12)),
     'onedl': Stack('.venv-onedl', ('verified.txt', 'onedl.txt'), mmcv='onedl-mmcv'),
@@ -28,6 +30,7 @@ STACK = os.environ.get('STACK') or 'stock'
 if STACK not in STACKS:
     sys.exit(f'STACK must be one of {", ".join(STACKS)}, got {STACK!r}')
 PINS_FILES = [ROOT / 'requirements' / name for name in STACKS[STACK].pins_files]
+TRITON_FILES = [ROOT / 'requirements' / name for name in STACKS[STACK].triton_files]
 MMCV = STACKS[STACK].mmcv
 PYTHON = STACKS[STACK].python
 VENV = ROOT / STACKS[STACK].venv

@@ -92,12 +92,15 @@ def _not_finite(outputs: Any) -> dict[str, float]:
     """Return the losses of a training step that are infinite or NaN."""
     if not isinstance(outputs, dict):
         return {}
-    numbers = {
-        name: value.item() if isinstance(value, torch.Tensor) else value
-        for name, value in outputs.items()
-        if 'loss' in name and _is_number(value)
-    }
-    return {name: v for name, v in numbers.items() if not math.isfinite(v)}
+    losses = {k: v for k, v in outputs.items() if 'loss' in k and _is_number(v)}
+    tensors = {k: v for k, v in losses.items() if isinstance(v, torch.Tensor)}
+    # One reading per device, as each waits for it.
+    for device in {value.device for value in tensors.values()}:
+        there = {
+            k: v.detach().reshape(()) for k, v in tensors.items() if v.device == device
+        }
+        losses.update(zip(there, torch.stack([*there.values()]).tolist()))
+    return {name: v for name, v in losses.items() if not math.isfinite(v)}
 
 
 def _is_number(value: Any) -> bool:

@@ -36,7 +36,7 @@ def select_backend(name: str | None, call: ConvolutionCall) -> ModuleType:
         ValueError: the name is unknown, or the named backend doesn't support the call.
     """
     if name is None:
-        name = forced.name
+        name = forced.name  # as forced_name does, without its frames
         if name == NOT_ASKED:
             name = of_environment()
     if name is not None:

@@ -26,8 +26,12 @@ DENSE_RATIOS = {1: (16, 16), 2: (45, 45), 3: (150, 60)}
 # which torch's own does at full speed: between those of 31x31 and 55x55 kernels.
 CHANNELS_LAST_RATIO = 16
 
-# The same on other devices, where nothing was measured.
-CAUTIOUS_RATIO = 100
+# The same on other devices, where nothing was measured, from their limits: FFT moves
+# about 0.8 bytes of memory per operation, so at its speed. At their peak, GPUs do 8 to
+# 65 times as many direct operations in that time, and 120 to 250 times as many with
+# tensor cores, which only dense convolutions use.
+DEVICE_DEPTHWISE_RATIO = 100
+DEVICE_DENSE_RATIO = 500
 
 
 def unsupported(call: ConvolutionCall) -> str | None:
@@ -51,10 +55,14 @@ def worthwhile(call: ConvolutionCall) -> bool:
     if call.state.recorded or call.x.numel() == 0:
         return False
     kernel, axes = call.kernel, len(call.stride)
-    direct, by_fft = _operations(call)
-    if call.state.device_type != 'cpu':
-        return direct > CAUTIOUS_RATIO * by_fft
     depthwise = call.groups == call.x.shape[1] == len(kernel)
+    on_device = call.state.device_type != 'cpu'
+    device_ratio = DEVICE_DEPTHWISE_RATIO if depthwise else DEVICE_DENSE_RATIO
+    if on_device and _most_gain(call) <= device_ratio:  # as nearly always
+        return False
+    direct, by_fft = _operations(call)
+    if on_device:
+        return direct > device_ratio * by_fft
     ratios = (DEPTHWISE_RATIOS if depthwise else DENSE_RATIOS)[axes]
     learned = kernel.requires_grad and torch.is_grad_enabled()
     if depthwise and axes == 2 and call.state.channels_last and not learned:
@@ -108,6 +116,13 @@ def _correlate(x: Tensor, kernel: Tensor, call: ConvolutionCall) -> Tensor:
 
 def _points(call: ConvolutionCall) -> list[int]:
     return circle_points(call.x.shape[2:], call.kernel.shape[2:], call.padding)
+
+
+def _most_gain(call: ConvolutionCall) -> float:
+    """Bound the ratio of :func:`_operations`, by one transform of the output alone."""
+    _, group_in, *extent = call.kernel.shape
+    taps = math.prod(extent)
+    return 2 * group_in * taps / (2.5 * math.log2(max(taps, 2)))
 
 
 def _operations(call: ConvolutionCall) -> tuple[float, float]:

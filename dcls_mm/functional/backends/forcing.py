@@ -55,6 +55,11 @@ def use_backend(name: str) -> Iterator[None]:
         forced.name = before
 
 
+def forced_name() -> str | None:
+    """Return the name of the backend that is forced in this thread, or None."""
+    return of_environment() if forced.name == NOT_ASKED else forced.name
+
+
 def of_environment() -> str | None:
     """Return the backend that the environment forces, and note it in ``forced``.
 

@@ -38,7 +38,7 @@ def unsupported(call: ConvolutionCall) -> str | None:
         return f'it runs on NVIDIA GPUs, the input is on {_device(image)}'
     if missing() is not None:
         return missing()
-    capability = torch.cuda.get_device_capability(image.device)
+    capability = _capability(image.device)
     if capability < LEAST_CAPABILITY:
         return (
             f'it needs a GPU of compute capability {_dotted(LEAST_CAPABILITY)} or '
@@ -99,6 +99,11 @@ def convolve(call: ConvolutionCall) -> Tensor:
         size,
         flip=False,
     )
+
+
+@torch.compiler.assume_constant_result
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
 
 
 def _device(image: Tensor) -> str:

@@ -21,6 +21,8 @@ from torch.library import custom_op
 from torch.nn.grad import conv2d_weight
 from torch.utils.flop_counter import register_flop_formula
 
+from ..padding import pad
+
 
 @custom_op(
     'dcls_mm::convolve_depthwise',
@@ -96,18 +98,14 @@ def depthwise_kernel_gradient(
 def _(x, kernel, bias, before, size, flip):
     from ..triton_kernels import convolution  # needs triton
 
-    return convolution.convolve_depthwise(
-        x.contiguous(), kernel, bias, before, size, flip
-    )
+    return convolution.convolve_depthwise(x, kernel, bias, before, size, flip)
 
 
 @depthwise_kernel_gradient.register_kernel('cuda')
 def _(x, grad_y, extent, before, flip):
     from ..triton_kernels import kernel_gradient  # needs triton
 
-    return kernel_gradient.depthwise_kernel_gradient(
-        x.contiguous(), grad_y.contiguous(), extent, before, flip
-    )
+    return kernel_gradient.depthwise_kernel_gradient(x, grad_y, extent, before, flip)
 
 
 @convolve_depthwise.register_fake
@@ -199,7 +197,7 @@ def _padded(
     (top, left), (height, width) = before, size
     bottom = height + extent[0] - 1 - top - x.shape[2]
     right = width + extent[1] - 1 - left - x.shape[3]
-    return F.pad(x, (left, right, top, bottom))
+    return pad(x, [(top, bottom), (left, right)], 'zeros')
 
 
 def _at_least_float32(x: Tensor) -> torch.dtype:

@@ -9,6 +9,8 @@ import functools
 import importlib.util
 from importlib.metadata import PackageNotFoundError, version
 
+import torch
+
 # Older versions are not tested; 3.6 is the one of torch 2.11.
 LEAST_VERSION = (3, 6)
 
@@ -16,23 +18,32 @@ LEAST_VERSION = (3, 6)
 # only been compiled and interpreted, and serve just those who name the backend.
 RECORDED = False
 
+# Options of every launch. Products and sums are fused, as up to 3.9 by default.
+OPTIONS = {'enable_fp_fusion': True}
 
-@functools.cache
+
+@torch.compiler.assume_constant_result
 def missing() -> str | None:
     """Return why triton can't be used, as a sentence that says what to do, or None."""
+    return _missing()
+
+
+@functools.cache
+def _missing() -> str | None:
     wanted = '.'.join(map(str, LEAST_VERSION))
-    if importlib.util.find_spec('triton') is None:
+    found = importlib.util.find_spec('triton')
+    if found is None or found.origin is None:  # just some folder of that name
         return (
             'it needs triton, which is not installed; the CUDA builds of torch for '
             f"Linux bring it along (pip install 'triton>={wanted}')"
         )
     try:
-        found = version('triton')
+        installed = version('triton')
     except PackageNotFoundError:  # a build of its own, without metadata
         return None
-    if tuple(int(part) for part in found.split('.')[:2]) < LEAST_VERSION:
+    if tuple(int(part) for part in installed.split('.')[:2]) < LEAST_VERSION:
         return (
-            f'it needs triton {wanted} or newer, got {found}: update torch, which '
+            f'it needs triton {wanted} or newer, got {installed}: update torch, which '
             'brings its own triton along'
         )
     return None

@@ -1,26 +1,28 @@
 """The gradient of a depthwise kernel as products of matrices, without atomics.
 
-Take a row of the image and, under row u of the kernel, the row of the output's gradient
-that meets it. From the two take a block: COLUMNS columns j of the gradient's row, and
-the WINDOW columns s of the image that the kernel can bring together with them::
+Row i of the output's gradient meets row i + u - before of the image under row u of the
+kernel. Cut the image into strips of STRIP rows d, and both into blocks of columns:
+COLUMNS columns j of the gradient, and the WINDOW columns s of the image that the kernel
+brings together with them. A strip whose first row is `row` gives::
 
-    products[(u, j), s] = sum of grad_y[row + before - u, j] * x[row, s - shift]
+    products[(u, j), (d, s)] += grad_y[row + before - u, j] * x[row + d, s - shift]
 
-The sum is over all images, rows and blocks of a channel: the inner axis of one matrix
-product, for KERNEL_ROWS rows u at once, on tensor cores. Column j meets column s under
-tap v = s - j - lead, so a tap is the sum along a diagonal; these are gathered once, at
-the end::
+Over all strips and blocks of a channel this is one matrix product, on tensor cores, for
+KERNEL_ROWS values of u at once. Its two rows meet under kernel row u + d, and its two
+columns under tap v = s - j - lead, so that a tap is a sum along a diagonal. These are
+gathered once, at the end::
 
     s: 0 1 2 3 4 5
     j=0  a b c              a, b, c: taps v = 0, 1, 2 of a kernel of width 3, lead = 1;
     j=1    a b c            lead moves the window to the left until its loads are
     j=2      a b c          aligned; what is not on the diagonals is left out
 
-A program has one channel, one group of kernel rows and a share of the image rows. It
-writes sums of its own, which torch adds up in a fixed order, so that every run gives
-the same bits.
+A program has one channel, one group of values u and a share of the strips. It writes
+the taps of each d apart from the others. torch adds up the rows d and the shares in a
+fixed order, so that every run gives the same bits.
 """
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -28,60 +30,69 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import OPTIONS
+
 
 @triton.jit(
     do_not_specialize=[
-        'channels', 'image_rows', 'x_height', 'x_width', 'y_height', 'y_width',
-        'kernel_height', 'kernel_width', 'before_rows', 'shift', 'lead', 'blocks',
+        'images', 'channels', 'x_height', 'x_width_units', 'y_height', 'y_width_units',
+        'kernel_height', 'kernel_width', 'before', 'shift_units', 'lead', 'blocks',
     ]
 )  # fmt: skip
 def depthwise_kernel_sums(
-    x,  # (batch, channels, x_height, x_width)
-    grad_y,  # (batch, channels, y_height, y_width)
-    sums,  # (splits, channels, kernel_height, kernel_width), float32
+    x,  # (images, channels, x_height, x_width)
+    grad_y,  # (images, channels, y_height, y_width)
+    sums,  # (splits * STRIP, channels, kernel_height, kernel_width), float32
+    images,
     channels,
-    image_rows,  # batch * x_height
     x_height,
-    x_width,  # this, y_width and shift are in units of UNIT elements
+    x_width_units,
     y_height,
-    y_width,
+    y_width_units,
     kernel_height,
     kernel_width,
-    before_rows,
-    shift,  # (before columns + lead) / UNIT
+    before,
+    shift_units,
     lead,
-    blocks,  # of IMAGE_ROWS image rows, for one program
+    blocks,  # of STRIPS strips, for one program
     FLIP: tl.constexpr,
     UNIT: tl.constexpr,
     COLUMNS: tl.constexpr,
     WINDOW: tl.constexpr,
     KERNEL_ROWS: tl.constexpr,
-    IMAGE_ROWS: tl.constexpr,
+    STRIP: tl.constexpr,
+    STRIPS: tl.constexpr,
 ):
-    groups = tl.cdiv(kernel_height, KERNEL_ROWS)
+    # Multiples of a constant, so that the compiler knows how wide loads may be.
+    x_width = x_width_units * UNIT
+    y_width = y_width_units * UNIT
+    shift = shift_units * UNIT
+
+    groups = tl.cdiv(kernel_height + STRIP - 1, KERNEL_ROWS)
     channel = tl.program_id(0) // groups
-    first_u = tl.program_id(0) % groups * KERNEL_ROWS
+    first_u = tl.program_id(0) % groups * KERNEL_ROWS - (STRIP - 1)
     split = tl.program_id(1)
-    # A product of units with a constant tells the compiler how wide loads may be.
-    x_width *= UNIT
-    y_width *= UNIT
-    shift *= UNIT
 
     uj = tl.arange(0, KERNEL_ROWS * COLUMNS)
     u = first_u + uj // COLUMNS
     j = uj % COLUMNS
-    s = tl.arange(0, WINDOW)
-    products = tl.zeros((KERNEL_ROWS * COLUMNS, WINDOW), tl.float32)
+    ds = tl.arange(0, STRIP * WINDOW)
+    d = ds // WINDOW
+    s = ds % WINDOW
+    products = tl.zeros((KERNEL_ROWS * COLUMNS, STRIP * WINDOW), tl.float32)
+    strips = tl.cdiv(x_height, STRIP)  # in an image
     for block in range(split * blocks, (split + 1) * blocks):
-        image_row = block * IMAGE_ROWS + tl.arange(0, IMAGE_ROWS)
-        present = image_row < image_rows
-        row = image_row % x_height
-        plane = (image_row // x_height).to(tl.int64) * channels + channel
-        y_row = row[None, :] + before_rows - u[:, None]
-        y_present = present[None, :] & (u < kernel_height)[:, None]
-        y_present &= (y_row >= 0) & (y_row < y_height)
+        strip = block * STRIPS + tl.arange(0, STRIPS)
+        image = strip // strips
+        row = strip % strips * STRIP
+        plane = image.to(tl.int64) * channels + channel
+        y_row = row[None, :] + before - u[:, None]
         y_at = (plane * (y_height * y_width))[None, :] + y_row * y_width + j[:, None]
-        x_at = (plane * (x_height * x_width) + row * x_width)[:, None] + s[None, :]
+        y_present = (image < images)[None, :] & (u < kernel_height)[:, None]
+        y_present &= (y_row >= 0) & (y_row < y_height)
+        x_row = row[:, None] + d[None, :]
+        x_at = (plane * (x_height * x_width))[:, None] + x_row * x_width + s[None, :]
+        x_present = (image < images)[:, None] & (x_row < x_height)
         for column in range(0, y_width, COLUMNS):
             y_inside = column + j < y_width
             y_part = tl.load(
@@ -90,42 +101,42 @@ def depthwise_kernel_sums(
             x_column = column - shift + s
             x_inside = (x_column >= 0) & (x_column < x_width)
             x_part = tl.load(
-                x + x_at + (column - shift),
-                present[:, None] & x_inside[None, :],
-                other=0.0,
+                x + x_at + (column - shift), x_present & x_inside[None, :], other=0.0
             )
             products = tl.dot(y_part, x_part, products, input_precision='tf32x3')
 
+    # From [(u, j), (d, s)] to [(u, j), (d, v)] to [u, (d, v)].
     diagonal = tl.minimum(j[:, None] + lead + s[None, :], WINDOW - 1)
-    along = tl.gather(products, diagonal, 1)  # [(u, j), v]
-    taps = tl.sum(tl.reshape(along, (KERNEL_ROWS, COLUMNS, WINDOW)), 1)
-    u = first_u + tl.arange(0, KERNEL_ROWS)
-    tap = u[:, None] * kernel_width + s[None, :]
+    taps = tl.gather(products, d[None, :] * WINDOW + diagonal, 1)
+    taps = tl.sum(tl.reshape(taps, (KERNEL_ROWS, COLUMNS, STRIP * WINDOW)), 1)
+    row = (first_u + tl.arange(0, KERNEL_ROWS))[:, None] + d[None, :]
+    column = s[None, :]
     size = kernel_height * kernel_width
+    tap = row * kernel_width + column
     if FLIP:
         tap = size - 1 - tap
-    place = (split.to(tl.int64) * channels + channel) * size
-    wanted = (u < kernel_height)[:, None] & (s < kernel_width)[None, :]
-    tl.store(sums + place + tap, taps, wanted)
+    sums += ((split * STRIP + d).to(tl.int64) * channels + channel)[None, :] * size
+    inside = (row >= 0) & (row < kernel_height) & (column < kernel_width)
+    tl.store(sums + tap, taps, inside)
 
 
 class Tile(NamedTuple):
-    """How a product is cut: kernel_rows * columns by window, on num_warps warps."""
+    """How the product is cut, and the warps that share it."""
 
     columns: int
     window: int
     kernel_rows: int
+    strip: int
     num_warps: int
 
 
-# The first that holds the kernel's columns is taken. These and IMAGE_ROWS, the inner
-# axis, follow the compiler's counts of instructions and registers; they are not timed.
+# The first that holds the kernel's columns is taken. They follow the compiler's counts
+# of instructions and registers, not timings.
 TILES = (
-    Tile(16, 32, 8, 4),  # up to 17 columns
-    Tile(32, 64, 4, 4),  # up to 33
-    Tile(64, 128, 2, 8),  # up to 65
+    Tile(16, 32, 8, 2, 4),  # up to 17 columns
+    Tile(32, 64, 4, 1, 4),  # up to 33
+    Tile(64, 128, 2, 1, 8),  # up to 65
 )
-IMAGE_ROWS = {torch.float16: 64, torch.bfloat16: 64, torch.float32: 16}
 
 # Enough to fill the largest GPUs several times.
 PROGRAMS = 2048
@@ -140,10 +151,10 @@ def constants(
     anew.
 
     Args:
-        dtype (torch.dtype): The dtype of x and grad_y.
-        widths (tuple[int, int]): The widths of x and grad_y.
-        kernel_width (int): The number of columns of the kernel, 1 to 63.
-        before (int): The columns of zeros before the image.
+        dtype: of x and grad_y.
+        widths: of x and grad_y.
+        kernel_width: columns of the kernel, 1 to 63.
+        before: columns of zeros before the image.
     """
     unit, tile = next(
         (unit, tile)
@@ -157,9 +168,14 @@ def constants(
         'COLUMNS': tile.columns,
         'WINDOW': tile.window,
         'KERNEL_ROWS': tile.kernel_rows,
-        'IMAGE_ROWS': IMAGE_ROWS[dtype],
+        'STRIP': tile.strip,
+        # The inner axis of one step: 64 bytes, less where loads are narrow.
+        'STRIPS': min(64 // dtype.itemsize, 16 * unit),
         'num_warps': tile.num_warps,
         'num_stages': 2,
+        # Without a limit of its own, ptxas spills on sm_86 to fit one more program.
+        'maxnreg': 255,
+        **OPTIONS,
     }
 
 
@@ -167,6 +183,11 @@ def touched(size: int, out: int, taps: int, before: int) -> slice:
     """Return the part of an axis of x that some tap multiplies with some output."""
     first = max(0, -before)
     return slice(first, max(first, min(size, out + taps - 1 - before)))
+
+
+def empty_sums(x: Tensor, planes: int, shape: tuple[int, ...]) -> Tensor:
+    """Allocate sums of x; this may run out of memory."""
+    return x.new_empty((planes, *shape), dtype=torch.float32)
 
 
 def depthwise_kernel_gradient(
@@ -187,17 +208,17 @@ def depthwise_kernel_gradient(
     the reach of all taps has no effect.
 
     Args:
-        x (Tensor): The images (batch, channels, height, width).
-        grad_y (Tensor): The gradient of the output (batch, channels, height, width), in
-            the dtype of x; its height and width need not be those of x.
-        extent (tuple[int, int]): Rows and columns of the kernel, 1 to 63.
-        before (tuple[int, int]): Rows and columns of zeros before the image; negative
-            where the first output starts inside.
-        flip (bool): Whether the kernel was flipped along both axes.
+        x: the images, (batch, channels, height, width), float16, bfloat16 or float32.
+        grad_y: the gradient of the output, (batch, channels, height, width), in x's
+            dtype; its height and width need not be those of x.
+        extent: rows and columns of the kernel, 1 to 63.
+        before: rows above the image and columns left of it that are taken as zero;
+            negative where the first output starts inside.
+        flip: whether the kernel was turned by 180 degrees.
 
     Returns:
-        Tensor: The gradient (channels, 1, rows, columns) in float32, the same bits in
-        every run.
+        The gradient, (channels, 1, rows, columns), in float32, the same bits in every
+        run.
     """
     rows, columns = (
         touched(*axis)
@@ -214,19 +235,32 @@ def depthwise_kernel_gradient(
     fixed = constants(x.dtype, (x_width, y_width), extent[1], before_columns)
     unit = fixed['UNIT']
     lead = -before_columns % unit
-    programs = channels * triton.cdiv(extent[0], fixed['KERNEL_ROWS'])
-    all_blocks = triton.cdiv(batch * x_height, fixed['IMAGE_ROWS'])
+    strip = fixed['STRIP']
+    programs = channels * triton.cdiv(extent[0] + strip - 1, fixed['KERNEL_ROWS'])
+    all_blocks = triton.cdiv(batch * triton.cdiv(x_height, strip), fixed['STRIPS'])
     splits = max(1, min(all_blocks, PROGRAMS // programs))
     blocks = triton.cdiv(all_blocks, splits)
     splits = triton.cdiv(all_blocks, blocks)
-    sums = x.new_empty((splits, channels, 1, *extent), dtype=torch.float32)
+    shape = channels, 1, *extent
+    try:
+        sums = empty_sums(x, splits * strip, shape)
+    except torch.OutOfMemoryError as error:
+        if splits == 1:
+            raise
+        warnings.warn(
+            'out of memory: the gradient of a depthwise kernel is summed up by fewer '
+            f'programs, which is slower but takes {splits} times less memory. {error}',
+            stacklevel=2,
+        )
+        splits, blocks = 1, all_blocks
+        sums = empty_sums(x, strip, shape)
     with torch.cuda.device_of(x):
         depthwise_kernel_sums[programs, splits](
             x,
             grad_y,
             sums,
+            batch,
             channels,
-            batch * x_height,
             x_height,
             x_width // unit,
             y_height,
@@ -239,4 +273,4 @@ def depthwise_kernel_gradient(
             FLIP=flip,
             **fixed,
         )
-    return sums.sum(0) if splits > 1 else sums[0]
+    return sums.sum(0)

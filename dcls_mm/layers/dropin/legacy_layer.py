@@ -13,9 +13,14 @@ from ..dcls import FORMULATIONS
 from ..geometry import extent_of
 
 
-def regular_taps(kernel_size: Iterable[int], dilation: Iterable[int]) -> Tensor:
+def regular_taps(
+    kernel_size: Iterable[int], dilation: Iterable[int], device=None
+) -> Tensor:
     """Return the taps of a dilated convolution, counted from the first, (2, kh, kw)."""
-    axes = [step * torch.arange(size) for size, step in zip(kernel_size, dilation)]
+    axes = [
+        step * torch.arange(size, device=device)
+        for size, step in zip(kernel_size, dilation)
+    ]
     return torch.stack(torch.meshgrid(*axes, indexing='ij'))
 
 
@@ -43,7 +48,7 @@ def pixel_positions(
         Pixels from the kernel's centre, tap ``extent // 2``, in the shape of
         ``positions`` and at least float32.
     """
-    taps = regular_taps(positions.shape[-2:], dilation).to(positions.device)
+    taps = regular_taps(positions.shape[-2:], dilation, positions.device)
     taps = taps.view(2, *[1] * (positions.ndim - 3), *positions.shape[-2:])
     dtype = torch.promote_types(positions.dtype, torch.float32)
     moved = taps + positions.to(dtype) * position_scale(positions, gain)

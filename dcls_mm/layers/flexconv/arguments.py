@@ -49,6 +49,10 @@ def checked_threshold(value: float | None) -> float | None:
     return value
 
 
+def checked_interval(value: int | None) -> int | None:
+    return None if value is None else as_int('crop_every', value, minimum=1)
+
+
 def checked_width(
     value: float | tuple[float, ...] | None, ndim: int
 ) -> tuple[float, ...] | None:

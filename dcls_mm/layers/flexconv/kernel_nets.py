@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...functional._arguments import as_bool, as_float, as_int
+from ...functional._torch import in_full
 from ..shared import SharedParameters
 
 
@@ -39,7 +40,7 @@ class Affine(SharedParameters):
         nn.init.uniform_(self.bias, -self.bias_bound, self.bias_bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+        return in_full(F.linear, x, self.weight.to(x.dtype), self.bias.to(x.dtype))
 
 
 class KernelNet(nn.Module):
@@ -131,9 +132,10 @@ class GaborFilter(SharedParameters):
         dtype = coordinates.dtype
         offset = coordinates.unsqueeze(1) - self.mu.to(dtype)
         if self.theta is not None:
-            offset = torch.einsum('hij,nhj->nhi', self._rotations(dtype), offset)
+            offset = (self._rotations(dtype) * offset.unsqueeze(-2)).sum(-1)
         envelope = torch.exp(-((self.gamma.to(dtype) * offset) ** 2).sum(-1) / 2)
-        phase = F.linear(coordinates, self.weight.to(dtype), self.bias.to(dtype))
+        weight, bias = self.weight.to(dtype), self.bias.to(dtype)
+        phase = in_full(F.linear, coordinates, weight, bias)
         return envelope * torch.sin(phase)
 
     def highest_frequency(self, deviations: float) -> Tensor:
@@ -151,7 +153,7 @@ class GaborFilter(SharedParameters):
             rotations = self._rotations(self.gamma.dtype)
             turned = rotations * self.gamma.unsqueeze(-1)
             widths = torch.linalg.vector_norm(turned, dim=1)
-        return (self.weight.abs() + deviations * widths).max() / (2 * math.pi)
+        return (self.weight.abs() + deviations * widths).amax() / (2 * math.pi)
 
     def _rotations(self, dtype: torch.dtype) -> Tensor:
         """Return the rotations R, (hidden, 2, 2)."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...functional._arguments import IntOrTuple, as_bool, as_float
-from ...functional._torch import ask, transforms_active
+from ...functional._torch import ask, capturing, transforms_active
 from ...functional.continuous import (
     gaussian_profile,
     mask_reach,
@@ -18,7 +18,14 @@ from ...functional.continuous import (
 from ..base import ConstructedConvNd
 from ..geometry import grown_padding, layer_geometry
 from ..noted import other_extent
-from .arguments import check_odd, checked_threshold, checked_width, flex_extent
+from .arguments import (
+    check_odd,
+    checked_interval,
+    checked_threshold,
+    checked_width,
+    flex_extent,
+)
+from .kept_taps import KeptTaps
 from .kernel_nets import MAGNet, build_kernel_net
 
 # The published initial width of the mask, and how many times wider the centres of the
@@ -39,7 +46,8 @@ class FlexConvNd(ConstructedConvNd):
     x of the taps, which reach from -1 to 1 over the extent. Mean and width of the mask
     are learned. No taps are evaluated where the mask is below ``crop_threshold`` on
     both sides of the middle tap, so that a small kernel costs a small convolution. A
-    cropped tap is at most ``crop_threshold * |net(x)|``. Without a mask this is CKConv.
+    cropped tap is at most ``crop_threshold * |net(x)|`` (see ``crop_every``). Without a
+    mask this is CKConv.
 
     It replaces a torch.nn.ConvNd as :class:`.dcls.DCLSConvNd` does: with an extent
     larger than the replaced conv's, the padding grows by half the difference.
@@ -66,6 +74,13 @@ class FlexConvNd(ConstructedConvNd):
             no mask (CKConv).
         learn_mask: False keeps the initial mask.
         crop_threshold: between 0 and 1; None evaluates all taps.
+        crop_every: how many steps of the optimizer pass before the host reads in
+            training how many taps to evaluate, for which it waits for a GPU. In between
+            the number stays: where the mask has grown since it was read, cropped taps
+            may exceed ``crop_threshold * |net(x)|``. A resumed training reads anew. By
+            default every call reads. None never does: it evaluates all taps and sets
+            the cropped ones to zero, so that the convolution costs as much as the
+            largest kernel's. Evaluation reads once for each kernel that it makes.
         resolution: how many times finer than in training the inputs are sampled. See
             :meth:`set_resolution`.
         backend: a backend of ``functional.convolve`` to force; None chooses one.
@@ -103,6 +118,7 @@ class FlexConvNd(ConstructedConvNd):
         mask_width: float | tuple[float, ...] | None = MASK_WIDTH,
         learn_mask: bool = True,
         crop_threshold: float | None = 0.1,
+        crop_every: int | None = 1,
         resolution: float = 1.0,
         backend: str | None = None,
     ):
@@ -144,6 +160,8 @@ class FlexConvNd(ConstructedConvNd):
         self.trained_extent = self.extent
         self.trained_padding = 'causal' if causal else self.padding
         self.crop_threshold = checked_threshold(crop_threshold)
+        self.crop_every = checked_interval(crop_every)
+        self._kept_taps: KeptTaps | None = None
         self.initial_width = checked_width(mask_width, self.ndim)
         self.initial_mean = 1.0 if self.causal else 0.0
         as_bool('learn_mask', learn_mask)
@@ -220,18 +238,23 @@ class FlexConvNd(ConstructedConvNd):
         """Return the kernel, (*kernel_channels, *taps), without what the mask crops.
 
         The taps are those about the middle one (causal: the newest ones). In a compiled
-        graph or a transform of torch.func, shapes can't depend on values: there the
-        kernel has all taps of the extent, with zeros for the cropped ones.
+        graph, a CUDA graph or a transform of torch.func, shapes can't depend on values:
+        there the kernel has all taps of the extent, with zeros for the cropped ones.
         """
         weight = self.net.output.weight
         like = weight.new_empty(0, dtype=torch.promote_types(weight.dtype, torch.float))
         state = ask(like)
-        fixed = state.compiling or transforms_active(*self.parameters())
+        fixed = (
+            (self.training and self.crop_every is None)
+            or state.compiling
+            or capturing()
+            or transforms_active(*self.parameters())
+        )
         with state.without_autocast():
             axes = [
                 tap_coordinates(taps, size, self.resolution, self.causal, like)
                 for taps, size in zip(
-                    self.extent if fixed else self._kept_taps(), self.trained_extent
+                    self.extent if fixed else self._current_taps(), self.trained_extent
                 )
             ]
             grid = torch.cartesian_prod(*axes).view(-1, self.ndim)
@@ -308,18 +331,44 @@ class FlexConvNd(ConstructedConvNd):
         """
         if self.mask_width is None:
             return None
-        return deviations / (2 * math.pi * self.mask_width.abs().min())
+        return deviations / (2 * math.pi * self.mask_width.abs().amin())
 
     @property
     def nyquist_frequency(self) -> float:
         """That of the taps in training, in periods per unit; the lowest of all axes."""
         return (min(self.trained_extent) - 1) / 4
 
-    def _kept_taps(self) -> tuple[int, ...]:
-        """Return how many taps of each axis the mask leaves."""
-        mask, threshold = self.mask_width, self.crop_threshold
-        if mask is None or threshold is None or mask.is_meta:
+    def forget(self) -> None:
+        """Drop the kept kernel, and the number of taps that was read."""
+        super().forget()
+        self._kept_taps = None
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), '_kept_taps': None}
+
+    def _load_from_state_dict(self, *arguments) -> None:
+        self.forget()
+        super()._load_from_state_dict(*arguments)
+
+    def _current_taps(self) -> tuple[int, ...]:
+        """Return how many taps of each axis to evaluate; see ``crop_every``."""
+        threshold, every = self.crop_threshold, self.crop_every
+        if self.mask_width is None or threshold is None or self.mask_width.is_meta:
             return self.extent
+        if not self.training or every is None or every == 1:
+            return self._needed_taps(threshold)
+        mask = self.mask_mean, self.mask_width
+        settings = every, threshold, self.extent
+        kept = self._kept_taps
+        if kept is None or not kept.serve(mask, settings):
+            taps = self._needed_taps(threshold)
+            kept = KeptTaps(taps, every, mask, settings)
+            self._kept_taps = kept
+        return kept.taps
+
+    def _needed_taps(self, threshold: float) -> tuple[int, ...]:
+        """Read the mask, and return how many taps of each axis it leaves."""
+        mask = torch.stack((self.mask_mean, self.mask_width)).tolist()
         return tuple(
             taps_within(
                 mask_reach(mean, width, threshold, self.causal),
@@ -327,9 +376,7 @@ class FlexConvNd(ConstructedConvNd):
                 self.resolution,
                 self.causal,
             )
-            for mean, width, size in zip(
-                self.mask_mean.tolist(), mask.tolist(), self.trained_extent
-            )
+            for mean, width, size in zip(*mask, self.trained_extent)
         )
 
     def _mask(self, axes: list[Tensor], zero_cropped: bool) -> Any:
@@ -352,6 +399,8 @@ class FlexConvNd(ConstructedConvNd):
             f'mask_width={self.initial_width}',
             f'crop_threshold={self.crop_threshold}',
         ]
+        if self.crop_every != 1:
+            parts.append(f'crop_every={self.crop_every}')
         if self.resolution != 1:
             parts.append(f'resolution={self.resolution}')
         return ', '.join(parts)

@@ -97,31 +97,28 @@ def test_flipped_it_is_the_adjoint(before):
     torch.testing.assert_close(grad_x.double(), wanted, rtol=0, atol=1e-5)
 
 
-def test_many_blocks_and_few_give_the_same():
-    x, kernel = torch.randn(1, 1, 37, 912), torch.randn(1, 1, 3, 9)
-    for dtype in TOLERANCE:
-        many = check(x.to(dtype), kernel.to(dtype), None, (1, 4), (37, 912))
-        few = convolve_depthwise(
-            x[..., :8, :].to(dtype), kernel.to(dtype), None, (1, 4), (7, 912)
-        )
-        assert many[..., :7, :].equal(few)
+@pytest.mark.parametrize('dtype', TOLERANCE, ids=str)
+def test_several_programs_per_channel(dtype):
+    x, kernel = torch.randn(2, 2, 37, 464).to(dtype), torch.randn(2, 1, 3, 9)
+    check(x, kernel, torch.randn(2), (1, 4), (37, 464))
 
 
 @pytest.mark.parametrize('dtype', TOLERANCE, ids=str)
 def test_memory_formats_and_slices(dtype):
     x = torch.randn(2, 3, 8, 16).to(dtype)
     kernel = torch.randn(3, 1, 5, 9).to(dtype)
-    y = check(x, kernel, None, (2, 4), (8, 16))
+    bias = torch.randn(3)
+    y = check(x, kernel, bias, (2, 4), (8, 16))
     assert y.is_contiguous()
 
-    last = check(x.to(memory_format=torch.channels_last), kernel, None, (2, 4), (8, 16))
-    assert last.is_contiguous(memory_format=torch.channels_last)
-    assert last.equal(y)
+    last = check(x.to(memory_format=torch.channels_last), kernel, bias, (2, 4), (8, 16))
+    assert last.is_contiguous() and last.equal(y)
 
     wide = torch.randn(2, 3, 17, 33).to(dtype)
     part = wide[:, :, 1::2, 1::2].copy_(x)
     turned = kernel.transpose(2, 3).contiguous().transpose(2, 3)
-    assert check(part, turned, None, (2, 4), (8, 16)).equal(y)
+    spaced = torch.stack((bias, torch.full_like(bias, 9.0)), 1)[:, 0]
+    assert check(part, turned, spaced, (2, 4), (8, 16)).equal(y)
 
 
 @pytest.mark.parametrize('shape', [(0, 2, 8, 8), (2, 0, 8, 8)])

@@ -118,6 +118,27 @@ def test_splits_of_the_images_are_added(monkeypatch):
     assert not torch.equal(results[0], results[2])  # rounded in another order
 
 
+def test_short_of_memory_one_program_sums_up_everything(monkeypatch):
+    """With a warning; where there is no memory for that either, torch's error stays."""
+    asked = []
+
+    def short(x, planes, shape):
+        asked.append(planes)
+        if len(asked) % 2:
+            raise torch.OutOfMemoryError('no memory')
+        return x.new_empty((planes, *shape), dtype=torch.float32)
+
+    monkeypatch.setattr(kernel_gradient, 'empty_sums', short)
+    x, grad_y = images(2, 1, 90, 20), images(2, 1, 90, 20, seed=1)
+    with pytest.warns(UserWarning, match='summed up by fewer programs'):
+        check(x, grad_y, (3, 3), (1, 1))
+    assert asked[0] > asked[1] > 0
+    monkeypatch.setattr(kernel_gradient, 'PROGRAMS', 1)
+    asked.clear()
+    with pytest.raises(torch.OutOfMemoryError):
+        check(x, grad_y, (3, 3), (1, 1))
+
+
 def test_the_same_bits_in_every_run():
     x, grad_y = images(2, 2, 40, 20), images(2, 2, 40, 20, seed=1)
     first, *others = (
