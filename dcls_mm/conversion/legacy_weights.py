@@ -7,8 +7,12 @@ import torch
 from torch import Tensor
 
 from ..functional._arguments import IntOrTuple, as_tuple, check_choice
-from ..layers.dcls import FORMULATIONS
-from ..layers.dropin.legacy_layer import pixel_positions, position_scale, regular_taps
+from ..layers.dropin.legacy_layer import (
+    FORMULATIONS,
+    pixel_positions,
+    position_scale,
+    regular_taps,
+)
 from ..layers.geometry import extent_of
 from .state_dicts import (
     check_noted,

@@ -84,6 +84,14 @@ def check_floating(name: str, value: Tensor) -> None:
         )
 
 
+def check_bias(bias: Tensor | None, out: int) -> None:
+    if bias is None:
+        return
+    check_floating('bias', bias)
+    if bias.shape != (out,):
+        raise ValueError(f'bias must have the shape ({out},), got {tuple(bias.shape)}')
+
+
 def check_elements(weight: Tensor, positions: Tensor) -> None:
     """Raise an error unless weight and positions are floating tensors that fit."""
     check_floating('weight', weight)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .padding import pad
+from .sparse_kernel import SparseKernel
 
 # The channels_last memory formats, by the number of axes of a batch of images.
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -47,7 +48,7 @@ class TorchState(NamedTuple):
         """Whether the operators only run: not traced, recorded or transformed."""
         return not (self.compiling or self.recorded or self.transformed)
 
-    def result_dtype(self, x: Tensor) -> torch.dtype:
+    def result_dtype(self, x: Tensor | SparseKernel) -> torch.dtype:
         """Return the dtype of torch's own convolution of ``x``."""
         if self.autocast is None or x.dtype == torch.float64:
             return x.dtype
@@ -90,7 +91,8 @@ class ConvolutionCall:
         image: (batch, in, *size), to be padded by ``sides``.
         x: the same, to be padded by ``padding``: it includes the zeros that
             ``padding`` can't express, and lacks the pixels that ``sides`` removes.
-        kernel: (out, in // groups, *extent).
+        source: the kernel, dense or as what it is constructed from.
+        kernel: the dense kernel, (out, in // groups, *extent).
         bias: (out,) or None. The tensors have one dtype, or will have under autocast.
         stride: one int per axis.
         sides: zeros (before, after) per axis. Negative numbers remove pixels.
@@ -101,14 +103,15 @@ class ConvolutionCall:
     def __init__(
         self,
         image: Tensor,
-        kernel: Tensor,
+        kernel: Tensor | SparseKernel,
         bias: Tensor | None,
         stride: tuple[int, ...],
         sides: Sequence[tuple[int, int]],
         groups: int,
         state: TorchState | None = None,
     ):
-        self.image, self.kernel, self.bias = image, kernel, bias
+        self.image, self.source, self.bias = image, kernel, bias
+        self._kernel = kernel if isinstance(kernel, Tensor) else None
         self.stride, self.sides, self.groups = stride, sides, groups
         self._state = state
         before, after = zip(*sides)
@@ -116,6 +119,13 @@ class ConvolutionCall:
             self.x, self.padding = image, before
         else:
             self.padding = (0,) * len(stride)
+
+    @property  # not a cached one, whose lock torch.compile can't trace
+    def kernel(self) -> Tensor:
+        if self._kernel is None:
+            assert isinstance(self.source, SparseKernel)
+            self._kernel = self.source.dense()
+        return self._kernel
 
     @cached_property
     def x(self) -> Tensor:

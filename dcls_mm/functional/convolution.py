@@ -5,10 +5,17 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._arguments import IntOrTuple, as_int, as_tuple, check_floating
+from ._arguments import (
+    IntOrTuple,
+    as_int,
+    as_tuple,
+    check_bias,
+    check_floating,
+)
 from ._torch import ConvolutionCall, ask, in_format
 from .backends import native, reasons_against, select_backend
 from .padding import check_padding_mode, pad
+from .sparse_kernel import SparseKernel
 
 TRANSPOSED_CONVOLUTIONS = {
     1: F.conv_transpose1d,
@@ -99,7 +106,7 @@ def compatible_backends(
 
 def convolve_checked(
     x: Tensor,
-    kernel: Tensor,
+    kernel: Tensor | SparseKernel,
     bias: Tensor | None,
     stride: tuple[int, ...],
     sides: list[tuple[int, int]],
@@ -108,6 +115,8 @@ def convolve_checked(
     backend: str | None,
 ) -> Tensor:
     """Run :func:`convolve` with checked arguments and :func:`padding_sides`.
+
+    The kernel may be given by what it is constructed from.
 
     Sides may be negative, see :func:`.pad`. It only checks that the tensors and the
     sides fit together.
@@ -120,7 +129,7 @@ def convolve_checked(
         state = call.state
         y = in_format(state, y.to(state.result_dtype(x)))
     # torch's result has the input's format, unless the kernel may look channels_last.
-    elif kernel.stride(1) == 1 or (x.stride(-1 - ndim) == 1 and y.stride(1) != 1):
+    elif call.kernel.stride(1) == 1 or (x.stride(-1 - ndim) == 1 != y.stride(1)):
         y = in_format(call.state, y)
     return y.squeeze(0) if x.ndim == ndim + 1 else y
 
@@ -152,7 +161,7 @@ def _checked(
 
 def _described(
     x: Tensor,
-    kernel: Tensor,
+    kernel: Tensor | SparseKernel,
     bias: Tensor | None,
     stride: tuple[int, ...],
     sides: list[tuple[int, int]],
@@ -278,15 +287,7 @@ def check_input(x: Tensor, ndim: int, channels: int) -> None:
         )
 
 
-def check_bias(bias: Tensor | None, out: int) -> None:
-    if bias is None:
-        return
-    check_floating('bias', bias)
-    if bias.shape != (out,):
-        raise ValueError(f'bias must have the shape ({out},), got {tuple(bias.shape)}')
-
-
-def check_alike(x: Tensor, kernel: Tensor, bias: Tensor | None) -> None:
+def check_alike(x: Tensor, kernel: Tensor | SparseKernel, bias: Tensor | None) -> None:
     """Raise torch's RuntimeError unless the tensors have one dtype and one device.
 
     The dtype counts after autocast, which casts all floating tensors but float64.

@@ -14,12 +14,12 @@ from ._arguments import (
     IntOrTuple,
     as_int,
     as_tuple,
+    check_bias,
     check_elements,
     check_floating,
 )
 from ._torch import ask, in_format
 from .convolution import (
-    check_bias,
     check_fits,
     check_input,
     padding_sides,

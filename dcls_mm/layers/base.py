@@ -20,6 +20,7 @@ from ..functional.convolution import (
     padding_sides,
 )
 from ..functional.padding import check_padding_mode
+from ..functional.sparse_kernel import SparseKernel
 from .kept_kernel import KeptKernel, made_from
 from .noted import NotedState
 from .shared import SharedParameters
@@ -136,7 +137,11 @@ class ConstructedConvNd(SharedParameters, NotedState):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x``, (batch, in, *size), to (batch, out, *out_size)."""
         check_input(x, self.ndim, self.in_channels)
-        kernel = self._current_kernel()
+        return self._convolve(x, self._kernel_for_call(), self.backend)
+
+    def _convolve(
+        self, x: Tensor, kernel: Tensor | SparseKernel, backend: str | None
+    ) -> Tensor:
         return convolve_checked(
             x,
             kernel,
@@ -145,10 +150,10 @@ class ConstructedConvNd(SharedParameters, NotedState):
             self.padding_sides(kernel),
             self.groups,
             self.padding_mode,
-            self.backend,
+            backend,
         )
 
-    def padding_sides(self, kernel: Tensor) -> list[tuple[int, int]]:
+    def padding_sides(self, kernel: Tensor | SparseKernel) -> list[tuple[int, int]]:
         """Return (before, after) per axis, minus what ``kernel`` leaves out.
 
         They may be negative.
@@ -159,15 +164,32 @@ class ConstructedConvNd(SharedParameters, NotedState):
         cropped = [(n - taps) // 2 for n, taps in zip(self.extent, kernel.shape[2:])]
         return [(before - c, after - c) for (before, after), c in zip(sides, cropped)]
 
-    def _current_kernel(self) -> Tensor:
-        # Neither a compiled nor a captured graph would notice that a parameter has
-        # changed, and what is captured has no values to keep yet.
-        if (
+    def _kernel_for_call(self) -> Tensor | SparseKernel:
+        """Return the kernel in the form that leaves most backends to choose from."""
+        if self._makes_anew():
+            return self._kernel_to_learn()
+        kernel, kept = self._current_kernel(), self._kept_kernel
+        return kernel if kept is None or kept.kernel is not kernel else kept.sparse
+
+    def _kernel_to_learn(self) -> Tensor | SparseKernel:
+        """Return the kernel, or what it is constructed from, differentiable."""
+        return self.kernel()
+
+    def _makes_anew(self) -> bool:
+        """Return whether each call has to make the kernel.
+
+        Neither a compiled nor a captured graph would notice that a parameter has
+        changed, and what is captured has no values to keep yet.
+        """
+        return (
             self.training
             or torch.is_grad_enabled()
             or torch.compiler.is_compiling()
             or capturing()
-        ):
+        )
+
+    def _current_kernel(self) -> Tensor:
+        if self._makes_anew():
             return self.kernel()
         kept = self._kept_kernel
         if kept is not None and kept.stands(self):

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..functional import INTERPOLATIONS, sampled_convolution
+from ..functional import INTERPOLATIONS
 from ..functional._arguments import (
     IntOrTuple,
     as_bool,
@@ -16,11 +16,9 @@ from ..functional._arguments import (
 )
 from ..functional.interpolation import NORMALIZATION_EPS, interpolation_name
 from ..functional.scatter import construct_checked
-from .base import ConstructedConvNd
+from .formulations import Formulations
 from .geometry import grown_padding, layer_geometry
 from .positions import INITIAL_POSITIONS, LearnedPositions, initialize_sigma
-
-FORMULATIONS = ('construct', 'sample')
 
 PlainConv = (
     nn.Conv1d
@@ -32,7 +30,7 @@ PlainConv = (
 )
 
 
-class DCLSConvNd(LearnedPositions, ConstructedConvNd):
+class DCLSConvNd(LearnedPositions, Formulations):
     """A convolution that learns where its elements sit inside a large kernel.
 
     It replaces a torch.nn.ConvNd with the same first arguments. By default it has as
@@ -65,9 +63,10 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
             ``(1,)`` learns columns only, ``(1, 0)`` puts columns first. If given, it
             also says what P's rows are in a state_dict without metadata.
         per_output_positions: False shares the positions among the output channels.
-        formulation: 'construct' builds the kernel and convolves with it; 'sample'
-            samples the input at the positions (bilinear only), with memory that does
-            not grow with the extent.
+        formulation: 'construct' builds the dense kernel and convolves with it, 'direct'
+            convolves with the taps of the elements alone, and 'sample' samples the
+            input at the positions. 'auto' takes whichever of the first two should be
+            faster. See :mod:`.formulations`.
         initial_positions: 'normal' (published), 'uniform' or 'grid' (the replaced
             conv's taps).
         initial_sigma: in pixels, for 'max' and 'gauss'; by default the published value.
@@ -124,7 +123,7 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         interpolation: str = 'bilinear',
         position_axes: tuple[int, ...] | None = None,
         per_output_positions: bool = True,
-        formulation: str = 'construct',
+        formulation: str = 'auto',
         initial_positions: str = 'normal',
         initial_sigma: float | None = None,
         learn_positions: bool = True,
@@ -302,58 +301,14 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         made = [2 + i for i in (*self.dense_axes, *axes)]
         return kernel.movedim(list(range(2, 2 + self.ndim)), made)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve ``x``, (batch, in, *size), to (batch, out, *out_size)."""
-        if self.formulation == 'construct':
-            return super().forward(x)
-        weight, positions = self._elements_on_all_axes()
-        return sampled_convolution(
-            x,
-            weight,
-            positions,
-            self.bias,
-            kernel_size=self.extent,
-            stride=self.stride,
-            padding=self.padding,
-            groups=self.groups,
-            padding_mode=self.padding_mode,
-        )
-
-    def _elements_on_all_axes(self) -> tuple[Tensor, Tensor]:
-        """Return weight (out, in // groups, n), and positions on dense axes as well."""
-        weight, positions, _ = self.elements()
-        rows = dict(zip(self.learned_axes, positions))
-        for i, axis in enumerate(self.dense_axes):
-            first, last = self.position_limits(axis)
-            taps = torch.arange(
-                first, last + 1, dtype=positions.dtype, device=positions.device
-            )
-            shape = [1] * (positions.ndim - 1)
-            shape[2 + i] = len(taps)
-            rows[axis] = taps.view(shape).expand_as(positions[0])
-        positions = torch.stack([rows[axis] for axis in range(self.ndim)]).flatten(3)
-        if not self.per_output_positions:
-            positions = positions.squeeze(1)
-        return weight.flatten(2), positions
-
     def _check_choices(self, learn_sigma: bool) -> None:
-        check_choice('formulation', self.formulation, FORMULATIONS)
+        self._check_formulation()
         check_choice('initial_positions', self.initial_positions, INITIAL_POSITIONS)
         has_sigma = INTERPOLATIONS[self.interpolation].has_sigma
         if not has_sigma and (self.initial_sigma is not None or not learn_sigma):
             raise ValueError(
                 f'interpolation {self.interpolation!r} has no sigma: leave out '
                 'initial_sigma and learn_sigma'
-            )
-        if self.formulation == 'sample' and self.interpolation != 'bilinear':
-            raise ValueError(
-                "formulation 'sample' needs interpolation 'bilinear', "
-                f'got {self.interpolation!r}'
-            )
-        if self.formulation == 'sample' and self.backend is not None:
-            raise ValueError(
-                "formulation 'sample' takes no backend, as it builds no kernel, got "
-                f'{self.backend!r}'
             )
 
     def extra_repr(self) -> str:
@@ -366,7 +321,7 @@ class DCLSConvNd(LearnedPositions, ConstructedConvNd):
         optional = [
             ('position_axes', tuple(range(self.ndim))),
             ('per_output_positions', True),
-            ('formulation', 'construct'),
+            ('formulation', 'auto'),
             ('integer_positions', False),
         ]
         for name, default in optional:

@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 
 from ..functional._torch import transforms_active
+from ..functional.operators.direct import taps_of_kernel
+from ..functional.sparse_kernel import SparseKernel
 
 # The dictionaries with a module's parameters, buffers and modules.
 _HELD = ('_parameters', '_buffers', '_modules')
@@ -24,6 +26,12 @@ class KeptKernel:
 
     def __init__(self, module: nn.Module, kernel: Tensor, things: list):
         self.kernel = kernel
+        self.sparse = SparseKernel(
+            kernel.shape,
+            kernel,
+            dense=lambda: kernel,
+            content=lambda: taps_of_kernel(kernel),
+        )
         self._inner = list(module.modules())[1:]  # without itself, to avoid a cycle
         # Keeps the objects alive, so that no new one can have an old one's id.
         self._things = things

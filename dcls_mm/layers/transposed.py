@@ -55,14 +55,14 @@ class DCLSConvTransposeNd(DCLSConvNd):
         dtype=None,
         **options,
     ):
-        for name, only in (
+        for name, *allowed in (
             ('per_output_positions', True),
-            ('formulation', 'construct'),
+            ('formulation', 'auto', 'construct'),
             ('backend', None),
         ):
-            if options.get(name, only) != only:
+            if options.get(name, allowed[0]) not in allowed:
                 raise ValueError(
-                    f'{name} must be {only!r} in a transposed convolution, '
+                    f'{name} must be {allowed[-1]!r} in a transposed convolution, '
                     f'got {options[name]!r}'
                 )
         if padding_mode != 'zeros':

@@ -18,7 +18,8 @@ from dcls_mm.functional.padding import PADDING_MODES
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 LARGEST = {1: 40, 2: 16, 3: 4}
 
-ON_CPU = [name for name in BACKENDS if name != 'triton']
+# Those that take a dense kernel and run here.
+ON_CPU = [name for name in BACKENDS if name not in ('direct', 'triton')]
 
 # Pixels times taps; more takes torch seconds in float16.
 MOST_PRODUCTS = 50_000

@@ -12,6 +12,7 @@ from dcls_mm.functional.backends import (
     BACKENDS,
     ConvolutionCall,
     cpu_depthwise,
+    direct,
     fft,
     fft_correlation,
     native,
@@ -238,7 +239,8 @@ def test_forced_backend_says_why_it_cannot_serve(arguments, reason):
 )
 def test_selection(extent, channels_last, learned, expected):
     """It is chosen where it was measured to be faster, given the gradients needed."""
-    assert list(BACKENDS.values()) == [fft, cpu_depthwise, triton_depthwise, native]
+    order = [direct, fft, cpu_depthwise, triton_depthwise, native]
+    assert list(BACKENDS.values()) == order
     layout = torch.channels_last if channels_last else torch.contiguous_format
     kernel = torch.randn(64, 1, *extent, requires_grad=learned)
     padding = tuple(size // 2 for size in extent)

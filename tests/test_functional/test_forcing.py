@@ -110,7 +110,9 @@ def test_in_this_thread_only(chosen):
 
 @torch.no_grad()
 def test_a_kept_kernel_stays(chosen):
-    layer = DCLSConv2d(4, 4, 3, dilated_kernel_size=15, groups=4).eval()
+    layer = DCLSConv2d(
+        4, 4, 3, dilated_kernel_size=15, groups=4, formulation='construct'
+    ).eval()
     layer(X)
     kept = layer._kept_kernel
     with use_backend('fft'):

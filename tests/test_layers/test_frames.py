@@ -21,11 +21,11 @@ STEPS = {
     ),
     'gauss': (
         lambda: DCLSConv2d(96, 96, interpolation='gauss', **LARGE),
-        *((56, 56), None, 60, 10),
+        *((56, 56), None, 70, 12),
     ),
     'dense': (
         lambda: DCLSConv2d(8, 8, kernel_count=5, dilated_kernel_size=7, padding=3),
-        *((14, 14), None, 45, 8),
+        *((14, 14), None, 50, 10),
     ),
     '1-d': (
         lambda: DCLSConv1d(8, 8, 5, padding=2, groups=8, dilated_kernel_size=17),

@@ -6,14 +6,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dcls_mm.layers import DCLSConv2d, DCLSConvTranspose2d, FlexConv2d
 
-OPTIONS = dict(kernel_count=5, dilated_kernel_size=(15, 17), groups=4)
+OPTIONS = dict(
+    kernel_count=5, dilated_kernel_size=(15, 17), groups=4, formulation='construct'
+)
 
 LAYERS = {
     'bilinear': lambda: DCLSConv2d(4, 4, padding=8, **OPTIONS),
     'triangle': lambda: DCLSConv2d(4, 4, interpolation='triangle', **OPTIONS),
     'gauss': lambda: DCLSConv2d(4, 4, interpolation='gauss', **OPTIONS),
     'shared': lambda: DCLSConv2d(4, 4, per_output_positions=False, **OPTIONS),
-    'sample': lambda: DCLSConv2d(4, 4, formulation='sample', **OPTIONS),
+    'sample': lambda: DCLSConv2d(4, 4, **{**OPTIONS, 'formulation': 'sample'}),
     'transposed': lambda: DCLSConvTranspose2d(4, 4, **OPTIONS),
     'flex': lambda: FlexConv2d(4, 4, dilated_kernel_size=7),
 }

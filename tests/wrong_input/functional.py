@@ -161,7 +161,7 @@ CONVOLUTIONS = [
     convolving('padding_mode must be one of', "got ['zeros']", padding_mode=['zeros']),
     convolving('padding_mode must be one of', 'got None', padding_mode=None),
     convolving(
-        "backend must be one of ['fft', 'cpu_depthwise', 'triton', 'native'], got "
+        "backend must be one of ['direct', 'fft', 'cpu_depthwise', 'triton', 'native'], got "
         "'cudnn'",
         backend='cudnn',
     ),

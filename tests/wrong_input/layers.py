@@ -178,7 +178,7 @@ ROWS = [
     wrong(
         dcls(formulation=None),
         ValueError,
-        "formulation must be one of ['construct', 'sample'], got None",
+        "formulation must be one of ['auto', 'construct', 'direct', 'sample'], got None",
     ),
     wrong(
         dcls(interpolation='linear'),
@@ -189,7 +189,7 @@ ROWS = [
     wrong(
         large(backend='cuda'),
         ValueError,
-        "['fft', 'cpu_depthwise', 'triton', 'native']",
+        "['direct', 'fft', 'cpu_depthwise', 'triton', 'native']",
     ),
     wrong(dcls(padding_mode='mirror'), ValueError, 'padding_mode must', "'mirror'"),
     wrong(dcls(padding='full'), ValueError, "'same' or 'valid'", "'full'"),

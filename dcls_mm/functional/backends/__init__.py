@@ -49,7 +49,7 @@ def select_backend(name: str | None, call: ConvolutionCall) -> ModuleType:
         reasons = reasons_against(call)
         chosen = fastest(call, [BACKENDS[n] for n, why in reasons.items() if not why])
     else:
-        _, _, *extent = call.kernel.shape
+        _, _, *extent = call.source.shape
         taps, axes = math.prod(extent), len(extent)
         for chosen in BACKENDS.values():
             # In this order, as most calls are quickly ruled out as not worthwhile.
@@ -75,7 +75,7 @@ def _log(chosen: ModuleType, call: ConvolutionCall) -> None:
         return
     what = (
         next(name for name, backend in BACKENDS.items() if backend is chosen),
-        *(tuple(call.image.shape), tuple(call.kernel.shape), call.stride),
+        *(tuple(call.image.shape), tuple(call.source.shape), call.stride),
         *(tuple(call.sides), call.groups, call.image.dtype, call.image.device),
         'channels_last' if call.state.channels_last else 'contiguous',
     )

@@ -14,9 +14,10 @@ A backend is a module with three functions of a ``ConvolutionCall`` and a table:
 A backend for CUDA goes before 'native', which runs on every device and comes last.
 """
 
-from . import cpu_depthwise, fft, native, triton_depthwise
+from . import cpu_depthwise, direct, fft, native, triton_depthwise
 
 BACKENDS = {
+    'direct': direct,
     'fft': fft,
     'cpu_depthwise': cpu_depthwise,
     'triton': triton_depthwise,

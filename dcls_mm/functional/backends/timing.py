@@ -1,13 +1,13 @@
 """The choice of a shape's backend by timing those that support it."""
 
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._arguments import as_bool
 from .._torch import ConvolutionCall
+from ..sparse_kernel import SparseKernel
 
 REPEATS = 5
 
@@ -69,9 +69,10 @@ def fastest(call: ConvolutionCall, candidates: list[ModuleType]) -> ModuleType:
 
 def _key(call: ConvolutionCall) -> tuple:
     """Return what the times depend on."""
-    tensors = [call.image, call.kernel] + ([] if call.bias is None else [call.bias])
+    tensors = [call.image, call.source] + ([] if call.bias is None else [call.bias])
     return (
         *((t.device, t.dtype, t.shape, _needs_gradient(t)) for t in tensors),
+        _count(call.source),
         call.stride,
         tuple(call.sides),
         call.groups,
@@ -84,25 +85,48 @@ def _seconds(backend: ModuleType, call: ConvolutionCall) -> float:
     """Time one call, with the gradients that the real one needs."""
     from torch.utils.benchmark import Timer  # here, as it takes a second to import
 
-    tensors = call.image, call.kernel, call.bias
-    copies: list[Any] = [
-        None if t is None else t.detach().clone().requires_grad_(_needs_gradient(t))
-        for t in tensors
-    ]
-    wanted = [t for t in copies if t is not None and t.requires_grad]
-    image, kernel, bias = copies
+    image, kernel = _copy(call.image), call.source
+    bias = None if call.bias is None else _copy(call.bias)
+    if isinstance(kernel, Tensor):  # else it is constructed in every step
+        kernel = _copy(kernel)
     shape = call.stride, call.sides, call.groups
 
     def step() -> None:
         trial = ConvolutionCall(image, kernel, bias, *shape, call.state)
         y = backend.convolve(trial)
-        if wanted:
-            torch.autograd.grad(y, wanted, torch.ones_like(y))
+        if y.requires_grad:
+            torch.autograd.grad(y, _leaves(y), torch.ones_like(y))
 
     threads = torch.get_num_threads()
     timer = Timer('step()', globals=dict(step=step), num_threads=threads)
     return timer.timeit(REPEATS).mean
 
 
-def _needs_gradient(tensor: Tensor) -> bool:
+def _count(kernel: Tensor | SparseKernel) -> int | None:
+    """Return the number on which the price of a sparse kernel depends."""
+    if isinstance(kernel, Tensor):
+        return None
+    # On other devices the taps are not used, and listing them would wait.
+    return kernel.content[0].numel() if kernel.device.type == 'cpu' else None
+
+
+def _leaves(y: Tensor) -> list[Tensor]:
+    """Return the tensors that a backward pass would give their ``grad``."""
+    found, seen, left = [], set(), [y.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        left += [before for before, _ in node.next_functions]
+        if hasattr(node, 'variable'):
+            found.append(node.variable)
+    return found
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone().requires_grad_(_needs_gradient(tensor))
+
+
+def _needs_gradient(tensor: Tensor | SparseKernel) -> bool:
     return torch.is_grad_enabled() and tensor.requires_grad

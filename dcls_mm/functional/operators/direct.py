@@ -24,10 +24,11 @@ from torch import Tensor
 from torch.library import custom_op
 from torch.utils.flop_counter import register_flop_formula
 
-from ..convolution import check_bias, pad
+from .._arguments import check_bias
 from ..interpolation import INTERPOLATIONS
 from ..native_code import direct
 from ..native_code.direct import Elements, Geometry, Taps, empty_like_image
+from ..padding import pad
 from ..profiles import product_kernel
 
 _SHARED = (

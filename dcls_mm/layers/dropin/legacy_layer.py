@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from ...functional import construct_kernel, sampled_convolution
 from ...functional._arguments import IntOrTuple, as_float, as_tuple, check_choice
 from ..base import ConstructedConvNd
-from ..dcls import FORMULATIONS
 from ..geometry import extent_of
+
+# The two that were published.
+FORMULATIONS = ('construct', 'sample')
 
 
 def regular_taps(

@@ -15,6 +15,7 @@ from ...functional.continuous import (
     tap_coordinates,
     taps_within,
 )
+from ...functional.sparse_kernel import SparseKernel
 from ..base import ConstructedConvNd
 from ..geometry import grown_padding, layer_geometry
 from ..noted import other_extent
@@ -281,7 +282,7 @@ class FlexConvNd(ConstructedConvNd):
             )
         return other_extent(key, notes.get('extent'), self.trained_extent)
 
-    def padding_sides(self, kernel: Tensor) -> list[tuple[int, int]]:
+    def padding_sides(self, kernel: Tensor | SparseKernel) -> list[tuple[int, int]]:
         """Return (before, after) per axis; a causal kernel has no padding after."""
         if self.causal:
             return [(kernel.shape[-1] - 1, 0)]

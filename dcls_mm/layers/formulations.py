@@ -1,0 +1,142 @@
+"""How a DCLS layer convolves: the values of its argument ``formulation``.
+
+- 'construct' builds the dense kernel, zeros included, and convolves with it on the
+  backend that suits the call. It serves every layer, device and dtype.
+- 'direct' convolves with the taps that the elements have, so the cost grows with their
+  number and not with the extent. It runs on a CPU, in the compiled part, for depthwise
+  layers along one or two axes with stride 1 whose elements spread over neighbouring
+  taps alone ('bilinear', 'triangle'); in evaluation for every depthwise kernel.
+- 'sample' samples the input at the positions and builds no kernel either ('bilinear'
+  only). It serves every number of groups and axes, with memory that does not grow with
+  the extent.
+- 'auto' takes 'direct' where that should be faster, else 'construct'.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..functional import INTERPOLATIONS, sampled_convolution
+from ..functional._arguments import check_choice
+from ..functional.convolution import check_input
+from ..functional.interpolation import interpolation_name
+from ..functional.native_code.direct import Elements
+from ..functional.sparse_kernel import SparseKernel
+from .base import ConstructedConvNd
+
+FORMULATIONS = ('auto', 'construct', 'direct', 'sample')
+
+# Interpolations that give an element at most two taps along each axis.
+NARROW = ('bilinear', 'triangle')
+
+
+class Formulations(ConstructedConvNd):
+    """The part of :class:`.dcls.DCLSConvNd` that convolves."""
+
+    formulation: str
+    interpolation: str
+    learned_axes: Any
+    dense_axes: Any
+    elements: Any
+    position_limits: Any
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve ``x``, (batch, in, *size), to (batch, out, *out_size)."""
+        if self.formulation != 'sample':
+            check_input(x, self.ndim, self.in_channels)
+            backend = 'direct' if self.formulation == 'direct' else self.backend
+            return self._convolve(x, self._kernel_for_call(), backend)
+        weight, positions = self.elements_on_all_axes()
+        return sampled_convolution(
+            x,
+            weight,
+            positions,
+            self.bias,
+            kernel_size=self.extent,
+            stride=self.stride,
+            padding=self.padding,
+            groups=self.groups,
+            padding_mode=self.padding_mode,
+        )
+
+    def _kernel_for_call(self) -> Tensor | SparseKernel:
+        if self.formulation == 'construct':
+            return self._current_kernel()
+        return super()._kernel_for_call()
+
+    def _kernel_to_learn(self) -> Tensor | SparseKernel:
+        if not self._kernel_is_ours() or self._reason_against_direct() is not None:
+            return self.kernel()
+        weight, positions = self.elements_on_all_axes()
+        rule = INTERPOLATIONS[interpolation_name(self.interpolation)]
+        return SparseKernel(
+            (self.out_channels, 1, *self.extent),
+            weight,
+            dense=self.kernel,
+            content=Elements(weight.squeeze(1), positions.squeeze(2), rule.normalized),
+        )
+
+    def _kernel_is_ours(self) -> bool:
+        """Return whether kernel() is DCLSConvNd's own, not a subclass's or assigned."""
+        home = getattr(self.kernel, '__module__', None)
+        return home == f'{__package__}.dcls'
+
+    def _reason_against_direct(self) -> str | None:
+        """Return what the formulation 'direct' needs and this layer lacks, or None."""
+        if self.interpolation not in NARROW:
+            return f"interpolation 'bilinear' or 'triangle', got {self.interpolation!r}"
+        if self.kernel_channels[1] != 1:
+            return f'groups={self.in_channels}, one per channel, got {self.groups}'
+        if self.ndim > 2:
+            return f'one or two spatial axes, got {self.ndim}'
+        if max(self.stride) > 1:
+            return f'stride 1, got {self.stride}'
+        return None
+
+    def elements_on_all_axes(self) -> tuple[Tensor, Tensor]:
+        """Return the elements with a position along dense axes too.
+
+        Returns:
+            Weight (out, in // groups, n), and positions (ndim, out, in // groups, n) in
+            pixels, where ``out`` is 1 if the outputs share them.
+        """
+        weight, positions, _ = self.elements()
+        if self.dense_axes:
+            rows = dict(zip(self.learned_axes, positions))
+            for i, axis in enumerate(self.dense_axes):
+                first, last = self.position_limits(axis)
+                taps = torch.arange(
+                    first, last + 1, dtype=positions.dtype, device=positions.device
+                )
+                shape = [1] * (positions.ndim - 1)
+                shape[2 + i] = len(taps)
+                rows[axis] = taps.view(shape).expand_as(positions[0])
+            positions = torch.stack([rows[axis] for axis in range(self.ndim)])
+        return weight.flatten(2), positions.flatten(3)
+
+    def _check_formulation(self) -> None:
+        """Raise a ValueError unless the layer's arguments allow its formulation."""
+        formulation, backend = self.formulation, self.backend
+        check_choice('formulation', formulation, FORMULATIONS)
+        if formulation == 'sample' and self.interpolation != 'bilinear':
+            raise ValueError(
+                "formulation 'sample' needs interpolation 'bilinear', "
+                f'got {self.interpolation!r}'
+            )
+        if formulation == 'sample' and backend is not None:
+            raise ValueError(
+                "formulation 'sample' takes no backend, as it builds no kernel, got "
+                f'{backend!r}'
+            )
+        needs = self._reason_against_direct() if formulation == 'direct' else None
+        if needs is not None:
+            raise ValueError(f"formulation 'direct' needs {needs}")
+        if backend is not None and (formulation, backend == 'direct') in (
+            ('construct', True),
+            ('direct', False),
+        ):
+            raise ValueError(
+                f'formulation {formulation!r} excludes the backend {backend!r}: leave '
+                'out one of them'
+            )
