@@ -30,7 +30,9 @@ class KeptKernel:
             kernel.shape,
             kernel,
             dense=lambda: kernel,
-            content=lambda: taps_of_kernel(kernel),
+            content=lambda: taps_of_kernel(
+                kernel.unsqueeze(2) if kernel.ndim == 3 else kernel
+            ),
         )
         self._inner = list(module.modules())[1:]  # without itself, to avoid a cycle
         # Keeps the objects alive, so that no new one can have an old one's id.

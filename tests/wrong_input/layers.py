@@ -178,7 +178,8 @@ ROWS = [
     wrong(
         dcls(formulation=None),
         ValueError,
-        "formulation must be one of ['auto', 'construct', 'direct', 'sample'], got None",
+        "formulation must be one of ['auto', 'construct', 'direct', 'sample'], "
+        'got None',
     ),
     wrong(
         dcls(interpolation='linear'),
