@@ -161,8 +161,8 @@ CONVOLUTIONS = [
     convolving('padding_mode must be one of', "got ['zeros']", padding_mode=['zeros']),
     convolving('padding_mode must be one of', 'got None', padding_mode=None),
     convolving(
-        "backend must be one of ['direct', 'fft', 'cpu_depthwise', 'triton', 'native'], "
-        "got 'cudnn'",
+        "backend must be one of ['direct', 'fft', 'cpu_depthwise', 'triton', "
+        "'native'], got 'cudnn'",
         backend='cudnn',
     ),
     convolving('backend must be one of', "got ['fft']", backend=['fft']),
