@@ -46,6 +46,10 @@ class SparseConvNd(nn.Module):
         padding_mode: as in torch.nn.ConvNd.
     """
 
+    first: Tensor
+    rows: Tensor
+    columns: Tensor
+    values: Tensor
     bias: Tensor | None
 
     def __init__(
@@ -70,8 +74,7 @@ class SparseConvNd(nn.Module):
 
     @property
     def taps(self) -> Taps:
-        fields = {name: getattr(self, name) for name in Taps._fields}
-        return Taps(**fields)._replace(values=fields['values'].float())
+        return Taps(self.first, self.rows, self.columns, self.values.float())
 
     def kernel(self) -> Tensor:
         """Return the dense kernel, (out, 1, *extent)."""
