@@ -76,7 +76,7 @@ def export_model(
         out: the file to write.
         format: a key of ``FORMATS``.
         part: 'backbone' or 'model'.
-        form: of the folded layers, see :func:`.switch_to_deploy`; a key of ``FORMS``.
+        form: of the folded layers, see :func:`dcls_mm.layers.switch_to_deploy`.
 
     Returns:
         One line that says what was written and how far it differs.

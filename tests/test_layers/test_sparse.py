@@ -3,7 +3,11 @@
 import copy
 import io
 import logging
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +15,7 @@ from conftest import assert_close
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dcls_mm.backbones import ConvNeXtDCLS
 from dcls_mm.functional import native_code
 from dcls_mm.layers import (
     DCLSConv1d,
@@ -25,6 +30,8 @@ from dcls_mm.layers import (
 from dcls_mm.layers import sparse as module
 from dcls_mm.layers.dropin import Dcls2d
 from dcls_mm.layers.folding import fold, switch_to_deploy
+
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.skipif(
     native_code.missing() is not None, reason=str(native_code.missing())
@@ -330,6 +337,17 @@ def test_a_model_gets_both_forms():
         assert_close(model(x), expected, factor=4)
 
 
+def test_backbone():
+    backbone = ConvNeXtDCLS(dict(depths=[1, 1, 2, 1], dims=[8, 8, 16, 16])).eval()
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = backbone(x)
+        backbone.switch_to_deploy(form='sparse')
+        assert sum(isinstance(m, SparseConvNd) for m in backbone.modules()) == 5
+        for actual, wanted in zip(backbone(x), expected):
+            assert_close(actual, wanted, factor=20)
+
+
 @pytest.mark.parametrize(
     ('layer', 'reason'),
     [
@@ -347,3 +365,35 @@ def test_what_can_not_be_sparse(layer, reason):
     with pytest.raises(ValueError, match=f'no layer can be sparse: 0: {reason}'):
         switch_to_deploy(model, form='sparse')
     assert model[0] is layer
+
+
+LOADING = """
+import torch
+import dcls_mm
+
+x = torch.ones(1, 4, 30, 20)
+print(torch.jit.load('traced.pt')(x).double().sum().item())
+print(torch.export.load('exported.pt2').module()(x).double().sum().item())
+"""
+
+
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+def test_files_load_where_dcls_mm_is_imported(tmp_path):
+    conv, dense, x = both('plain')
+    torch.jit.save(torch.jit.trace(conv, x), str(tmp_path / 'traced.pt'))
+    free = ({axis: torch.export.Dim.AUTO for axis in (0, 2, 3)},)
+    torch.export.save(
+        torch.export.export(conv, (x,), dynamic_shapes=free),
+        tmp_path / 'exported.pt2',
+    )
+    run = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', LOADING],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    expected = dense(torch.ones(1, 4, 30, 20, dtype=torch.double)).sum().item()
+    assert [*map(float, run.stdout.split())] == pytest.approx([expected] * 2, rel=1e-4)
