@@ -1,4 +1,4 @@
-"""ConvNeXt with DCLS as trained, folded and exported, at two image sizes.
+"""ConvNeXt with DCLS as trained, folded (dense, sparse) and exported, at two sizes.
 
 Each row is a forward pass of the backbone in evaluation mode, without gradients. The
 kernels of the DCLS model are constructed while warming up, then kept. The files are
@@ -27,11 +27,14 @@ from dcls_mm.deploy.parts import (
     sample_images,
     take_part,
 )
+from dcls_mm.functional import native_code
 from dcls_mm.layers.folding import switch_to_deploy
 
 KEPT = 'DCLS, kernels kept'
 FOLDED = 'folded'
+SPARSE = 'folded, sparse'
 ROUNDED = 'folded, positions rounded; as dense'
+ROUNDED_SPARSE = 'folded, positions rounded; sparse'
 FILES = {
     'torchscript': 'folded, TorchScript',
     'torch-export': 'folded, torch.export',
@@ -51,9 +54,9 @@ def build(depthwise_cfg, arch):
     return take_part(nn.ModuleDict({'backbone': backbone}), 'backbone')
 
 
-def fold(part, round_positions=False):
+def fold(part, **options):
     part = copy.deepcopy(part)
-    return part, switch_to_deploy(part, round_positions)
+    return part, switch_to_deploy(part, **options)
 
 
 def record(format, part):
@@ -77,9 +80,16 @@ def build_all(arch):
     share = sum(f.used for f in layers) / sum(f.taps for f in layers)
     notes = [
         f'With positions rounded {share:.1%} of the taps are not zero, and all are '
-        'computed.'
+        'computed in the dense form.'
     ]
     functions = {KEPT: trained, FOLDED: folded, ROUNDED: rounded}
+    if native_code.missing() is None:
+        functions[SPARSE], _ = fold(trained, form='sparse')
+        functions[ROUNDED_SPARSE], _ = fold(
+            trained, round_positions=True, form='sparse'
+        )
+    else:
+        notes.append(f'No sparse form: {native_code.missing()}.')
     for format, name in FILES.items():
         run = record(format, folded)
         if run is None:

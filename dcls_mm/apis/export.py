@@ -23,8 +23,9 @@ from ..deploy.parts import (
     take_part,
 )
 from ..deploy.pooling import unroll_pooling
+from ..functional import native_code
 from ..layers import ConstructedConvNd
-from ..layers.folding import switch_to_deploy
+from ..layers.folding import FORMS, Folded, switch_to_deploy
 from .outputs import check_new, whole_files
 from .trained import load_trained
 
@@ -39,11 +40,13 @@ class Format(NamedTuple):
         read: takes (path) and returns a function from images to outputs, or None if no
             package that runs the file is installed.
         needs: the packages that writing needs.
+        forms: of folded layers that it can hold.
     """
 
     write: Callable[[Part, Tensor, Path], None]
     read: Callable[[Path], Callable[[Tensor], Outputs] | None]
     needs: tuple[str, ...] = ()
+    forms: tuple[str, ...] = tuple(FORMS)
 
 
 def export_model(
@@ -52,9 +55,14 @@ def export_model(
     out: str,
     format: str,
     part: str = 'model',
+    form: str = 'dense',
     cfg_options: dict[str, Any] | None = None,
 ) -> str:
-    """Fold the DCLS layers of a model, and write it in a format that needs no dcls_mm.
+    """Fold the DCLS layers of a model, and write it to a file.
+
+    In the dense form the file needs no dcls_mm. In the sparse form it has an operator
+    of dcls_mm, so what loads it must be Python that has imported dcls_mm, with its
+    compiled part, on a CPU.
 
     Batch, height and width stay dynamic. :mod:`..deploy.parts` describes inputs and
     outputs: a segmentor returns logits at the images' size, a detector the outputs of
@@ -68,24 +76,35 @@ def export_model(
         out: the file to write.
         format: a key of ``FORMATS``.
         part: 'backbone' or 'model'.
+        form: of the folded layers, see :func:`dcls_mm.layers.switch_to_deploy`.
 
     Returns:
         One line that says what was written and how far it differs.
 
     Raises:
-        ConfigError: the config can't be used, a package is missing, the model has no
-            such part, a layer can't be folded, ``out`` can't be written, the format
-            can't hold the part, or the file computes something else.
+        ConfigError: the config can't be used, a package or the compiled part is
+            missing, the model has no such part, a layer can't be folded or none can
+            have the form, ``out`` can't be written, the format can't hold the part or
+            the form, or the file computes something else.
         CheckpointError: the checkpoint can't be read, or belongs to another model.
     """
     check_option('--format', format, FORMATS)
     check_option('--part', part, PARTS)
-    form = FORMATS[format]
+    check_option('--form', form, FORMS)
+    file_format = FORMATS[format]
+    if form not in file_format.forms:
+        raise ConfigError(
+            f'--format {format} has no operator for --form {form}, and it runs the '
+            'dense form faster than slices and additions: leave out --form'
+        )
+    missing_part = native_code.missing() if form == 'sparse' else None
+    if missing_part is not None:
+        raise ConfigError(f'--form sparse: {missing_part}')
     folder, name = os.path.split(out)
     if not name:
         raise ConfigError(f'--out {out}: must be the name of a file, not a folder')
     check_new(folder or '.', name)
-    missing = [package for package in form.needs if find_spec(package) is None]
+    missing = [package for package in file_format.needs if find_spec(package) is None]
     if missing:
         raise ConfigError(f'--format {format} needs: pip install {" ".join(missing)}')
     model = load_trained(config, checkpoint, cfg_options).model
@@ -94,16 +113,19 @@ def export_model(
     with torch.no_grad(), whole_files(folder or '.', name) as unfinished:
         with refusals(f'the {part} of the {type(model).__name__} does not run alone'):
             expected = [taken(images) for images in checks]
+        folded = []
         if any(isinstance(layer, ConstructedConvNd) for layer in model.modules()):
             with errors_about(config):
-                switch_to_deploy(model)
+                folded = switch_to_deploy(model, form=form)
+        elif form != 'dense':
+            raise ConfigError(f'--form {form}: the model has no DCLS layers to fold')
         unroll_pooling(taken)
         with warnings.catch_warnings():
             # About what tracing may lose; the comparison at other sizes shows it.
             warnings.simplefilter('ignore')
             with refusals(f"--format {format} can't hold the {part}"):
-                form.write(taken, recorded, unfinished / name)
-                run = form.read(unfinished / name)
+                file_format.write(taken, recorded, unfinished / name)
+                run = file_format.read(unfinished / name)
             if run is None:
                 return f'{out}: {part}, not compared: pip install onnxruntime'
             with refusals(
@@ -116,7 +138,17 @@ def export_model(
         )
     return (
         f'{out}: {part} as {format}; differs from the model by {difference:.2g} of the '
-        'largest output'
+        'largest output' + _need(folded)
+    )
+
+
+def _need(folded: list[Folded]) -> str:
+    sparse = sum(layer.form == 'sparse' for layer in folded)
+    if not sparse:
+        return ''
+    return (
+        f'; {sparse} of {len(folded)} folded layers are sparse, so import dcls_mm '
+        'before loading it'
     )
 
 
@@ -168,7 +200,7 @@ def _read_onnx(path: Path) -> Callable[[Tensor], Outputs] | None:
 
 
 FORMATS = {
-    'onnx': Format(_write_onnx, _read_onnx, ('onnx', 'onnxscript')),
+    'onnx': Format(_write_onnx, _read_onnx, ('onnx', 'onnxscript'), ('dense',)),
     'torchscript': Format(_write_script, lambda path: torch.jit.load(str(path))),
     'torch-export': Format(_write_program, _read_program),
 }

@@ -232,17 +232,22 @@ class ConvNeXtDCLS(BaseModule):
             module.eval()
         return self
 
-    def switch_to_deploy(self) -> None:
-        """Replace every DCLS layer with the plain convolution that it computes.
+    def switch_to_deploy(
+        self, round_positions: bool = False, form: str = 'dense'
+    ) -> None:
+        """Replace every DCLS layer with the convolution that it computes.
 
-        The state_dict is then that of a backbone whose ``depthwise_cfg`` is
-        ``dict(type='Conv2d', kernel_size=<the extent>)``; each FlexConv layer gets the
-        size of its own mask. See :func:`dcls_mm.layers.switch_to_deploy`.
+        In the dense form the state_dict is then that of a backbone whose
+        ``depthwise_cfg`` is ``dict(type='Conv2d', kernel_size=<the extent>)``; each
+        FlexConv layer gets the size of its own mask.
+
+        Args:
+            round_positions, form: see :func:`dcls_mm.layers.switch_to_deploy`.
 
         Raises:
-            ValueError: there is no such layer, or one can't be folded.
+            ValueError: there is no such layer, or one can't be folded to that form.
         """
-        switch_to_deploy(self)
+        switch_to_deploy(self, round_positions, form)
 
     def layer_id(self, name: str, num_layers: int, decay_type: str) -> int:
         """Return the depth by which a parameter's learning rate decays, as published.

@@ -114,15 +114,18 @@ class ReplacedConvBackbone(BaseModule):
         self.backbone.load_state_dict(plain.state_dict())
         self._is_init = True
 
-    def switch_to_deploy(self) -> None:
-        """Replace every DCLS layer with the plain convolution that it computes.
+    def switch_to_deploy(
+        self, round_positions: bool = False, form: str = 'dense'
+    ) -> None:
+        """Replace every DCLS layer with the convolution that it computes.
 
-        See :func:`dcls_mm.layers.switch_to_deploy`.
+        Args:
+            round_positions, form: see :func:`dcls_mm.layers.switch_to_deploy`.
 
         Raises:
-            ValueError: there is no such layer, or one can't be folded.
+            ValueError: there is no such layer, or one can't be folded to that form.
         """
-        switch_to_deploy(self)
+        switch_to_deploy(self, round_positions, form)
 
     def _build_plain(self) -> Any:
         backbone = MODELS.build(self._backbone_cfg)

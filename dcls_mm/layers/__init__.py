@@ -5,6 +5,7 @@ from .dcls import DCLSConv1d, DCLSConv2d, DCLSConv3d, DCLSConvNd
 from .flexconv.layer import FlexConv1d, FlexConv2d, FlexConvNd
 from .folding import Folded, fold, switch_to_deploy
 from .large_kernel import LargeKernelConv2d
+from .sparse import SparseConvNd
 from .transposed import (
     DCLSConvTranspose1d,
     DCLSConvTranspose2d,
@@ -27,6 +28,7 @@ __all__ = [
     'FlexConvNd',
     'Folded',
     'LargeKernelConv2d',
+    'SparseConvNd',
     'fold',
     'switch_to_deploy',
 ]

@@ -1,4 +1,4 @@
-"""DCLS layers as the plain convolutions that they compute, for deployment."""
+"""DCLS layers as the convolutions that they compute, dense or sparse, to deploy."""
 
 from typing import Any, NamedTuple
 
@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..functional._arguments import as_bool
+from .._listing import listing
+from ..functional._arguments import as_bool, check_choice
 from .base import ConstructedConvNd
 from .module_places import find_places, put
+from .sparse import SparseConvNd, why_not_sparse
 
 # What a layer computes besides its kernel; some kinds lack one of these.
 FORWARD_PASS = ('forward', '_conv_forward')
@@ -18,21 +20,25 @@ NOT_WEIGHTS = {'bias', 'P', 'SIG'}
 
 
 class Folded(NamedTuple):
-    """A layer that has become a plain convolution.
+    """A layer that has become a convolution with a fixed kernel.
 
     Attributes:
         name: name of the layer inside the model.
         taps: number of taps in all its kernels.
         used: how many of them are not zero.
+        form: the form that it got, 'dense' or 'sparse'.
     """
 
     name: str
     taps: int
     used: int
+    form: str
 
 
-def switch_to_deploy(model: nn.Module, round_positions: bool = False) -> list[Folded]:
-    """Replace every DCLS layer of a model with a plain torch.nn.ConvNd.
+def switch_to_deploy(
+    model: nn.Module, round_positions: bool = False, form: str = 'dense'
+) -> list[Folded]:
+    """Replace every DCLS layer of a model with a convolution with a fixed kernel.
 
     This covers all layers that make their kernel: transposed layers, layers with the
     signatures of other packages, layers that sample their input, and large-kernel
@@ -43,13 +49,16 @@ def switch_to_deploy(model: nn.Module, round_positions: bool = False) -> list[Fo
     Args:
         model: model to change in place; left unchanged if a layer can't be folded.
         round_positions: see :func:`fold`; True changes the outputs.
+        form: 'dense' gives a plain torch.nn.ConvNd for each layer. 'sparse' gives a
+            :class:`.SparseConvNd`, which needs this package to run, for each layer that
+            can be one (see :func:`fold`), and the dense form for the others.
 
     Returns:
         What was replaced, in the order of the model.
 
     Raises:
-        ValueError: there is no such layer, ``model`` itself is one, or the layer named
-            in the message can't be folded.
+        ValueError: there is no such layer, ``model`` itself is one, the layer named in
+            the message can't be folded, or ``form`` is 'sparse' and no layer can be.
         TypeError: the argument named in the message has the wrong type.
 
     Example:
@@ -68,6 +77,7 @@ def switch_to_deploy(model: nn.Module, round_positions: bool = False) -> list[Fo
     if not isinstance(model, nn.Module):
         raise TypeError(f'model must be a torch.nn.Module, got {model!r}')
     as_bool('round_positions', round_positions)
+    check_choice('form', form, FORMS)
     places = find_places(model, ConstructedConvNd)
     if any('' in names for names in places.values()):
         raise ValueError(
@@ -76,40 +86,52 @@ def switch_to_deploy(model: nn.Module, round_positions: bool = False) -> list[Fo
     if not places:
         raise ValueError('the model has no DCLS layers to fold')
     convs: dict[nn.Module, nn.Module] = {}
-    report = []
+    report, reasons = [], []
     for layer, names in places.items():
         try:
-            conv: Any = fold(layer, round_positions)
+            kernel, sides = _fixed(layer, round_positions)
         except (ValueError, NotImplementedError) as error:
             raise ValueError(f"{names[0]} can't be folded: {error}") from error
-        convs[layer] = conv
-        plain: Any = conv[-1] if isinstance(conv, nn.Sequential) else conv
-        weight = plain.weight
-        report.append(Folded(names[0], weight.numel(), int(weight.count_nonzero())))
+        reason = why_not_sparse(layer, kernel)
+        given = 'sparse' if form == 'sparse' and reason is None else 'dense'
+        convs[layer] = FORMS[given](layer, kernel, sides)
+        used = int(kernel.count_nonzero())
+        report.append(Folded(names[0], kernel.numel(), used, given))
+        reasons.append(f'{names[0]}: {reason}')
+    if all(folded.form != form for folded in report):
+        raise ValueError(
+            f"form must be 'dense', as no layer can be sparse: {listing(reasons, 3)}"
+        )
     for layer, names in places.items():
         put(model, names, convs[layer])
     return report
 
 
-@torch.no_grad()
-def fold(layer: ConstructedConvNd, round_positions: bool = False) -> nn.Module:
-    """Return the plain convolution that a layer computes in evaluation mode.
+def fold(
+    layer: ConstructedConvNd, round_positions: bool = False, form: str = 'dense'
+) -> nn.Module:
+    """Return the convolution that a layer computes in evaluation mode.
 
     Args:
         layer: layer to fold; it is left unchanged.
         round_positions: move every element to the nearest whole pixel, so that it has
             one tap and a kernel has no more nonzero taps than elements.
+        form: 'dense' for a plain convolution, 'sparse' for one with a list of taps. The
+            latter must be depthwise, with 1 or 2 axes and stride 1, not transposed, and
+            in float32 or bfloat16.
 
     Returns:
-        A torch.nn.ConvNd, or ConvTransposeNd for a transposed layer, without dilation.
-        Its kernel size is the layer's extent, or what a FlexConv's mask leaves of it. A
-        causal layer gives a torch.nn.Sequential of its padding and the convolution.
-        Weights and bias that are frozen in the layer are frozen in the convolution.
+        If dense, a torch.nn.ConvNd, or ConvTransposeNd for a transposed layer, without
+        dilation. Its kernel size is the layer's extent, or what a FlexConv's mask
+        leaves of it. A causal layer gives a torch.nn.Sequential of its padding and the
+        convolution. Weights and bias that are frozen in the layer are frozen in the
+        convolution. If sparse, a :class:`.SparseConvNd`, for inference only.
 
     Raises:
         NotImplementedError: the layer has no kernel that is the same for every input.
-        ValueError: the elements can't be rounded to one tap each, or the layer computes
-            more than its class, through forward hooks or a subclass's forward pass.
+        ValueError: the elements can't be rounded to one tap each, the layer computes
+            more than its class, through forward hooks or a subclass's forward pass, or
+            it can't have that form.
         TypeError: the argument named in the message has the wrong type.
     """
     if not isinstance(layer, ConstructedConvNd):
@@ -118,6 +140,19 @@ def fold(layer: ConstructedConvNd, round_positions: bool = False) -> nn.Module:
             f'got {layer!r}; fold a model with switch_to_deploy'
         )
     as_bool('round_positions', round_positions)
+    check_choice('form', form, FORMS)
+    kernel, sides = _fixed(layer, round_positions)
+    reason = why_not_sparse(layer, kernel) if form == 'sparse' else None
+    if reason is not None:
+        raise ValueError(f"form must be 'dense' for this layer, as {reason}")
+    return FORMS[form](layer, kernel, sides)
+
+
+@torch.no_grad()
+def _fixed(
+    layer: ConstructedConvNd, round_positions: bool
+) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Return the kernel of a layer's evaluation mode, and its padding, not negative."""
     _check_only_convolves(layer)
     training = layer.training
     rounding = getattr(layer, 'integer_positions', False)
@@ -126,11 +161,26 @@ def fold(layer: ConstructedConvNd, round_positions: bool = False) -> nn.Module:
         if round_positions:
             _check_roundable(layer)
             layer.integer_positions = True  # type: ignore[assignment]
-        kernel, sides = _with_whole_sides(layer, layer.kernel())
+        return _with_whole_sides(layer, layer.kernel())
     finally:
         layer.train(training)
         if hasattr(layer, 'integer_positions'):
             layer.integer_positions = rounding  # type: ignore[assignment]
+
+
+def _sparse(
+    layer: ConstructedConvNd, kernel: Tensor, sides: list[tuple[int, int]]
+) -> nn.Module:
+    conv = SparseConvNd(
+        kernel, layer.bias, layer.in_channels, sides, layer.padding_mode
+    )
+    return conv.train(layer.training)
+
+
+@torch.no_grad()
+def _dense(
+    layer: ConstructedConvNd, kernel: Tensor, sides: list[tuple[int, int]]
+) -> nn.Module:
     options = {'output_padding': layer.output_padding} if layer.transposed else {}
     kind = getattr(nn, f'Conv{"Transpose" * layer.transposed}{layer.ndim}d')
     uneven = layer.padding != 'same' and any(one != other for one, other in sides)
@@ -159,7 +209,11 @@ def fold(layer: ConstructedConvNd, round_positions: bool = False) -> nn.Module:
         pad = getattr(nn, f'ConstantPad{layer.ndim}d')
         last_axis_first = [side for pair in reversed(sides) for side in pair]
         conv = nn.Sequential(pad(tuple(last_axis_first), 0.0), conv)
-    return conv.train(training)
+    return conv.train(layer.training)
+
+
+# Form -> what builds it from (layer, kernel, sides).
+FORMS = {'dense': _dense, 'sparse': _sparse}
 
 
 def _learned(layer: nn.Module) -> set[str]:

@@ -10,6 +10,7 @@ from scenes import write_demo
 from dcls_mm.apis.export import export_model
 from dcls_mm.checks.errors import ConfigError
 from dcls_mm.deploy.pooling import UnrolledPooling
+from dcls_mm.functional import native_code
 
 
 def load(config, checkpoint):
@@ -30,6 +31,12 @@ RUN = {
     'onnx': run_onnx,
     'torchscript': lambda path, images: torch.jit.load(path)(images),
     'torch-export': lambda path, images: torch.export.load(path).module()(images),
+}
+
+# What tells the operators of a file.
+OPERATORS = {
+    'torchscript': lambda path: str(torch.jit.load(path).inlined_graph),
+    'torch-export': lambda path: str(torch.export.load(path).graph),
 }
 
 
@@ -78,6 +85,28 @@ def test_backbone(tmp_path):
     assert len(found) == len(expected) == 4
     for actual, wanted in zip(found, expected):
         torch.testing.assert_close(actual, wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('format', ['torchscript', 'torch-export'])
+def test_sparse_backbone(format, tmp_path):
+    if native_code.missing() is not None:
+        pytest.skip(native_code.missing())
+    config, checkpoint = write_demo(tmp_path, 'mmseg', count=1)
+    out = str(tmp_path / 'backbone.pt2')
+    said = export_model(config, checkpoint, out, format, part='backbone', form='sparse')
+    assert 'folded layers are sparse, so import dcls_mm before loading it' in said
+    assert 'dcls_mm' in OPERATORS[format](out)
+    images = torch.randn(2, 3, 128, 96)
+    with torch.no_grad():
+        expected = load(config, checkpoint).backbone(images)
+    for actual, wanted in zip(RUN[format](out, images), expected):
+        torch.testing.assert_close(actual, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_sparse_needs_the_compiled_part(tmp_path, monkeypatch):
+    monkeypatch.setattr('dcls_mm.functional.native_code.missing', lambda: 'not built')
+    with pytest.raises(ConfigError, match='--form sparse: not built'):
+        export_model('config.py', 'x.pth', 'x.pt', 'torchscript', form='sparse')
 
 
 @pytest.mark.parametrize('size', [(1, 1), (6, 6), (4, 9), (13, 7)])

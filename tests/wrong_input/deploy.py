@@ -186,6 +186,19 @@ FOLDING = [
         lambda: fold(DCLSConv1d(2, 2, 3, interpolation='gauss'), round_positions=True),
         *(ValueError, 'only elements that stay on one tap', "'gauss'"),
     ),
+    wrong(
+        lambda: switch_to_deploy(_nested(_layer()), form='x'),
+        *(ValueError, "form must be one of ['dense', 'sparse']", "got 'x'"),
+    ),
+    wrong(lambda: fold(_layer(), form=None), ValueError, 'form must be', 'None'),
+    wrong(
+        lambda: fold(_layer(), form='sparse'),
+        *(ValueError, "form must be 'dense'", 'not depthwise'),
+    ),
+    wrong(
+        lambda: switch_to_deploy(_nested(_layer()), form='sparse'),
+        *(ValueError, 'no layer can be sparse: body.0: it is not depthwise'),
+    ),
     wrong(lambda: fold(_wide(), True), ValueError, 'sigma 0', "got 'max'"),
     wrong(
         lambda: fold(_changed(lambda m: m.register_forward_hook(print))),
@@ -401,6 +414,14 @@ EXPORT = [
     wrong(
         lambda: _api(format='torchscript', part='head'),
         *(ConfigError, '--part must be one of backbone, model', "got 'head'"),
+    ),
+    wrong(
+        lambda: _api(format='torchscript', form='thin'),
+        *(ConfigError, '--form must be one of dense, sparse', "got 'thin'"),
+    ),
+    wrong(
+        lambda: _export('--form=sparse', format='onnx', out='m.onnx'),
+        *(SystemExit, '--format onnx has no operator for --form sparse', 'leave out'),
     ),
     wrong(
         _given(lambda: _export('--cfg-options', 'model.decode_head.in_index=7')),

@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # dcls_mm, uninstalled
 from dcls_mm.apis import command, export  # noqa: E402
 from dcls_mm.deploy.parts import PARTS  # noqa: E402
+from dcls_mm.layers.folding import FORMS  # noqa: E402
 
 
 def parse_args():
@@ -20,6 +21,14 @@ def parse_args():
         default='model',
         help='what to export: a segmentor gives logits, a detector the outputs of its '
         'dense layers, before boxes are chosen (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--form',
+        choices=FORMS,
+        default='dense',
+        help='of the folded layers: sparse computes only the taps that are not zero, '
+        'but then the file runs on a CPU, in Python that has imported dcls_mm and has '
+        'its compiled part, and ONNX has no such form (default: %(default)s)',
     )
     return parser.parse_args()
 

@@ -165,6 +165,19 @@ def taps_of_kernel(kernel: Tensor) -> Taps:
     )
 
 
+def kernel_of_taps(taps: Taps, extent: Sequence[int]) -> Tensor:
+    """Return the dense kernel, (out, 1, *extent), of taps; float32."""
+    first, rows, columns, values = taps
+    # Of the operators that would find a tap's output, ONNX has these.
+    steps = first.new_zeros(values.shape[0] + 1)
+    starts = (first[1:-1].long(),)
+    steps = steps.index_put(starts, first.new_ones(()), accumulate=True)
+    output = steps.cumsum(0)[:-1].long()
+    kernel = values.new_zeros((first.shape[0] - 1, *extent))
+    places = output, rows.long(), columns.long()
+    return kernel.index_put(places, values, accumulate=True).unsqueeze(1)
+
+
 @convolve_elements.register_fake
 def _(x, bias, weight, positions, extent, before, size, normalized):
     return empty_like_image(x, weight.shape[0], size)
