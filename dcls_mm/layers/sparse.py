@@ -46,9 +46,8 @@ class SparseConvNd(nn.Module):
         padding_mode: as in torch.nn.ConvNd.
     """
 
-    first: Tensor
-    rows: Tensor
-    columns: Tensor
+    kinds: Tensor
+    places: Tensor
     values: Tensor
     bias: Tensor | None
 
@@ -74,7 +73,7 @@ class SparseConvNd(nn.Module):
 
     @property
     def taps(self) -> Taps:
-        return Taps(self.first, self.rows, self.columns, self.values.float())
+        return Taps(self.kinds, self.places, self.values.float())
 
     def kernel(self) -> Tensor:
         """Return the dense kernel, (out, 1, *extent)."""
@@ -179,7 +178,7 @@ def _convolve(
     """Call the operator; the output has ``growth`` more rows and columns than ``x``."""
     size = [x.shape[2] + growth[0], x.shape[3] + growth[1]]
     return torch.ops.dcls_mm.convolve_taps(
-        x, bias, taps[0], taps[1], taps[2], taps[3], extent, before, size
+        x, bias, taps[0], taps[1], taps[2], extent, before, size
     )
 
 
