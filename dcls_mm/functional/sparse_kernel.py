@@ -1,5 +1,6 @@
 """A kernel that is mostly zeros, as what its taps come from."""
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor
@@ -31,6 +32,7 @@ class SparseKernel:
     ):
         self.shape, self.dtype, self.device = shape, like.dtype, like.device
         self.dense = dense
+        self._taps_each: float | None = None
         self._content: Elements | Taps | Callable[[], Taps] = content
 
     @property
@@ -38,6 +40,18 @@ class SparseKernel:
         if not isinstance(self._content, (Elements, Taps)):
             self._content = self._content()
         return self._content
+
+    @property
+    def taps_each(self) -> float:
+        """The most taps that a kernel can have, or, of one that is kept, the mean."""
+        if self._taps_each is None:
+            content = self.content
+            if isinstance(content, Elements):
+                taps = content.weight.shape[1] * 2 ** len(content.positions)
+                self._taps_each = min(taps, math.prod(self.shape[2:]))
+            else:
+                self._taps_each = int(content.values.count_nonzero()) / self.shape[0]
+        return self._taps_each
 
     @property
     def parameters(self) -> list[Tensor]:

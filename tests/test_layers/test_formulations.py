@@ -289,6 +289,51 @@ def test_autotune_times_it_too(monkeypatch):
             other.eval()(image(other)[:1])
 
 
+@pytest.mark.parametrize(
+    ('size', 'extent', 'count', 'learns', 'evaluates'),
+    [
+        ((20, 20), 17, 34, True, True),
+        ((20, 20), 17, 289, True, True),
+        ((7, 7), 17, 34, True, False),  # torch leaves out taps beyond the image
+        ((20, 20), 7, 4, True, True),
+        ((20, 20), 7, 49, True, False),
+        ((20, 20), 3, 4, False, False),
+        ((500,), 255, 26, True, True),
+        ((500,), 255, 200, False, False),  # by FFT
+        ((500,), 9, 3, True, False),
+    ],
+)
+def test_the_choice(size, extent, count, learns, evaluates, served):
+    """As measured; with its gradients the dense path is much slower."""
+    kind = {1: DCLSConv1d, 2: DCLSConv2d}[len(size)]
+    layer = kind(
+        *(4, 4),
+        kernel_count=count,
+        dilated_kernel_size=extent,
+        padding=extent // 2,
+        groups=4,
+        initial_positions='uniform',
+    )
+    x = torch.randn(1, 4, *size)
+    layer(x)
+    assert served == ['Elements'] * learns
+    served.clear()
+    with torch.no_grad():
+        layer.eval()(x)
+    assert served == ['Taps'] * evaluates
+
+
+def test_a_frozen_kernel_costs_no_gradient(monkeypatch):
+    layer = build('bilinear', formulation='direct')
+    x = image(layer)
+    expected = step(layer, x)
+    monkeypatch.setattr(native_code.direct, 'element_gradients', None)
+    layer.weight.requires_grad_(False)
+    layer.P.requires_grad_(False)
+    y, of_x, of_bias = step(layer, x)
+    assert_near([y, of_x, of_bias], [expected[0], expected[1], expected[-1]])
+
+
 def test_without_the_compiled_part_the_dense_path_serves(monkeypatch, served):
     told = []
     monkeypatch.setattr(direct, '_missing', lambda: 'it is not built')

@@ -18,7 +18,18 @@ from ..operators.direct import convolve_elements, convolve_taps
 from ..sparse_kernel import SparseKernel
 
 # The taps of the extent from which it may be worthwhile, by the number of axes.
-LEAST_TAPS = {1: 9, 2: 9, 3: math.inf}
+LEAST_TAPS = {1: 5, 2: 25, 3: math.inf}
+
+# Beyond so many taps a kernel along one axis is faster by FFT.
+MOST_TAPS_1D = 150
+
+# Without a gradient of the kernel, the others start later, by the number of axes: the
+# extent from which it pays whatever the number of taps; the one from which it pays if
+# at most half of them exist; and the pixels of an image below which torch, which leaves
+# out taps beyond the image, is faster.
+WHOLE_EXTENT = {1: 17, 2: 169}
+HALF_EXTENT = {1: 17, 2: 49}
+LEAST_PIXELS = {1: 0, 2: 150}
 
 
 def unsupported(call: ConvolutionCall) -> str | None:
@@ -72,7 +83,19 @@ def worthwhile(call: ConvolutionCall) -> bool:
 
 
 def _pays(call: ConvolutionCall) -> bool:
-    return True
+    """Return whether it is faster, as measured with AVX2 and AVX-512."""
+    kernel, axes = call.source, len(call.stride)
+    assert isinstance(kernel, SparseKernel)
+    if axes == 1 and kernel.taps_each > MOST_TAPS_1D:
+        return False
+    if kernel.requires_grad and torch.is_grad_enabled():
+        return True
+    extent = math.prod(kernel.shape[2:])
+    if math.prod(call.image.shape[2:]) < LEAST_PIXELS[axes]:
+        return False
+    return extent >= WHOLE_EXTENT[axes] or (
+        extent >= HALF_EXTENT[axes] and 2 * kernel.taps_each <= extent
+    )
 
 
 def convolve(call: ConvolutionCall) -> Tensor:

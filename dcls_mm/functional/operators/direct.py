@@ -247,7 +247,10 @@ def _differentiate(ctx, grad_y: Tensor):
             x.shape[2:],
             normalized,
         )
-    if any(wanted[1:]):
+    if wanted[1] and not any(wanted[2:]):
+        of_pixels = grad_y.sum((0, 2, 3), dtype=torch.float32)
+        grads[1] = of_pixels.to(bias.dtype)
+    elif any(wanted[1:]):
         of_weight, of_positions, of_bias = elements_gradient(
             x, grad_y, weight, positions, extent, before, normalized
         )
