@@ -23,37 +23,35 @@
 namespace {
 
 using dcls::KINDS;
+using dcls::span_of;
 using dcls::Taps;
-using dcls::Window;
 
 // Where a block's pixels are, in the planes of one source.
-struct Place {
+struct Pixels {
   const float *data;  // the block's first pixel under tap (0, 0) of the box
   int64_t stride;     // between rows of the image
   int64_t step;       // between rows of the block
   int64_t origin;     // offset of tap (0, 0) of the box from tap (0, 0) of the kernel
 
-  const float *under(const Window &window) const {
-    return data + (window.row * stride + window.column - origin);
+  const float *under(dcls::Place tap) const {
+    return data + (tap.row * stride + tap.column - origin);
   }
 };
 
-constexpr int span_of(unsigned mask) { return mask >= 8 ? 4 : mask >= 4 ? 3 : mask >= 2 ? 2 : 1; }
-
 template <int L, int R, int KIND>
-INLINE void convolve_kind(Vector<L> (&sums)[R], Place place, const Taps &taps) {
+INLINE void convolve_kind(Vector<L> (&sums)[R], Pixels pixels, const Taps &taps) {
   constexpr unsigned mask = dcls::mask_of(KIND);
-  const Window *end = taps.windows + taps.first[KIND + 1];
-  for (const Window *w = taps.windows + taps.first[KIND]; w != end; ++w) {
-    const float *from = place.under(*w);
-    Vector<L> values[4];
-    unroll<4>([&](auto t) INLINE_LAMBDA {
-      values[t.value] = broadcast<L>(w->values[t.value]);
+  const int64_t end = taps.first[KIND + 1];
+  for (int64_t i = taps.first[KIND]; i < end; ++i) {
+    const float *from = pixels.under(taps.places[i]);
+    Vector<L> values[dcls::WINDOW_ROWS];
+    unroll<dcls::WINDOW_ROWS>([&](auto t) INLINE_LAMBDA {
+      values[t.value] = broadcast<L>(taps.values[i].rows[t.value]);
     });
-    unroll<R + span_of(mask) - 1>([&](auto k) INLINE_LAMBDA {
+    unroll<R + span_of(KIND) - 1>([&](auto k) INLINE_LAMBDA {
       const Vector<L> row = load<L>(from);
-      from += place.step;
-      unroll<span_of(mask)>([&](auto t) INLINE_LAMBDA {
+      from += pixels.step;
+      unroll<span_of(KIND)>([&](auto t) INLINE_LAMBDA {
         constexpr int y = k.value - t.value;
         if constexpr ((mask >> t.value & 1) && y >= 0 && y < R)
           sums[y] += values[t.value] * row;
@@ -64,45 +62,47 @@ INLINE void convolve_kind(Vector<L> (&sums)[R], Place place, const Taps &taps) {
 
 // Writes a block of the target: a start plus, for each source plane, its taps.
 template <int L, int R>
-void convolve_block(Place place, const Taps *taps, int64_t sources, int64_t plane,
+void convolve_block(Pixels pixels, const Taps *taps, int64_t sources, int64_t plane,
                     float start, float *to, int64_t to_step) {
   Vector<L> sums[R];
   unroll<R>([&](auto k) INLINE_LAMBDA { sums[k.value] = broadcast<L>(start); });
-  for (; sources > 0; --sources, ++taps, place.data += plane) {
-    convolve_kind<L, R, 0>(sums, place, *taps);
-    convolve_kind<L, R, 1>(sums, place, *taps);
-    convolve_kind<L, R, 2>(sums, place, *taps);
-    convolve_kind<L, R, 3>(sums, place, *taps);
-    convolve_kind<L, R, 4>(sums, place, *taps);
-    convolve_kind<L, R, 5>(sums, place, *taps);
-    convolve_kind<L, R, 6>(sums, place, *taps);
-    convolve_kind<L, R, 7>(sums, place, *taps);
+  for (; sources > 0; --sources, ++taps, pixels.data += plane) {
+    convolve_kind<L, R, 0>(sums, pixels, *taps);
+    convolve_kind<L, R, 1>(sums, pixels, *taps);
+    convolve_kind<L, R, 2>(sums, pixels, *taps);
+    convolve_kind<L, R, 3>(sums, pixels, *taps);
+    convolve_kind<L, R, 4>(sums, pixels, *taps);
+    convolve_kind<L, R, 5>(sums, pixels, *taps);
+    convolve_kind<L, R, 6>(sums, pixels, *taps);
+    convolve_kind<L, R, 7>(sums, pixels, *taps);
   }
-  unroll<R>([&](auto k) INLINE_LAMBDA { store<L>(to + k.value * to_step, sums[k.value]); });
+  unroll<R>([&](auto k) INLINE_LAMBDA {
+    store<L>(to + k.value * to_step, sums[k.value]);
+  });
 }
 
 // Adds to the sums of a kind's taps; returns where those of the next kind begin. Each
 // sum has LANES numbers, of which narrow blocks use the first.
 template <int L, int R, int KIND>
-INLINE float *correlate_kind(const Vector<L> (&gradient)[R], Place place,
+INLINE float *correlate_kind(const Vector<L> (&gradient)[R], Pixels pixels,
                              const Taps &taps, float *sums) {
   constexpr unsigned mask = dcls::mask_of(KIND);
-  const Window *end = taps.windows + taps.first[KIND + 1];
-  for (const Window *w = taps.windows + taps.first[KIND]; w != end; ++w) {
-    const float *from = place.under(*w);
+  const int64_t end = taps.first[KIND + 1];
+  for (int64_t i = taps.first[KIND]; i < end; ++i) {
+    const float *from = pixels.under(taps.places[i]);
     // Few taps have two sums each, as an addition has to wait for the one before.
     constexpr int parts_each = __builtin_popcount(mask) > 2 ? 1 : 2;
     Vector<L> parts[4][2] = {};
-    unroll<R + span_of(mask) - 1>([&](auto k) INLINE_LAMBDA {
+    unroll<R + span_of(KIND) - 1>([&](auto k) INLINE_LAMBDA {
       const Vector<L> row = load<L>(from);
-      from += place.step;
-      unroll<span_of(mask)>([&](auto t) INLINE_LAMBDA {
+      from += pixels.step;
+      unroll<span_of(KIND)>([&](auto t) INLINE_LAMBDA {
         constexpr int y = k.value - t.value;
         if constexpr ((mask >> t.value & 1) && y >= 0 && y < R)
           parts[t.value][y % parts_each] += gradient[y] * row;
       });
     });
-    unroll<span_of(mask)>([&](auto t) INLINE_LAMBDA {
+    unroll<span_of(KIND)>([&](auto t) INLINE_LAMBDA {
       if constexpr (mask >> t.value & 1) {
         store<L>(sums, load<L>(sums) + (parts[t.value][0] + parts[t.value][1]));
         sums += LANES;
@@ -115,18 +115,20 @@ INLINE float *correlate_kind(const Vector<L> (&gradient)[R], Place place,
 // Adds what a block of the output's gradient gives to the sums of the taps, and after
 // these to that of the bias.
 template <int L, int R>
-void correlate_block(const Place &place, const Taps &taps, const float *gradient,
+void correlate_block(const Pixels &pixels, const Taps &taps, const float *gradient,
                      int64_t gradient_step, float *sums) {
   Vector<L> block[R];
-  unroll<R>([&](auto k) INLINE_LAMBDA { block[k.value] = load<L>(gradient + k.value * gradient_step); });
-  sums = correlate_kind<L, R, 0>(block, place, taps, sums);
-  sums = correlate_kind<L, R, 1>(block, place, taps, sums);
-  sums = correlate_kind<L, R, 2>(block, place, taps, sums);
-  sums = correlate_kind<L, R, 3>(block, place, taps, sums);
-  sums = correlate_kind<L, R, 4>(block, place, taps, sums);
-  sums = correlate_kind<L, R, 5>(block, place, taps, sums);
-  sums = correlate_kind<L, R, 6>(block, place, taps, sums);
-  sums = correlate_kind<L, R, 7>(block, place, taps, sums);
+  unroll<R>([&](auto k) INLINE_LAMBDA {
+    block[k.value] = load<L>(gradient + k.value * gradient_step);
+  });
+  sums = correlate_kind<L, R, 0>(block, pixels, taps, sums);
+  sums = correlate_kind<L, R, 1>(block, pixels, taps, sums);
+  sums = correlate_kind<L, R, 2>(block, pixels, taps, sums);
+  sums = correlate_kind<L, R, 3>(block, pixels, taps, sums);
+  sums = correlate_kind<L, R, 4>(block, pixels, taps, sums);
+  sums = correlate_kind<L, R, 5>(block, pixels, taps, sums);
+  sums = correlate_kind<L, R, 6>(block, pixels, taps, sums);
+  sums = correlate_kind<L, R, 7>(block, pixels, taps, sums);
   Vector<L> total = block[0];
   unroll<R - 1>([&](auto k) INLINE_LAMBDA { total += block[k.value + 1]; });
   store<L>(sums, load<L>(sums) + total);

@@ -52,8 +52,8 @@ class Memory {
   size_t bytes_ = 0;
 };
 
-thread_local Memory scratch_memory, canvas_memory, window_memory, taps_memory,
-    partial_memory;
+thread_local Memory scratch_memory, canvas_memory, taps_memory, first_memory,
+    places_memory, values_memory, partial_memory;
 
 // Calls body(task) for all tasks, on the threads that the caller gives; each takes the
 // next task when it is done. Returns whether all calls did.
@@ -150,34 +150,44 @@ void plan(Job &job, const Kernels &kernels) {
   job.units = divide_up(job.groups, job.unit);
 }
 
-struct Windows {
-  Taps *taps;
-  int64_t capacity;
-};
-
-// Makes the taps of all outputs, in memory of the calling thread.
+// Makes the taps of all elements, in memory of the calling thread.
 bool make_all_taps(const dcls_convolution &c, const Selection &selection, Job &job) {
   const int64_t outputs = c.channels * c.multiplier;
   job.capacity = tap_capacity(c);
   job.box = bounding_box(c, selection);
   Taps *taps = taps_memory.get<Taps>(outputs);
-  Window *windows = window_memory.get<Window>(outputs * job.capacity);
-  if (!taps || !windows) return false;
+  int32_t *first = first_memory.get<int32_t>(outputs * (KINDS + 1));
+  Place *places = places_memory.get<Place>(outputs * job.capacity);
+  Values *values = values_memory.get<Values>(outputs * job.capacity);
+  if (!taps || !first || !places || !values) return false;
   job.taps = taps;
   return run(c, divide_up(outputs, OUTPUTS), [&](int64_t task) {
     void *canvas = canvas_memory.get<char>(canvas_bytes(c));
     if (!canvas) return false;
     for (int64_t o = task * OUTPUTS; o < std::min(outputs, (task + 1) * OUTPUTS); ++o) {
-      taps[o].windows = windows + o * job.capacity;
-      make_taps(c, o, selection, canvas, &taps[o]);
+      const Windows windows = {first + o * (KINDS + 1), places + o * job.capacity,
+                               values + o * job.capacity};
+      const bool poisoned = make_taps(c, o, selection, canvas, windows);
+      taps[o] = {windows.first, windows.places, windows.values, poisoned};
     }
     return true;
   });
 }
 
-bool convolve(const dcls_convolution &c, const Selection &selection, Job &job) {
+// Takes the windows that the convolution has been given, where they are.
+bool take_taps(const dcls_convolution &c, Job &job) {
+  const int64_t outputs = c.channels * c.multiplier;
+  Taps *taps = taps_memory.get<Taps>(outputs);
+  if (!taps) return false;
+  job.taps = taps;
+  for (int64_t o = 0; o < outputs; ++o)
+    taps[o] = {c.kinds + o * (KINDS + 1), reinterpret_cast<const Place *>(c.places),
+               reinterpret_cast<const Values *>(c.values), false};
+  return true;
+}
+
+bool convolve(const dcls_convolution &c, Job &job) {
   const Kernels &kernels = *selected.load();
-  if (!make_all_taps(c, selection, job)) return false;
   plan(job, kernels);
   return run(c, job.batch * job.units * job.tiles(), [&](int64_t task) {
     float *scratch = scratch_memory.get<float>(job.scratch_floats());
@@ -198,9 +208,9 @@ using namespace dcls;
 int dcls_forward(const dcls_convolution *convolution, const dcls_image *x,
                  const float *bias, const dcls_image *y) {
   const dcls_convolution &c = *convolution;
-  if (!valid_taps(c)) return 2;
-  if (!any(c) || c.out_height < 1 || c.out_width < 1) return 0;
   Job job = {};
+  if (!c.weight && !box_of_windows(c, &job.box)) return 2;
+  if (!any(c) || c.out_height < 1 || c.out_width < 1) return 0;
   job.batch = c.batch;
   job.groups = c.channels;
   job.sources = 1;
@@ -214,14 +224,15 @@ int dcls_forward(const dcls_convolution *convolution, const dcls_image *x,
   job.source = x;
   job.target = y;
   job.bias = bias;
-  return !convolve(c, {reached_taps(c), false, false}, job);
+  const bool ready = c.weight ? make_all_taps(c, {reached_taps(c), false, false}, job)
+                              : take_taps(c, job);
+  return !(ready && convolve(c, job));
 }
 
 // A convolution of grad_y with the flipped kernels.
 int dcls_input_gradient(const dcls_convolution *convolution, const dcls_image *grad_y,
                         const dcls_image *grad_x) {
   const dcls_convolution &c = *convolution;
-  if (!valid_taps(c)) return 2;
   if (!any(c) || c.height < 1 || c.width < 1) return 0;
   Job job = {};
   job.batch = c.batch;
@@ -236,7 +247,7 @@ int dcls_input_gradient(const dcls_convolution *convolution, const dcls_image *g
   job.left = c.columns - 1 - c.left;
   job.source = grad_y;
   job.target = grad_x;
-  return !convolve(c, {reached_taps(c), true, false}, job);
+  return !(make_all_taps(c, {reached_taps(c), true, false}, job) && convolve(c, job));
 }
 
 int dcls_element_gradients(const dcls_convolution *convolution, const dcls_image *x,

@@ -17,9 +17,9 @@ constexpr int NARROW = LANES > 4 ? LANES / 2 : LANES;
 constexpr int HEIGHTS = ROWS == 16 ? 4 : 3;
 static_assert(ROWS == 16 || ROWS == 8, "see HEIGHTS");
 
-using ConvolveBlock = void (*)(Place, const Taps *, int64_t, int64_t, float, float *,
+using ConvolveBlock = void (*)(Pixels, const Taps *, int64_t, int64_t, float, float *,
                                int64_t);
-using CorrelateBlock = void (*)(const Place &, const Taps &, const float *, int64_t,
+using CorrelateBlock = void (*)(const Pixels &, const Taps &, const float *, int64_t,
                                 float *);
 
 template <int L>
@@ -87,7 +87,7 @@ struct Tile {
   }
 };
 
-INLINE Place place_in(const Job &job, const float *plane, int64_t row, int64_t column) {
+INLINE Pixels pixels_in(const Job &job, const float *plane, int64_t row, int64_t column) {
   return {plane + job.in.lead + row * job.in.stride + column, job.in.stride,
           job.line ? LANES : job.in.stride,
           job.box.row_low * job.in.stride + job.box.column_low};
@@ -145,7 +145,7 @@ void convolve(const Job &job, int64_t task, float *scratch) {
         step = inside && !job.line ? strides[2] : lanes;
       }
       const auto &blocks = narrow ? convolve_blocks<NARROW> : convolve_blocks<LANES>;
-      blocks[height](place_in(job, scratch + source * job.in.plane, row, column), taps,
+      blocks[height](pixels_in(job, scratch + source * job.in.plane, row, column), taps,
                      job.sources, job.in.plane, start, to, step);
       if (!to_rows || inside) return;
       if (image.bfloat16)
@@ -213,7 +213,7 @@ void correlate(const Job &job, int64_t task, float *scratch) {
       memset(sums, 0, size_t(dcls::round_up(count, LANES) * LANES) * sizeof(float));
       tile.each_block(job, [&](int64_t row, int64_t column, int height, bool narrow) {
         const auto &blocks = narrow ? correlate_blocks<NARROW> : correlate_blocks<LANES>;
-        blocks[height](place_in(job, source, row, column), taps,
+        blocks[height](pixels_in(job, source, row, column), taps,
                        gradient + row * job.out.stride + column,
                        job.line ? LANES : job.out.stride, sums);
       });

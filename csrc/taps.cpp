@@ -153,8 +153,9 @@ Box flipped(const Box &box, const dcls_convolution &c) {
           c.columns - 1 - box.column_high, c.columns - 1 - box.column_low};
 }
 
-void add_elements(const dcls_convolution &c, int64_t output, const Selection &selection,
-                  Canvas &canvas, Taps *taps) {
+// Returns whether they are poisoned.
+bool add_elements(const dcls_convolution &c, int64_t output, const Selection &selection,
+                  Canvas &canvas) {
   const bool flip = selection.flip, all = selection.keep_zero;
   const int64_t next = flip ? -1 : 1;
   Elements e;
@@ -177,7 +178,7 @@ void add_elements(const dcls_convolution &c, int64_t output, const Selection &se
       canvas.add(row + next, column + next, b, all || b != 0);
     }
   }
-  taps->poisoned = poison != poison;
+  return poison != poison;
 }
 
 }  // namespace
@@ -189,49 +190,52 @@ Box reached_taps(const dcls_convolution &c) {
           std::min<int64_t>(c.columns - 1, c.left + c.width - 1)};
 }
 
-bool valid_taps(const dcls_convolution &c) {
-  if (c.weight) return true;
+bool box_of_windows(const dcls_convolution &c, Box *box) {
   const int64_t outputs = c.channels * c.multiplier;
-  bool valid = c.tap_first[0] == 0 && c.tap_first[outputs] == c.count;
-  for (int64_t o = 0; o < outputs; ++o) valid &= c.tap_first[o] <= c.tap_first[o + 1];
-  for (int64_t i = 0; i < c.count; ++i)
-    valid &= c.tap_rows[i] >= 0 && c.tap_rows[i] < c.rows && c.tap_columns[i] >= 0 &&
-             c.tap_columns[i] < c.columns;
-  return valid;
+  const auto *places = reinterpret_cast<const Place *>(c.places);
+  Place low = {INT32_MAX, INT32_MAX};
+  int64_t row_high = -1, column_high = -1;
+  int64_t next = 0;
+  for (int64_t o = 0; o < outputs; ++o) {
+    const int32_t *first = c.kinds + o * (KINDS + 1);
+    if (first[0] != next) return false;
+    for (int kind = 0; kind < KINDS; ++kind) {
+      next = first[kind + 1];
+      if (next < first[kind] || next > c.count) return false;
+      int32_t last_row = -1, last_column = -1;
+      for (int64_t i = first[kind]; i < next; ++i) {
+        low.row = std::min(low.row, places[i].row);
+        low.column = std::min(low.column, places[i].column);
+        last_row = std::max(last_row, places[i].row);
+        last_column = std::max(last_column, places[i].column);
+      }
+      if (last_row >= 0)
+        row_high = std::max<int64_t>(row_high, int64_t(last_row) + span_of(kind) - 1);
+      column_high = std::max<int64_t>(column_high, last_column);
+    }
+  }
+  if (next != c.count) return false;
+  if (!c.count) {
+    *box = {0, 0, 0, 0};
+    return true;
+  }
+  *box = {low.row, row_high, low.column, column_high};
+  return low.row >= 0 && low.column >= 0 && row_high < c.rows && column_high < c.columns;
 }
 
 Box bounding_box(const dcls_convolution &c, const Selection &selection) {
   const int64_t outputs = c.channels * c.multiplier;
+  const int64_t count = c.position_stride ? outputs * c.count : c.count;
   Box box = selection.reached;
-  if (c.weight) {
-    const int64_t count = c.position_stride ? outputs * c.count : c.count;
-    narrow(c.position_columns, count, c.columns, &box.column_low, &box.column_high);
-    if (c.position_rows)
-      narrow(c.position_rows, count, c.rows, &box.row_low, &box.row_high);
-  } else {
-    Box taps = {INT32_MAX, -1, INT32_MAX, -1};
-    for (int64_t i = 0; i < c.count; ++i) {
-      taps.row_low = std::min<int64_t>(taps.row_low, c.tap_rows[i]);
-      taps.row_high = std::max<int64_t>(taps.row_high, c.tap_rows[i]);
-      taps.column_low = std::min<int64_t>(taps.column_low, c.tap_columns[i]);
-      taps.column_high = std::max<int64_t>(taps.column_high, c.tap_columns[i]);
-    }
-    box = {std::max(box.row_low, taps.row_low), std::min(box.row_high, taps.row_high),
-           std::max(box.column_low, taps.column_low),
-           std::min(box.column_high, taps.column_high)};
-  }
+  narrow(c.position_columns, count, c.columns, &box.column_low, &box.column_high);
+  if (c.position_rows)
+    narrow(c.position_rows, count, c.rows, &box.row_low, &box.row_high);
   if (box.empty()) return {0, 0, 0, 0};
   return selection.flip ? flipped(box, c) : box;
 }
 
 int64_t tap_capacity(const dcls_convolution &c) {
-  int64_t most = 4 * c.count;
-  if (!c.weight) {
-    most = 0;
-    for (int64_t o = 0; o < c.channels * c.multiplier; ++o)
-      most = std::max(most, c.tap_first[o + 1] - c.tap_first[o]);
-  }
-  return std::max<int64_t>(1, std::min(most, c.rows * c.columns));
+  return std::max<int64_t>(1, std::min(4 * c.count, c.rows * c.columns));
 }
 
 int64_t canvas_bytes(const dcls_convolution &c) {
@@ -242,19 +246,10 @@ int64_t canvas_bytes(const dcls_convolution &c) {
          tap_capacity(c) * int64_t(sizeof *canvas.list);
 }
 
-void make_taps(const dcls_convolution &c, int64_t output, const Selection &selection,
-               void *memory, Taps *taps) {
+bool make_taps(const dcls_convolution &c, int64_t output, const Selection &selection,
+               void *memory, const Windows &windows) {
   Canvas canvas(c, memory);
-  taps->poisoned = 0;
-  if (c.weight) {
-    add_elements(c, output, selection, canvas, taps);
-  } else {
-    for (int64_t i = c.tap_first[output]; i < c.tap_first[output + 1]; ++i) {
-      const int64_t row = c.tap_rows[i] + MARGIN, column = c.tap_columns[i] + MARGIN;
-      canvas.add(selection.flip ? canvas.rows - 1 - row : row,
-                 selection.flip ? canvas.columns - 1 - column : column, c.tap_values[i], true);
-    }
-  }
+  const bool poisoned = add_elements(c, output, selection, canvas);
 
   // Lists the windows and counts those of each kind; then writes them in order.
   const Box reached =
@@ -280,24 +275,25 @@ void make_taps(const dcls_convolution &c, int64_t output, const Selection &selec
     }
   }
   for (int kind = 0; kind < KINDS; ++kind) next[kind + 1] += next[kind];
-  memcpy(taps->first, next, sizeof next);
+  memcpy(windows.first, next, sizeof next);
   for (int32_t i = 0; i < total; ++i) {
     const Canvas::Listed &found = canvas.list[i];
-    Window &window = taps->windows[next[found.mask / 2]++];
-    window.row = found.row;
-    window.column = found.column;
+    const int32_t at = next[found.mask / 2]++;
+    windows.places[at] = {found.row, found.column};
+    float *written = windows.values[at].rows;
     float *values = &canvas.at(found.row + MARGIN, found.column + MARGIN);
     if (canvas.words == 1) {  // what is not in the window is zero
-      memcpy(window.values, values, sizeof window.values);
-      memset(values, 0, sizeof window.values);
+      memcpy(written, values, sizeof(Values));
+      memset(values, 0, sizeof(Values));
     } else {
       for (int t = 0; t < WINDOW_ROWS; ++t) {
-        window.values[t] = 0;
-        if (found.mask >> t & 1) std::swap(window.values[t], values[t]);
+        written[t] = 0;
+        if (found.mask >> t & 1) std::swap(written[t], values[t]);
       }
     }
   }
   memset(canvas.list, 0, size_t(total) * sizeof *canvas.list);
+  return poisoned;
 }
 
 void element_gradients(const dcls_convolution &c, int64_t output, const Taps &taps,
@@ -309,8 +305,8 @@ void element_gradients(const dcls_convolution &c, int64_t output, const Taps &ta
       for (int32_t i = taps.first[kind]; i < taps.first[kind + 1]; ++i)
         for (int t = 0; t < WINDOW_ROWS; ++t)
           if (mask_of(kind) >> t & 1)
-            set(canvas.at(taps.windows[i].row + t + MARGIN,
-                          taps.windows[i].column + MARGIN));
+            set(canvas.at(taps.places[i].row + t + MARGIN,
+                          taps.places[i].column + MARGIN));
   };
   each_tap([&](float &tap) { tap = *tap_gradients++; });
 

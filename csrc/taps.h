@@ -18,16 +18,31 @@ constexpr int KINDS = 8;  // the first row always has a tap: 2 ** 3 choices for 
 // Kind k has a tap in row t of the window where bit t of the mask is set.
 constexpr unsigned mask_of(int kind) { return 2u * unsigned(kind) + 1u; }
 
-struct Window {
-  int32_t row, column;
-  float values[WINDOW_ROWS];
+// How many rows the windows of a kind span.
+constexpr int span_of(int kind) { return kind >= 4 ? 4 : kind >= 2 ? 3 : kind + 1; }
+
+struct Place {
+  int32_t row, column;  // of the first tap
 };
 
-// Windows in the order of their kinds: those of kind k are first[k] ... first[k + 1].
+struct Values {
+  float rows[WINDOW_ROWS];
+};
+
+// The windows of one output, in the order of their kinds: those of kind k are numbers
+// first[k] to first[k + 1].
 struct Taps {
-  Window *windows;
-  int32_t first[KINDS + 1];
-  int32_t poisoned;  // a position is NaN or infinite: all taps are NaN
+  const int32_t *first;
+  const Place *places;
+  const Values *values;
+  bool poisoned;  // a position is NaN or infinite: all taps are NaN
+};
+
+// Memory for the windows of one output; as many windows as tap_capacity.
+struct Windows {
+  int32_t *first;
+  Place *places;
+  Values *values;
 };
 
 // A rectangle of taps, the ends included; empty if it ends before it starts.
@@ -47,22 +62,23 @@ struct Selection {
 // The taps of the kernels that can see a pixel.
 Box reached_taps(const dcls_convolution &convolution);
 
-// Whether the list of taps, if there is one, is as direct.h says.
-bool valid_taps(const dcls_convolution &convolution);
+// Finds the box of all windows that the convolution has been given. Returns whether they
+// are as direct.h says.
+bool box_of_windows(const dcls_convolution &convolution, Box *box);
 
-// A box inside `reached` with all taps of all channels, for `selection`'s order of rows.
+// A box inside `reached` with all elements' taps, for `selection`'s order of rows.
 Box bounding_box(const dcls_convolution &convolution, const Selection &selection);
 
-// The most taps (and so windows) that a channel may have.
+// The most taps (and so windows) that the elements of an output may have.
 int64_t tap_capacity(const dcls_convolution &convolution);
 
 // Memory that make_taps and element_gradients need, as `canvas`. It must be zero before
 // the first call, and serves any number of further ones.
 int64_t canvas_bytes(const dcls_convolution &convolution);
 
-// Fills `taps`, whose windows have room for tap_capacity.
-void make_taps(const dcls_convolution &convolution, int64_t output,
-               const Selection &selection, void *canvas, Taps *taps);
+// Writes the windows of an output's elements. Returns whether they are poisoned.
+bool make_taps(const dcls_convolution &convolution, int64_t output,
+               const Selection &selection, void *canvas, const Windows &windows);
 
 // Turns the gradients of an output's taps (in the order of the windows, made with
 // keep_zero and without flip) into those of its elements.

@@ -16,6 +16,7 @@ from dcls_mm.functional.operators.direct import (
     convolve_taps,
     elements_gradient,
     elements_input_gradient,
+    kernel_of_taps,
     taps_of_kernel,
 )
 
@@ -258,10 +259,11 @@ def test_taps(layout):
 
 def test_taps_that_coincide_add_up(instructions):
     x = images(1, 1, (4, 4))
-    where = torch.tensor([1, 1], dtype=torch.int32)
-    first, values = torch.tensor([0, 2]), torch.tensor([2.0, 3.0])
-    y = convolve_taps(x, None, first, where, where, values, [3, 3], [1, 1], [4, 4])
-    assert torch.equal(y, 5 * x)
+    kinds = torch.tensor([[0, *[2] * 8]], dtype=torch.int32)
+    places = torch.ones(2, 2, dtype=torch.int32)
+    values = torch.tensor([[2.0, 0, 0, 0], [4, 0, 0, 0]])
+    y = convolve_taps(x, None, kinds, places, values, [3, 3], [1, 1], [4, 4])
+    assert torch.equal(y, 6 * x)
 
 
 def operator_arguments():
@@ -342,14 +344,79 @@ def test_wrong_arguments(change, error, message):
 
 
 @pytest.mark.parametrize(
-    'rows, first, message',
-    [([3], [0, 1], 'within'), ([-1], [0, 1], 'within'), ([0], [0, 2], 'rise')],
+    'kinds, place, message',
+    [
+        ([0, 1, 1, 1, 1, 1, 1, 1, 1], (3, 0), 'within'),
+        ([0, 1, 1, 1, 1, 1, 1, 1, 1], (0, 3), 'within'),
+        ([0, 1, 1, 1, 1, 1, 1, 1, 1], (-1, 0), 'within'),
+        ([0, 1, 1, 1, 1, 1, 1, 1, 1], (0, -1), 'within'),
+        ([0, 1, 1, 1, 1, 1, 1, 1, 1], (2**31 - 1, 2**31 - 1), 'within'),
+        ([0, 0, 1, 1, 1, 1, 1, 1, 1], (2, 0), 'within'),
+        ([0, 0, 0, 1, 1, 1, 1, 1, 1], (1, 0), 'within'),
+        ([0, 0, 0, 0, 0, 0, 0, 0, 1], (0, 0), 'within'),
+        ([0, 2, 2, 2, 2, 2, 2, 2, 2], (0, 0), 'rise'),
+        ([0, 0, 0, 0, 0, 0, 0, 0, 0], (0, 0), 'rise'),
+        ([1, 1, 1, 1, 1, 1, 1, 1, 1], (0, 0), 'rise'),
+        ([0, 1, 0, 1, 1, 1, 1, 1, 1], (0, 0), 'rise'),
+        ([0, -1, 0, 1, 1, 1, 1, 1, 1], (0, 0), 'rise'),
+    ],
 )
-def test_taps_outside_are_refused(rows, first, message):
-    rows = torch.tensor(rows, dtype=torch.int32)
-    taps = torch.tensor(first), rows, torch.zeros_like(rows), torch.ones(len(rows))
+def test_taps_outside_are_refused(kinds, place, message):
+    taps = (
+        torch.tensor([kinds], dtype=torch.int32),
+        torch.tensor([place], dtype=torch.int32),
+        torch.ones(1, 4),
+    )
     with pytest.raises(ValueError, match=message):
         convolve_taps(images(1, 1, (4, 4)), None, *taps, [3, 3], [1, 1], [4, 4])
+
+
+def test_outputs_must_have_consecutive_windows():
+    kinds = torch.tensor([[0, *[1] * 8], [0, *[1] * 8]], dtype=torch.int32)
+    places, values = torch.zeros(1, 2, dtype=torch.int32), torch.ones(1, 4)
+    with pytest.raises(ValueError, match='rise'):
+        convolve_taps(
+            images(1, 1, (4, 4)), None, kinds, places, values, [3, 3], [1, 1], [4, 4]
+        )
+
+
+@pytest.mark.parametrize(
+    'change, error, message',
+    [
+        ({0: torch.zeros(6, 9)}, TypeError, 'int32'),
+        ({0: torch.zeros(6, 8, dtype=torch.int32)}, ValueError, r'\(out, 9\)'),
+        ({1: torch.zeros(5, 2, dtype=torch.int32)}, ValueError, r'\(windows, 2\)'),
+        ({0: torch.zeros(5, 9, dtype=torch.int32)}, ValueError, 'multiple'),
+    ],
+)
+def test_wrong_taps(change, error, message):
+    x, bias, _, _, *geometry, _ = operator_arguments()
+    taps = list(taps_of_kernel(torch.ones(6, 1, 5, 3)))
+    for index, value in change.items():
+        taps[index] = value
+    with pytest.raises(error, match=message):
+        convolve_taps(x, bias, *taps, *geometry)
+
+
+@given(
+    shape=st.tuples(st.integers(0, 6), st.integers(1, 20), st.integers(1, 9)),
+    share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+)
+def test_packed_taps(shape, share):
+    """They give the kernel back, and are as ``Taps`` says."""
+    out, rows, columns = shape
+    kernel = torch.randn(out, 1, rows, columns)
+    kernel = kernel * (torch.rand_like(kernel) < share)
+    taps = taps_of_kernel(kernel)
+    assert torch.equal(kernel_of_taps(taps, (rows, columns)), kernel)
+    assert [t.dtype for t in taps] == [torch.int32, torch.int32, torch.float32]
+    ends = [0, *(end for row in taps.kinds.tolist() for end in row[1:])]
+    assert taps.kinds[:, 0].tolist() == ends[:-1:8]
+    assert ends == sorted(ends) and ends[-1] == len(taps.places) == len(taps.values)
+    for group, (start, end) in enumerate(zip(ends, ends[1:])):
+        mask = 2 * (group % 8) + 1
+        for values in taps.values[start:end].tolist():
+            assert [v != 0 for v in values] == [bool(mask >> t & 1) for t in range(4)]
 
 
 def test_one_runtime_of_threads():

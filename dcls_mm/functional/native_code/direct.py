@@ -29,9 +29,7 @@ class _Convolution(ctypes.Structure):
         *((name, c_int64) for name in ('rows', 'columns', 'top', 'left', 'count')),
         *((name, c_void_p) for name in ('weight', 'position_rows', 'position_columns')),
         *((name, c_int64) for name in ('position_stride', 'normalized')),
-        *((name, c_void_p) for name in ('tap_first', 'tap_rows', 'tap_columns')),
-        ('tap_values', c_void_p),
-        ('parallel', c_void_p),
+        *((name, c_void_p) for name in ('kinds', 'places', 'values', 'parallel')),
         ('threads', c_int64),
     ]
 
@@ -51,17 +49,21 @@ class Elements(NamedTuple):
 
 
 class Taps(NamedTuple):
-    """Kernels as lists of taps; those of output o are ``first[o]`` to ``first[o + 1]``.
+    """Kernels as windows: each has up to four taps in consecutive rows of one column.
+
+    A window of kind k has taps in the rows of the bits of ``2 * k + 1``.
 
     Attributes:
-        first: (out + 1,), int64.
-        rows, columns: (taps,), int32, inside the extent.
-        values: (taps,), float32.
+        kinds: (out, 9), int32: the windows of output o and kind k are numbers
+            ``kinds[o, k]`` to ``kinds[o, k + 1]``; they are in the order of outputs, so
+            ``kinds[o, 8]`` is ``kinds[o + 1, 0]``.
+        places: (windows, 2), int32: row and column of the window's first tap.
+        values: (windows, 4), float32: of the taps in this row and the three below, and
+            0 where there is none.
     """
 
-    first: Tensor
-    rows: Tensor
-    columns: Tensor
+    kinds: Tensor
+    places: Tensor
     values: Tensor
 
 
@@ -114,11 +116,11 @@ def forward(
 
 
 def input_gradient(
-    grad_y: Tensor, kernels: Elements | Taps, geometry: Geometry, channels: int
+    grad_y: Tensor, elements: Elements, geometry: Geometry, channels: int
 ) -> Tensor:
     """Return the input's gradient, (batch, channels, *size)."""
     grad_y = _readable(grad_y)
-    call = _call(grad_y, kernels, geometry, channels)
+    call = _call(grad_y, elements, geometry, channels)
     grad_x = empty_like_image(grad_y, channels, geometry.size)
     _check(
         _library().dcls_input_gradient(
@@ -184,17 +186,14 @@ def _call(
             c.position_stride = positions.shape[2]
     else:
         kept = tuple(tensor.contiguous() for tensor in kernels)
-        addresses = [tensor.data_ptr() for tensor in kept]
         c.count = len(kernels.values)
-        c.tap_first, c.tap_rows, c.tap_columns, c.tap_values = addresses
+        c.kinds, c.places, c.values = (tensor.data_ptr() for tensor in kept)
     c.parallel, c.threads = _parallel(), torch.get_num_threads()
     return _Call(c, kept)
 
 
 def _outputs(kernels: Elements | Taps) -> int:
-    if isinstance(kernels, Elements):
-        return len(kernels.weight)
-    return len(kernels.first) - 1
+    return len(kernels.weight if isinstance(kernels, Elements) else kernels.kinds)
 
 
 def _image(x: Tensor) -> _Image:
@@ -214,8 +213,8 @@ def _floats(x: Tensor) -> Tensor:
 def _check(status: int) -> None:
     if status == 2:
         raise ValueError(
-            "the taps' rows and columns must lie within the extent, and `first` must "
-            'rise from 0 to the number of taps'
+            'all taps of the windows must lie within the extent, and `kinds` must rise '
+            'from 0 to the number of windows'
         )
     if status:
         raise MemoryError('too little memory for the scratch of a direct convolution')

@@ -30,6 +30,8 @@ from ..native_code import direct
 from ..native_code.direct import Elements, Geometry, Taps, empty_like_image
 from ..profiles import product_kernel
 
+_WINDOW_ROWS, _KINDS = 4, 8
+
 _SHARED = (
     'Tensor weight, Tensor positions, SymInt[] extent, SymInt[] before, SymInt[] size, '
     'bool normalized'
@@ -122,30 +124,28 @@ def elements_gradient(
     mutates_args=(),
     device_types='cpu',
     schema=(
-        '(Tensor x, Tensor? bias, Tensor first, Tensor rows, Tensor columns, '
-        'Tensor values, SymInt[] extent, SymInt[] before, SymInt[] size) -> Tensor'
+        '(Tensor x, Tensor? bias, Tensor kinds, Tensor places, Tensor values, '
+        'SymInt[] extent, SymInt[] before, SymInt[] size) -> Tensor'
     ),
 )
 def convolve_taps(
     x: Tensor,
     bias: Tensor | None,
-    first: Tensor,
-    rows: Tensor,
-    columns: Tensor,
+    kinds: Tensor,
+    places: Tensor,
     values: Tensor,
     extent: Sequence[int],
     before: Sequence[int],
     size: Sequence[int],
 ) -> Tensor:
-    """Cross-correlate each channel with a list of taps; has no gradient.
+    """Cross-correlate each channel with its taps; has no gradient.
 
     Args:
-        first: (out + 1,), int64: output o has the taps first[o] to first[o + 1].
-        rows, columns: (taps,), int32, within the extent.
-        values: (taps,), float32. Taps of one output that coincide add up.
+        kinds, places, values: as in ``Taps``, which ``taps_of_kernel`` makes. Taps of
+            one output that coincide add up.
     """
-    _check_taps(x, bias, first, rows, columns, values)
-    taps = Taps(first, rows, columns, values)
+    taps = Taps(kinds, places, values)
+    _check_taps(x, bias, taps)
     return direct.forward(x, taps, bias, _geometry(x, extent, before, size))
 
 
@@ -154,14 +154,40 @@ def taps_of_kernel(kernel: Tensor) -> Taps:
 
     This waits for the values, so it is for kernels that are kept.
     """
-    output, _, row, column = kernel.detach().nonzero(as_tuple=True)
-    first = torch.bincount(output, minlength=len(kernel)).cumsum(0)
+    dense = kernel.detach()[:, 0].mT.float()  # (out, columns, rows)
+    there = dense != 0
+    # From the top of each column: a tap that no window has yet starts one.
+    starts = torch.zeros_like(there)
+    left = torch.zeros(there.shape[:2], dtype=torch.int32, device=there.device)
+    for row in range(there.shape[2]):
+        starts[..., row] = there[..., row] & (left <= 0)
+        left = left.masked_fill(starts[..., row], _WINDOW_ROWS) - 1
+    values = F.pad(dense, (0, _WINDOW_ROWS - 1)).unfold(2, _WINDOW_ROWS, 1)[starts]
+    output, column, row = starts.nonzero(as_tuple=True)
+    bits = torch.arange(_WINDOW_ROWS, device=there.device)
+    kind = ((values != 0).long() << bits).sum(1) // 2
+    group = output * _KINDS + kind
+    order = group.argsort(stable=True)
+    number = torch.bincount(group, minlength=len(kernel) * _KINDS).cumsum(0).int()
+    ends = number.reshape(-1, _KINDS)
+    begins = F.pad(ends[:-1, -1:], (0, 0, 1, 0))[: len(kernel)]
     return Taps(
-        F.pad(first, (1, 0)),
-        row.int(),
-        column.int(),
-        kernel.detach()[output, 0, row, column].float(),
+        torch.cat([begins, ends], 1),
+        torch.stack([row, column], 1)[order].int(),
+        values[order],
     )
+
+
+def kernel_of_taps(taps: Taps, extent: Sequence[int]) -> Tensor:
+    """Return the dense kernel, (out, 1, *extent), that ``taps_of_kernel`` packed."""
+    kinds, places, values = taps
+    rows, columns = extent
+    numbers = torch.arange(len(kinds), device=kinds.device)
+    output = numbers.repeat_interleave(kinds[:, -1] - kinds[:, 0]).unsqueeze(1)
+    row = places[:, :1] + torch.arange(_WINDOW_ROWS, device=kinds.device)
+    kernel = values.new_zeros(len(kinds), rows + _WINDOW_ROWS - 1, columns)
+    kernel.index_put_((output, row, places[:, 1:]), values, accumulate=True)
+    return kernel[:, None, :rows].contiguous()
 
 
 @convolve_elements.register_fake
@@ -184,8 +210,8 @@ def _(x, grad_y, weight, positions, extent, before, normalized):
 
 
 @convolve_taps.register_fake
-def _(x, bias, first, rows, columns, values, extent, before, size):
-    return empty_like_image(x, first.shape[0] - 1, size)
+def _(x, bias, kinds, places, values, extent, before, size):
+    return empty_like_image(x, kinds.shape[0], size)
 
 
 def _keep(ctx, inputs, output) -> None:
@@ -272,9 +298,10 @@ def _(x_shape, grad_shape, weight_shape, positions_shape, *args, **kwargs) -> in
 
 
 @register_flop_formula(torch.ops.dcls_mm.convolve_taps)
-def _(x_shape, bias_shape, first_shape, rows_shape, *args, out_shape, **kwargs) -> int:
+def _(x_shape, bias_shape, kinds_shape, places_shape, *args, out_shape, **kwargs):
+    # At most: shapes don't tell how many of a window's four taps there are.
     batch, _, height, width = out_shape
-    return 2 * rows_shape[0] * batch * height * width
+    return 2 * 4 * places_shape[0] * batch * height * width
 
 
 def _flops(image_shape, count: int, axes: int) -> int:
@@ -314,18 +341,23 @@ def _check(
         )
 
 
-def _check_taps(x, bias, first, rows, columns, values) -> None:
+def _check_taps(x: Tensor, bias: Tensor | None, taps: Taps) -> None:
     _check_image('the image', x)
-    _check_outputs(len(first) - 1, x.shape[1])
-    check_bias(bias, len(first) - 1)
-    dtypes = first.dtype, rows.dtype, columns.dtype, values.dtype
-    if dtypes != (torch.int64, torch.int32, torch.int32, torch.float32):
+    dtypes = tuple(tensor.dtype for tensor in taps)
+    if dtypes != (torch.int32, torch.int32, torch.float32):
         raise TypeError(
-            'first, rows, columns and values must be int64, int32, int32 and float32, '
+            'kinds, places and values must be int32, int32 and float32, '
             f'got {", ".join(map(str, dtypes))}'
         )
-    if not rows.shape == columns.shape == values.shape:
-        raise ValueError('rows, columns and values must have one shape')
+    windows = len(taps.values)
+    shapes = [tuple(tensor.shape) for tensor in taps]
+    if shapes != [(len(taps.kinds), 9), (windows, 2), (windows, 4)]:
+        raise ValueError(
+            'kinds, places and values must be (out, 9), (windows, 2) and (windows, 4), '
+            f'got {", ".join(map(str, shapes))}'
+        )
+    _check_outputs(len(taps.kinds), x.shape[1])
+    check_bias(bias, len(taps.kinds))
 
 
 def _check_image(name: str, x: Tensor) -> None:
