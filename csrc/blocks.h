@@ -1,7 +1,7 @@
 // The inner loops, on a block of ROWS rows of one vector each, kept in registers.
 //
-// For each window of taps (taps.h) the rows of the source under it are loaded once, each
-// at the window's column, and multiplied with all taps of the window that need it:
+// For each window of taps (taps.h) the rows of the source under it are loaded once,
+// each at the window's column, and multiplied with all taps of the window that need it:
 //
 //   window with taps at rows 0, 1:     row k of the source, loaded once
 //     y[k]     += value[0] * row k
@@ -76,9 +76,8 @@ void convolve_block(Pixels pixels, const Taps *taps, int64_t sources, int64_t pl
     convolve_kind<L, R, 6>(sums, pixels, *taps);
     convolve_kind<L, R, 7>(sums, pixels, *taps);
   }
-  unroll<R>([&](auto k) INLINE_LAMBDA {
-    store<L>(to + k.value * to_step, sums[k.value]);
-  });
+  unroll<R>([&](auto k)
+                INLINE_LAMBDA { store<L>(to + k.value * to_step, sums[k.value]); });
 }
 
 // Adds to the sums of a kind's taps; returns where those of the next kind begin. Each

@@ -20,8 +20,9 @@ struct Layout {
 // one of which is 1. (Forward 1 and the multiplier; the input's gradient vice versa.)
 //
 // A task is a tile of some groups, a unit. It copies the tile of the source and the
-// pixels around it to planes in its scratch memory, padded with zeros, where all further
-// reads go: no tap needs a comparison, and the format of the image doesn't matter.
+// pixels around it to planes in its scratch memory, padded with zeros, where all
+// further reads go: no tap needs a comparison, and the format of the image doesn't
+// matter.
 struct Job {
   int64_t batch, groups, sources, targets;
   int64_t height, width;  // of the source
@@ -44,7 +45,9 @@ struct Job {
   float *partial;
 
   int64_t tiles() const { return tiles_down * tiles_across; }
-  int64_t scratch_floats() const { return unit * (sources * in.plane + targets * out.plane); }
+  int64_t scratch_floats() const {
+    return unit * (sources * in.plane + targets * out.plane);
+  }
 };
 
 // The loops, compiled for one instruction set.

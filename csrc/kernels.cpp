@@ -24,14 +24,18 @@ using CorrelateBlock = void (*)(const Pixels &, const Taps &, const float *, int
 
 template <int L>
 constexpr ConvolveBlock convolve_blocks[HEIGHTS] = {
-    convolve_block<L, ROWS>, convolve_block<L, ROWS / 2>, convolve_block<L, ROWS / 4>,
+    convolve_block<L, ROWS>,
+    convolve_block<L, ROWS / 2>,
+    convolve_block<L, ROWS / 4>,
 #if ROWS == 16
     convolve_block<L, ROWS / 8>,
 #endif
 };
 template <int L>
 constexpr CorrelateBlock correlate_blocks[HEIGHTS] = {
-    correlate_block<L, ROWS>, correlate_block<L, ROWS / 2>, correlate_block<L, ROWS / 4>,
+    correlate_block<L, ROWS>,
+    correlate_block<L, ROWS / 2>,
+    correlate_block<L, ROWS / 4>,
 #if ROWS == 16
     correlate_block<L, ROWS / 8>,
 #endif
@@ -41,7 +45,8 @@ constexpr CorrelateBlock correlate_blocks[HEIGHTS] = {
 // if a fifth of it or less is wasted.
 INLINE int height_for(int64_t rows) {
   for (int h = HEIGHTS - 1; h > 0; --h)
-    if (rows <= ROWS >> h || (rows < ROWS >> (h - 1) && 5 * rows < 4 * (ROWS >> (h - 1))))
+    if (rows <= ROWS >> h ||
+        (rows < ROWS >> (h - 1) && 5 * rows < 4 * (ROWS >> (h - 1))))
       return h;
   return 0;
 }
@@ -87,7 +92,8 @@ struct Tile {
   }
 };
 
-INLINE Pixels pixels_in(const Job &job, const float *plane, int64_t row, int64_t column) {
+INLINE Pixels pixels_in(const Job &job, const float *plane, int64_t row,
+                        int64_t column) {
   return {plane + job.in.lead + row * job.in.stride + column, job.in.stride,
           job.line ? LANES : job.in.stride,
           job.box.row_low * job.in.stride + job.box.column_low};
@@ -149,15 +155,16 @@ void convolve(const Job &job, int64_t task, float *scratch) {
                      job.sources, job.in.plane, start, to, step);
       if (!to_rows || inside) return;
       if (image.bfloat16)
-        store_block(to, step, static_cast<uint16_t *>(image.data) + at, strides[2], rows,
-                    columns);
+        store_block(to, step, static_cast<uint16_t *>(image.data) + at, strides[2],
+                    rows, columns);
       else
         store_block(to, step, static_cast<float *>(image.data) + at, strides[2], rows,
                     columns);
     });
   }
   if (!to_rows)
-    store_planes(target, job.out, image, {batch, first * job.targets, groups * job.targets},
+    store_planes(target, job.out, image,
+                 {batch, first * job.targets, groups * job.targets},
                  {tile.row, tile.column, tile.rows, tile.columns});
 }
 
@@ -189,8 +196,8 @@ void correlate(const Job &job, int64_t task, float *scratch) {
   const int64_t planes = groups * job.targets;
   float *gradients = scratch + job.unit * job.in.plane;
   float *sums = gradients + job.unit * job.targets * job.out.plane;
-  float *partial = job.partial + (chunk * job.groups + first) * job.targets *
-                                     (job.capacity + 1);
+  float *partial =
+      job.partial + (chunk * job.groups + first) * job.targets * (job.capacity + 1);
   memset(partial, 0, size_t(planes * (job.capacity + 1)) * sizeof(float));
 
   const int64_t items = job.batch * job.tiles();
@@ -212,7 +219,8 @@ void correlate(const Job &job, int64_t task, float *scratch) {
       const int64_t count = taps_in(taps) + 1;
       memset(sums, 0, size_t(dcls::round_up(count, LANES) * LANES) * sizeof(float));
       tile.each_block(job, [&](int64_t row, int64_t column, int height, bool narrow) {
-        const auto &blocks = narrow ? correlate_blocks<NARROW> : correlate_blocks<LANES>;
+        const auto &blocks =
+            narrow ? correlate_blocks<NARROW> : correlate_blocks<LANES>;
         blocks[height](pixels_in(job, source, row, column), taps,
                        gradient + row * job.out.stride + column,
                        job.line ? LANES : job.out.stride, sums);

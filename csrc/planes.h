@@ -103,7 +103,8 @@ void load_planes_of(const dcls_image &image, int64_t height, int64_t width, Slic
       else
         copy_row(from, strides[3], to, end - start);
       for (int64_t i = 0; i < channels; ++i)
-        zero(to + i * layout.plane + end - start, row + i * layout.plane + layout.stride);
+        zero(to + i * layout.plane + end - start,
+             row + i * layout.plane + layout.stride);
     }
     plane = planes + c * layout.plane;
     for (int64_t i = 0; i < channels; ++i, plane += layout.plane)

@@ -29,7 +29,9 @@ struct Canvas {
   Listed *list;  // windows, at most as many as taps
 
   Canvas(const dcls_convolution &c, void *memory)
-      : rows(c.rows + 2 * MARGIN), columns(c.columns + 2 * MARGIN), words((rows + int64_t(WORD) - 1) / int64_t(WORD)),
+      : rows(c.rows + 2 * MARGIN),
+        columns(c.columns + 2 * MARGIN),
+        words((rows + int64_t(WORD) - 1) / int64_t(WORD)),
         bits(static_cast<uint64_t *>(memory)),
         values(reinterpret_cast<float *>(bits + columns * words)),
         list(reinterpret_cast<Listed *>(values + columns * rows)) {}
@@ -90,7 +92,8 @@ struct Elements {
     else
       row.place_in_first(count);
     for (int64_t i = 0; i < count; ++i)
-      total[i] = c.normalized ? row.inside[i] * column.inside[i] + NORMALIZATION_EPS : 1;
+      total[i] =
+          c.normalized ? row.inside[i] * column.inside[i] + NORMALIZATION_EPS : 1;
   }
 
   // 0, or NaN if the position is NaN or infinite.
@@ -220,7 +223,8 @@ bool box_of_windows(const dcls_convolution &c, Box *box) {
     return true;
   }
   *box = {low.row, row_high, low.column, column_high};
-  return low.row >= 0 && low.column >= 0 && row_high < c.rows && column_high < c.columns;
+  return low.row >= 0 && low.column >= 0 && row_high < c.rows &&
+         column_high < c.columns;
 }
 
 Box bounding_box(const dcls_convolution &c, const Selection &selection) {
@@ -262,15 +266,16 @@ bool make_taps(const dcls_convolution &c, int64_t output, const Selection &selec
     const int64_t column = i / canvas.words - MARGIN, word = i % canvas.words;
     uint64_t inside = 0;
     if (column >= reached.column_low && column <= reached.column_high)
-      inside = bits & bits_between(reached.row_low + MARGIN, reached.row_high + MARGIN, word);
+      inside = bits &
+               bits_between(reached.row_low + MARGIN, reached.row_high + MARGIN, word);
     for (bits &= ~inside; bits; bits &= bits - 1)
       canvas.at(word * int64_t(WORD) + __builtin_ctzll(bits), column + MARGIN) = 0;
     while (inside) {
       const int start = __builtin_ctzll(inside);
       const uint64_t mask = (inside >> start) & 15;
       inside &= ~(mask << start);
-      canvas.list[total++] = {int32_t(word * int64_t(WORD) + start) - MARGIN, int32_t(column),
-                              int32_t(mask)};
+      canvas.list[total++] = {int32_t(word * int64_t(WORD) + start) - MARGIN,
+                              int32_t(column), int32_t(mask)};
       ++next[mask / 2 + 1];
     }
   }
@@ -329,7 +334,8 @@ void element_gradients(const dcls_convolution &c, int64_t output, const Taps &ta
       const float right = steps[0] + row.fraction[i] * (steps[1] - steps[0]);
       const float poison = e.poison(i);
       const float value = (across[0] + row.fraction[i] * down) / e.total[i] + poison;
-      const auto slope = [&](float plain, const Axis &axis, float other, int64_t extent) {
+      const auto slope = [&](float plain, const Axis &axis, float other,
+                             int64_t extent) {
         if (c.normalized) {
           const float of_total =
               float(axis.moved[i] < 0) - float(axis.moved[i] > float(extent - 1));

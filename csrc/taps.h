@@ -62,8 +62,8 @@ struct Selection {
 // The taps of the kernels that can see a pixel.
 Box reached_taps(const dcls_convolution &convolution);
 
-// Finds the box of all windows that the convolution has been given. Returns whether they
-// are as direct.h says.
+// Finds the box of all windows that the convolution has been given. Returns whether
+// they are as direct.h says.
 bool box_of_windows(const dcls_convolution &convolution, Box *box);
 
 // A box inside `reached` with all elements' taps, for `selection`'s order of rows.

@@ -20,8 +20,8 @@ using Vector = typename VectorOf<L>::Float;
 #define INLINE [[gnu::always_inline]] inline
 #define INLINE_LAMBDA __attribute__((always_inline))
 
-// Calls body(k) for k = 0 ... N - 1, each a constant: a loop that is certainly unrolled,
-// so that arrays of vectors stay in registers.
+// Calls body(k) for k = 0 ... N - 1, each a constant: a loop that is certainly
+// unrolled, so that arrays of vectors stay in registers.
 template <int K>
 struct Constant {
   static constexpr int value = K;
@@ -63,8 +63,8 @@ INLINE void store(uint16_t *to, Vector<L> v) {
   const Bits bits = (Bits)v;
   const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   const Bits nan = (bits >> 16) | 0x40;
-  const auto half = __builtin_convertvector(v == v ? rounded : nan,
-                                            typename VectorOf<L>::Half);
+  const auto half =
+      __builtin_convertvector(v == v ? rounded : nan, typename VectorOf<L>::Half);
   memcpy(to, &half, sizeof half);
 }
 
@@ -107,7 +107,8 @@ INLINE void transpose(Vector<8> (&v)[8]) {
   for (int i = 0; i < 8; i += 4) {
     const auto a = __builtin_shufflevector(v[i], v[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
     const auto b = __builtin_shufflevector(v[i], v[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
-    const auto c = __builtin_shufflevector(v[i + 2], v[i + 3], 0, 8, 1, 9, 4, 12, 5, 13);
+    const auto c =
+        __builtin_shufflevector(v[i + 2], v[i + 3], 0, 8, 1, 9, 4, 12, 5, 13);
     const auto d =
         __builtin_shufflevector(v[i + 2], v[i + 3], 2, 10, 3, 11, 6, 14, 7, 15);
     t[i] = __builtin_shufflevector(a, c, 0, 1, 8, 9, 4, 5, 12, 13);
@@ -124,24 +125,27 @@ INLINE void transpose(Vector<8> (&v)[8]) {
 
 #if LANES >= 16
 // Parts 0, 2 (or 1, 3) of a, then those of b.
-#define EVEN_PARTS(a, b) \
-  __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27)
-#define ODD_PARTS(a, b)                                                                \
-  __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, \
-                          31)
+#define EVEN_PARTS(a, b)                                                              \
+  __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, \
+                          27)
+#define ODD_PARTS(a, b)                                                             \
+  __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, \
+                          30, 31)
 INLINE void transpose(Vector<16> (&v)[16]) {
   Vector<16> t[16];
   for (int i = 0; i < 16; i += 4) {
-#define LOW(p, q)                                                                      \
-  __builtin_shufflevector(p, q, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
-#define HIGH(p, q)                                                                     \
-  __builtin_shufflevector(p, q, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, \
-                          31)
-#define LOW_PAIRS(p, q)                                                                \
-  __builtin_shufflevector(p, q, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
-#define HIGH_PAIRS(p, q)                                                               \
-  __builtin_shufflevector(p, q, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, \
-                          31)
+#define LOW(p, q)                                                                     \
+  __builtin_shufflevector(p, q, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, \
+                          29)
+#define HIGH(p, q)                                                                  \
+  __builtin_shufflevector(p, q, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, \
+                          15, 31)
+#define LOW_PAIRS(p, q)                                                               \
+  __builtin_shufflevector(p, q, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, \
+                          29)
+#define HIGH_PAIRS(p, q)                                                            \
+  __builtin_shufflevector(p, q, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, \
+                          30, 31)
     const auto a = LOW(v[i], v[i + 1]), b = HIGH(v[i], v[i + 1]);
     const auto c = LOW(v[i + 2], v[i + 3]), d = HIGH(v[i + 2], v[i + 3]);
     t[i] = LOW_PAIRS(a, c);
