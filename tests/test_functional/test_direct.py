@@ -423,6 +423,21 @@ def test_packed_taps(shape, share):
             assert [v != 0 for v in values] == [bool(mask >> t & 1) for t in range(4)]
 
 
+def test_strides_beyond_32_bits(tmp_path):
+    """Of a file with a hole, of which two pages are read."""
+    stride = 2**31 + 5
+    whole = torch.from_file(str(tmp_path / 'hole'), shared=True, size=stride + 64)
+    x = whole.as_strided((1, 2, 4, 16), (1, stride, 16, 1))
+    x.copy_(torch.randn(x.shape))
+    _, bias, weight, positions, *_ = operator_arguments()
+    arguments = bias[:2], weight[:2], positions, [5, 3], [2, 1], [4, 16], True
+    y = convolve_elements(x, *arguments)
+    assert torch.equal(y, convolve_elements(x.contiguous(), *arguments))
+    gradients = elements_gradient(x, y, *arguments[1:5], True)
+    expected = elements_gradient(x.contiguous(), y, *arguments[1:5], True)
+    assert all(map(torch.equal, gradients, expected))
+
+
 def test_one_runtime_of_threads():
     """The library brings no OpenMP runtime beside torch's."""
     if direct._parallel() is None:

@@ -4,6 +4,10 @@ A CPU runs them in compiled code (``functional/native_code``), and only with it.
 gradients are operators too; a gradient that will be differentiated again takes the
 dense path instead, which constructs the kernel and convolves with it.
 
+Blocks of outputs may reach beyond the image, where a gradient is zero. So a NaN or an
+infinity in an image can make the gradients of more taps of its channel NaN than those
+that see it.
+
 Arguments that they share:
 
 - x: (batch, channels, height, width), float32 or bfloat16. Results have its format.
