@@ -58,8 +58,8 @@ docs: env  ## build the pages into docs/_build/html, with warnings as errors
 	@$(VENV_PYTHON) -m sphinx -q -W --keep-going docs docs/_build/html
 	@echo 'docs/_build/html/index.html is ready'
 
-bench: env  ## run all benchmarks, one after the other (12 minutes on two cores)
-	@for name in construct convolve backbone sampling deploy; do \
+bench: env  ## run all benchmarks, one after the other (15 minutes on two cores)
+	@for name in construct convolve direct backbone sampling deploy; do \
 		$(VENV_PYTHON) benchmarks/bench_$$name.py || exit; echo; \
 	done
 

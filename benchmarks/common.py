@@ -76,13 +76,13 @@ def interleave(
     counts = {}
     for name, function in functions.items():
         progress(f'  {name}')
-        call = _elapsed(function)
+        call = elapsed(function)
         if call < 1e3 * seconds:
-            call = _elapsed(function)
+            call = elapsed(function)
         counts[name] = repetitions(call, seconds)
     times = {name: [] for name in functions}
     for name in evenly_mixed(counts):
-        times[name].append(_elapsed(functions[name]))
+        times[name].append(elapsed(functions[name]))
     return {name: timing_of(values) for name, values in times.items()}
 
 
@@ -98,7 +98,7 @@ def evenly_mixed(counts: Mapping[str, int]) -> list[str]:
     return [name for _, name in sorted(turns)]
 
 
-def _elapsed(function: Callable[[], Any]) -> float:
+def elapsed(function: Callable[[], Any]) -> float:
     start = time.perf_counter()
     function()
     return 1e3 * (time.perf_counter() - start)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from dcls_mm.functional import native_code
+
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / 'benchmarks'
 
@@ -26,6 +28,16 @@ COLUMNS = {
         'pass, dcls_mm on, least, geometric mean, target of the mean',
         'convolution, pass, dcls_mm on, backend, torch ms, dcls_mm ms, '
         'torch GFLOP/s, dcls_mm GFLOP/s, time ratio, target',
+    ],
+    'direct': [
+        'instructions, triad GB/s, peak G taps/s',
+        'format, pass, direct, dense, of dense, plain 7x7, of plain, taps, G taps/s, '
+        'GB/s',
+        'of, is, target',
+    ],
+    'cost': [
+        'task, extent, dcls_mm, constructed, dense, plain 7x7, dcls 0.1.1',
+        'task, elements, dcls_mm, constructed, dense, plain 7x7, dcls 0.1.1',
     ],
     'backbone': [
         'task, depthwise convolutions, ms, GFLOP/s, time ratio, time target',
@@ -76,6 +88,8 @@ def tables_of(output):
 
 @pytest.mark.parametrize('name', COLUMNS)
 def test_a_benchmark_prints_its_tables(started, name):
+    if name == 'direct' and native_code.missing() is not None:
+        pytest.skip(native_code.missing())
     folder, processes = started
     output, errors = processes[name].communicate(timeout=120)
     assert processes[name].returncode == 0, errors
