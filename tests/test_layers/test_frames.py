@@ -14,10 +14,14 @@ LARGE = dict(kernel_count=34, dilated_kernel_size=17, padding=8, groups=96)
 
 # Name -> (layer, size of the image, its memory format, frames and files at most).
 STEPS = {
-    'depthwise': (lambda: DCLSConv2d(96, 96, **LARGE), (56, 56), None, 60, 8),
+    'depthwise': (lambda: DCLSConv2d(96, 96, **LARGE), (56, 56), None, 110, 12),
     'channels_last': (
         lambda: DCLSConv2d(96, 96, **LARGE),
-        *((56, 56), torch.channels_last, 60, 8),
+        *((56, 56), torch.channels_last, 110, 12),
+    ),
+    'constructed': (
+        lambda: DCLSConv2d(96, 96, formulation='construct', **LARGE),
+        *((56, 56), None, 60, 10),
     ),
     'gauss': (
         lambda: DCLSConv2d(96, 96, interpolation='gauss', **LARGE),
@@ -29,7 +33,7 @@ STEPS = {
     ),
     '1-d': (
         lambda: DCLSConv1d(8, 8, 5, padding=2, groups=8, dilated_kernel_size=17),
-        *((64,), None, 45, 8),
+        *((64,), None, 110, 12),
     ),
 }
 

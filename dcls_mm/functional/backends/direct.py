@@ -71,13 +71,14 @@ def worthwhile(call: ConvolutionCall) -> bool:
 
     Where only the compiled part is missing for that, this says so once.
     """
-    if not isinstance(call.source, SparseKernel) or call.state.recorded:
+    kernel, state = call.source, call.state
+    if not isinstance(kernel, SparseKernel) or kernel.shape[1] != 1:
         return False
-    if _mismatch(call) is not None or not _pays(call):
+    if state.device_type != 'cpu' or state.recorded or not _pays(call):
         return False
     if _missing() is None:
         return True
-    if call.state.is_plain:
+    if state.is_plain and _mismatch(call) is None:
         native_code.tell_missing()
     return False
 
