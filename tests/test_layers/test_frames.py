@@ -21,7 +21,7 @@ STEPS = {
     ),
     'constructed': (
         lambda: DCLSConv2d(96, 96, formulation='construct', **LARGE),
-        *((56, 56), None, 60, 10),
+        *((56, 56), None, 65, 10),
     ),
     'gauss': (
         lambda: DCLSConv2d(96, 96, interpolation='gauss', **LARGE),
