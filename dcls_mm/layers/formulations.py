@@ -34,6 +34,9 @@ NARROW = ('bilinear', 'triangle')
 class Formulations(ConstructedConvNd):
     """The part of :class:`.dcls.DCLSConvNd` that convolves."""
 
+    # Whether kernel() is DCLSConvNd's own, not a subclass's.
+    _kernel_is_ours = False
+
     formulation: str
     interpolation: str
     learned_axes: Any
@@ -66,7 +69,8 @@ class Formulations(ConstructedConvNd):
         return super()._kernel_for_call()
 
     def _kernel_to_learn(self) -> Tensor | SparseKernel:
-        if not self._kernel_is_ours() or self._reason_against_direct() is not None:
+        redefined = not self._kernel_is_ours or 'kernel' in self.__dict__
+        if redefined or self._reason_against_direct() is not None:
             return self.kernel()
         weight, positions = self.elements_on_all_axes()
         rule = INTERPOLATIONS[interpolation_name(self.interpolation)]
@@ -77,10 +81,10 @@ class Formulations(ConstructedConvNd):
             content=Elements(weight.squeeze(1), positions.squeeze(2), rule.normalized),
         )
 
-    def _kernel_is_ours(self) -> bool:
-        """Return whether kernel() is DCLSConvNd's own, not a subclass's or assigned."""
-        home = getattr(self.kernel, '__module__', None)
-        return home == f'{__package__}.dcls'
+    def __init_subclass__(cls, **options) -> None:
+        super().__init_subclass__(**options)
+        home = cls.kernel.__module__
+        cls._kernel_is_ours = home == f'{__package__}.dcls'
 
     def _reason_against_direct(self) -> str | None:
         """Return what the formulation 'direct' needs and this layer lacks, or None."""
