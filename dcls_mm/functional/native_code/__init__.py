@@ -10,9 +10,12 @@ into the process, because two pools on the same cores would wait for each other.
 
 import ctypes
 import functools
+import logging
 import os
 
 from .building import AGAIN, library_path
+
+_logger = logging.getLogger(__name__)
 
 
 @functools.cache
@@ -62,5 +65,12 @@ def instructions(name: str | None = None) -> str:
     return found.decode()
 
 
+@functools.cache
 def tell_missing() -> None:
-    """Placeholder until the branch with the real one is merged."""
+    """Warn, once in a process, that layers use the dense path for want of this part."""
+    _logger.warning(
+        '%s. Until then layers convolve with the zeros of their kernels too, which is '
+        "slower on a CPU. formulation='construct' in a layer says that this is meant, "
+        'and silences this warning.',
+        missing(),
+    )
