@@ -93,19 +93,40 @@ def build(target: Path | None = None, more_flags: tuple[str, ...] = ()) -> Path:
         BuildError: there is no compiler, or it reports errors.
     """
     command = compiler()
-    described = _output([*command, '--version'])
     path = target or library_path()
-    record = path.with_name('compiler.txt')
-    # Compared with what is recorded: the path has only sources and flags.
-    recorded = '\n'.join([*command, *more_flags, described])
-    if path.is_file() and record.is_file() and record.read_text() == recorded:
+    if is_built(path, more_flags):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         built = _compile(command, more_flags, Path(folder))
         os.replace(built, path)
-    record.write_text(recorded)
+    _record(path).write_text(_described(command, more_flags))
     return path
+
+
+def is_built(path: Path, more_flags: tuple[str, ...] = ()) -> bool:
+    """Return whether this compiler has built the library at ``path``.
+
+    Raises:
+        BuildError: there is no compiler.
+    """
+    record, described = _record(path), _described(compiler(), more_flags)
+    return path.is_file() and record.is_file() and record.read_text() == described
+
+
+def _record(path: Path) -> Path:
+    return path.with_name('compiler.txt')
+
+
+def _described(command: list[str], more_flags: tuple[str, ...]) -> str:
+    """Return what is recorded: the path has only the sources and the usual flags."""
+    version = subprocess.run(
+        [*command, '--version'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return '\n'.join([*command, *more_flags, version.stdout])
 
 
 def _compile(command: list[str], more_flags: tuple[str, ...], folder: Path) -> Path:
@@ -127,8 +148,7 @@ def _compile(command: list[str], more_flags: tuple[str, ...], folder: Path) -> P
         objects.append(os.fspath(folder / f'{name}.o'))
         arguments = [*FLAGS, *more_flags, *flags, '-c', os.fspath(SOURCES / source)]
         running.append(_start([*command, *arguments, '-o', objects[-1]]))
-    for process in running:
-        _finish(process)
+    _finish(*running)
     library = folder / 'library.so'
     flags = ['-shared', *more_flags, *objects, '-o', os.fspath(library)]
     _finish(_start([*command, *flags]))
@@ -141,13 +161,9 @@ def _start(command: list[str]) -> subprocess.Popen:
     )
 
 
-def _finish(process: subprocess.Popen) -> None:
-    output, _ = process.communicate()
-    if process.returncode:
-        raise BuildError(f'{shlex.join(process.args)} failed:\n{output}')  # type: ignore[arg-type]
-
-
-def _output(command: list[str]) -> str:
-    return subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ).stdout
+def _finish(*processes: subprocess.Popen) -> None:
+    # All end before the first error is raised: they write to the same folder.
+    outputs = [process.communicate()[0] for process in processes]
+    for process, output in zip(processes, outputs):
+        if process.returncode:
+            raise BuildError(f'{shlex.join(process.args)} failed:\n{output}')  # type: ignore[arg-type]
