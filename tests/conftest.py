@@ -68,7 +68,7 @@ def pytest_addoption(parser):
     parser.addoption(
         '--require-oracles',
         action='store_true',
-        help='fail, not skip, the tests for which a package or compiled part is missing',
+        help='fail, not skip, the tests that need a missing package or compiled part',
     )
 
 

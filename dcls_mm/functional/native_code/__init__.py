@@ -13,7 +13,7 @@ import functools
 import logging
 import os
 
-from .building import AGAIN, library_path
+from .building import advice, library_path
 
 _logger = logging.getLogger(__name__)
 
@@ -37,12 +37,12 @@ def library() -> ctypes.CDLL:
     """
     path = library_path()
     if not path.is_file():
-        raise OSError(f'the compiled part of dcls_mm is not built; {AGAIN}')
+        raise OSError(f'the compiled part of dcls_mm is not built; {advice()}')
     try:
         loaded = ctypes.CDLL(os.fspath(path))
     except OSError as error:
         raise OSError(
-            f'the compiled part of dcls_mm does not load ({error}); {AGAIN}'
+            f'the compiled part of dcls_mm does not load ({error}); {advice()}'
         ) from error
     loaded.dcls_instructions.argtypes = [ctypes.c_char_p]
     loaded.dcls_instructions.restype = ctypes.c_char_p
