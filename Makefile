@@ -13,7 +13,7 @@ VENV_PYTHON := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo demo-seg test test-fast coverage lint docs bench gpu clean \
-	distclean triton
+	distclean triton sanitize wheel
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,14 @@ docs: env  ## build the pages into docs/_build/html, with warnings as errors
 		--requirement requirements/docs.txt
 	@$(VENV_PYTHON) -m sphinx -q -W --keep-going docs docs/_build/html
 	@echo 'docs/_build/html/index.html is ready'
+
+sanitize: env  ## test the compiled part under address and undefined sanitizers (1 minute)
+	@OMP_NUM_THREADS=1 $(VENV_PYTHON) benchmarks/sanitize_native.py
+
+wheel: env  ## build the wheel into dist/, with the compiled part for this platform
+	@$(VENV_PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation --wheel-dir dist .
+	@ls dist/dcls_mm-*.whl
 
 bench: env  ## run all benchmarks, one after the other (15 minutes on two cores)
 	@for name in construct convolve direct backbone sampling deploy; do \

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from dcls_mm.functional import native_code
+
 # Largest error by dtype, relative to the largest reference value.
 TOLERANCE = {
     torch.float64: 1e-11,
@@ -66,7 +68,7 @@ def pytest_addoption(parser):
     parser.addoption(
         '--require-oracles',
         action='store_true',
-        help='fail, not skip, the tests that need a package which is not installed',
+        help='fail, not skip, the tests that need a missing package or compiled part',
     )
 
 
@@ -74,6 +76,7 @@ def pytest_configure(config):
     config.addinivalue_line('markers', 'slow: left out by `make test-fast`')
     if config.getoption('--require-oracles'):
         pytest.importorskip = _failing(pytest.importorskip)
+        config.pluginmanager.register(_RequiredPart(native_code.missing()))
 
 
 def pytest_collection_modifyitems(items):
@@ -94,6 +97,21 @@ def _failing(importorskip):
             pytest.fail(f'--require-oracles: {skipped.msg}', pytrace=False)
 
     return require
+
+
+class _RequiredPart:
+    """Turns tests that were skipped for want of the compiled part into failures."""
+
+    def __init__(self, missing):
+        self.missing = missing
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self):
+        report = yield
+        if self.missing and report.skipped and self.missing in str(report.longrepr):
+            report.outcome = 'failed'
+            report.longrepr = f'--require-oracles: {self.missing}'
+        return report
 
 
 def assert_close(actual, expected, dtype=None, factor=1):

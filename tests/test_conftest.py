@@ -26,6 +26,23 @@ def needy():
     pytest.importorskip('no_such_package', reason='no reason hides it')
 """
 
+NATIVE = """
+import pytest
+from dcls_mm.functional import native_code
+
+MISSING = native_code.missing()
+
+@pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+def test_marked():
+    pass
+
+def test_that_skips_itself():
+    pytest.skip(MISSING)
+
+def test_skipped_for_another_reason():
+    pytest.skip('no GPU')
+"""
+
 
 @pytest.fixture
 def outcome(tmp_path):
@@ -36,11 +53,11 @@ def outcome(tmp_path):
     whole = "import pytest\npytest.importorskip('no_such_package')\n"
     (tmp_path / 'test_needy_file.py').write_text(whole)
 
-    def run(*options):
+    def run(*options, **variables):
         done = subprocess.run(
-            [sys.executable, '-m', 'pytest', '-q', *options],
+            [sys.executable, '-m', 'pytest', '-q', '-p', 'no:warnings', *options],
             cwd=tmp_path,
-            env={**os.environ, 'PYTEST_ADDOPTS': ''},
+            env={**os.environ, 'PYTEST_ADDOPTS': '', **variables},
             capture_output=True,
             text=True,
         )
@@ -57,6 +74,15 @@ def test_a_missing_package_skips(outcome):
 def test_a_missing_oracle_fails_where_it_is_required(outcome):
     status, line = outcome('--require-oracles', '--continue-on-collection-errors')
     assert status == 1 and line.startswith('1 failed, 2 errors')
+
+
+def test_the_compiled_part_may_be_missing_unless_it_is_required(outcome, tmp_path):
+    (tmp_path / 'test_native.py').write_text(NATIVE)
+    gone = {'DCLS_MM_NATIVE_LIBRARY': str(tmp_path / 'gone.so')}
+    status, line = outcome('test_native.py', **gone)
+    assert status == 0 and line.startswith('3 skipped')
+    status, line = outcome('test_native.py', '--require-oracles', **gone)
+    assert status == 1 and line.startswith('1 failed, 1 skipped, 1 error')
 
 
 def test_what_is_slow_is_there():

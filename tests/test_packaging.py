@@ -1,6 +1,7 @@
 """What a release contains; the stock tools and mim can train from it once installed."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,11 +16,12 @@ import yaml
 
 from dcls_mm import __version__
 from dcls_mm.datasets import write_scenes
+from dcls_mm.functional.native_code import building
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKOUT_ONLY = {'demo.py', 'setup_environment.py', 'update_zoo.py'}
 FOLDERS = {
-    *('.ci', '.github', 'benchmarks', 'configs', 'dcls_mm', 'docs'),
+    *('.ci', '.github', 'benchmarks', 'configs', 'csrc', 'dcls_mm', 'docs'),
     *('requirements', 'resources', 'tests', 'tools'),
 }
 
@@ -53,8 +55,8 @@ def sdist(tmp_path_factory):
 @pytest.fixture(scope='module')
 def wheel(sdist):
     """Build the wheel from the source release, as installers without a wheel do."""
-    pip = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps']
-    run(*pip, '--no-build-isolation', '--wheel-dir', sdist.parent, sdist)
+    pip = [sys.executable, '-m', 'pip', 'wheel', '--no-cache-dir', '--quiet']
+    run(*pip, '--no-deps', '--no-build-isolation', '--wheel-dir', sdist.parent, sdist)
     (wheel,) = sdist.parent.glob('*.whl')
     return wheel
 
@@ -101,6 +103,78 @@ def test_wheel_holds_what_mim_looks_for(wheel):
     assert {n for n in names if n.endswith('.py') and '.mim' not in n} == {
         name for name in modules if '.mim' not in name
     }
+
+
+LIBRARY = f'dcls_mm/functional/native_code/{building.NAME}'
+
+
+@pytest.fixture
+def compiler():
+    try:
+        return building.compiler()
+    except building.BuildError as error:
+        pytest.skip(str(error))
+
+
+def test_a_wheel_built_with_a_compiler_has_the_compiled_part(compiler, wheel):
+    """Its interface is plain C, so it is for one platform but for any Python."""
+    tag = wheel.stem.split('-', 2)[2]
+    assert tag.startswith('py3-none-') and tag != 'py3-none-any'
+    assert LIBRARY in ZipFile(wheel).namelist()
+
+
+@pytest.mark.parametrize(
+    'setting, reason',
+    [
+        ({'DCLS_MM_NATIVE': '0'}, 'DCLS_MM_NATIVE is 0'),
+        ({'CXX': 'no-such-compiler'}, 'no C++ compiler was found'),
+        ({'CXX': 'false'}, 'false .* failed'),
+    ],
+)
+def test_a_wheel_without_the_compiled_part_is_for_any_platform(
+    setting, reason, sdist, tmp_path
+):
+    pip = [sys.executable, '-m', 'pip', 'wheel', '--no-cache-dir', '--no-deps']
+    log = tmp_path / 'log'
+    options = '--no-build-isolation', '--log', log, '--wheel-dir', tmp_path
+    run(*pip, *options, sdist, env={**os.environ, **setting})
+    said = re.findall(f'the wheel has no compiled part: {reason}', log.read_text())
+    assert len(said) == 1
+    (wheel,) = tmp_path.glob('*.whl')
+    assert wheel.name.endswith('-py3-none-any.whl')
+    assert not [name for name in ZipFile(wheel).namelist() if name.endswith('.so')]
+
+
+DIRECT = """
+import torch
+from dcls_mm import DCLSConv2d
+from dcls_mm.functional.native_code import building, missing
+
+sizes = dict(groups=4, padding=2, dilated_kernel_size=7, interpolation='bilinear')
+layer = DCLSConv2d(4, 4, 5, formulation='direct', **sizes)
+x = torch.randn(1, 4, 9, 9)
+try:
+    y = layer(x)
+except ValueError:
+    print(missing())
+else:
+    layer.formulation = 'construct'
+    assert torch.allclose(y, layer(x), atol=1e-5)
+    print(building.library_path())
+"""
+
+
+def test_the_compiled_part_of_a_wheel_is_used(compiler, site, installed, tmp_path):
+    installed['env'] = {**installed['env'], 'XDG_CACHE_HOME': str(tmp_path / 'cache')}
+    assert run(sys.executable, '-c', DIRECT, **installed).strip() == str(site / LIBRARY)
+    module = 'dcls_mm.functional.native_code'
+    out = run(sys.executable, '-m', module, **installed)
+    assert out.startswith(f'{site / LIBRARY} is ready')
+    kept = site / f'{LIBRARY}.kept'
+    (site / LIBRARY).rename(kept)
+    out = run(sys.executable, '-c', DIRECT, **installed)
+    kept.rename(site / LIBRARY)
+    assert 'no sources to build it from: install dcls_mm from its source' in out
 
 
 def test_wheel_installs_nothing_of_openmmlab(wheel):

@@ -8,7 +8,8 @@ maintained forks `onedl-*` in place of OpenMMLab's packages (.venv-onedl); 'olde
 
 It can be run again at any time: it returns at once if nothing has changed, and
 continues where it stopped if it was interrupted. It writes to that folder and to
-~/.cache/dcls_mm (or $XDG_CACHE_HOME/dcls_mm), where it keeps the built mmcv wheel.
+~/.cache/dcls_mm (or $XDG_CACHE_HOME/dcls_mm), where it keeps the built mmcv wheel and
+the compiled part of dcls_mm itself.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from environment import (
     VENV,
     VENV_PYTHON,
     mmcv_wheel,
+    native_part,
 )
 from environment.preflight import check_machine
 from environment.running import PIP_LOG, clock, last_line, locked, pip, run_logged, tail
@@ -177,6 +179,9 @@ def main():
                 # Another set-up may have finished while this one waited.
                 if not is_ready():
                     set_up()
+        # Not a step of the above: a changed csrc/ needs no other environment.
+        with locked(ROOT):
+            native_part.build()
         if arguments.triton:
             with locked(ROOT):
                 install_tritons()

@@ -139,22 +139,23 @@ def clone(monkeypatch, tmp_path):
     monkeypatch.setattr(setup_environment.mmcv_wheel, 'install', step('mmcv'))
     monkeypatch.setattr(setup_environment, 'install_tritons', step('triton'))
     monkeypatch.setattr(setup_environment, 'install_project', step('project'))
+    monkeypatch.setattr(setup_environment.native_part, 'build', step('native'))
     monkeypatch.setattr(setup_environment, 'check_machine', step('check'))
     monkeypatch.setattr(setup_environment.signal, 'signal', lambda *a: None)
     monkeypatch.setattr(sys, 'argv', ['setup_environment.py'])
     return SimpleNamespace(**paths, pins_file=pins_file, done=done)
 
 
-ALL_STEPS = ['check', 'venv', 'packages', 'torch', 'mmcv', 'project']
+ALL_STEPS = ['check', 'venv', 'packages', 'torch', 'mmcv', 'project', 'native']
 
 
-def test_a_second_run_does_nothing(clone, capsys):
+def test_a_second_run_only_asks_for_the_compiled_part(clone, capsys):
     setup_environment.main()
     assert clone.done == ALL_STEPS
     pins = setup_environment.read_pins()
     assert f'[3/5] installing torch {pins["torch"]}\n' in capsys.readouterr().out
     setup_environment.main()
-    assert clone.done == ALL_STEPS
+    assert clone.done == [*ALL_STEPS, 'native']
     assert capsys.readouterr().out == f'{clone.VENV} is ready\n'
 
 

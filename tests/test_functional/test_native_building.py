@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from dcls_mm.functional import native_code
 from dcls_mm.functional.native_code import building
 
 
@@ -29,6 +30,46 @@ def test_without_the_library_it_says_what_to_do(tmp_path):
     broken.write_bytes(b'no library')
     result = run(code, DCLS_MM_NATIVE_LIBRARY=os.fspath(broken))
     assert 'does not load' in result.stdout
+
+
+@pytest.fixture
+def told_never():
+    native_code.tell_missing.cache_clear()
+    yield
+    native_code.tell_missing.cache_clear()
+
+
+def test_that_it_is_missing_is_said_once(told_never, monkeypatch, caplog):
+    monkeypatch.setattr(native_code, 'missing', lambda: 'the compiled part is gone')
+    native_code.tell_missing()
+    native_code.tell_missing()
+    (record,) = caplog.records
+    assert record.levelname == 'WARNING'
+    assert record.getMessage().startswith('the compiled part is gone. Until then ')
+    assert "formulation='construct'" in record.getMessage()
+
+
+def test_a_layer_says_it_and_computes_the_same(tmp_path):
+    code = (
+        'import torch; from dcls_mm import DCLSConv2d;'
+        'torch.manual_seed(0);'
+        'make = lambda **how: DCLSConv2d(32, 32, 9, groups=32, padding=4,'
+        " dilated_kernel_size=17, interpolation='bilinear', **how);"
+        'layer, x = make(), torch.randn(1, 32, 40, 40);'
+        'y = layer(x); layer(x);'
+        "layer.formulation = 'construct';"
+        'assert torch.equal(layer(x), y);'
+        'print(y.shape)'
+    )
+    missing = os.fspath(tmp_path / 'none.so')
+    result = run(code, DCLS_MM_NATIVE_LIBRARY=missing)
+    assert result.stdout == 'torch.Size([1, 32, 40, 40])\n', result.stderr
+    assert result.stderr.count('the compiled part of dcls_mm is not built') == 1
+    silent = run(
+        code.replace('make()', "make(formulation='construct')"),
+        DCLS_MM_NATIVE_LIBRARY=missing,
+    )
+    assert silent.stdout == result.stdout and not silent.stderr
 
 
 def test_without_a_compiler_the_build_says_so(tmp_path, monkeypatch):

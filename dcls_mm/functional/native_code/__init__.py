@@ -10,9 +10,12 @@ into the process, because two pools on the same cores would wait for each other.
 
 import ctypes
 import functools
+import logging
 import os
 
-from .building import AGAIN, library_path
+from .building import advice, library_path
+
+_logger = logging.getLogger(__name__)
 
 
 @functools.cache
@@ -34,12 +37,12 @@ def library() -> ctypes.CDLL:
     """
     path = library_path()
     if not path.is_file():
-        raise OSError(f'the compiled part of dcls_mm is not built; {AGAIN}')
+        raise OSError(f'the compiled part of dcls_mm is not built; {advice()}')
     try:
         loaded = ctypes.CDLL(os.fspath(path))
     except OSError as error:
         raise OSError(
-            f'the compiled part of dcls_mm does not load ({error}); {AGAIN}'
+            f'the compiled part of dcls_mm does not load ({error}); {advice()}'
         ) from error
     loaded.dcls_instructions.argtypes = [ctypes.c_char_p]
     loaded.dcls_instructions.restype = ctypes.c_char_p
@@ -62,5 +65,12 @@ def instructions(name: str | None = None) -> str:
     return found.decode()
 
 
+@functools.cache
 def tell_missing() -> None:
-    """Placeholder until the branch with the real one is merged."""
+    """Warn, once in a process, that layers use the dense path for want of this part."""
+    _logger.warning(
+        '%s. Until then layers convolve with the zeros of their kernels too, which is '
+        "slower on a CPU. formulation='construct' in a layer says that this is meant, "
+        'and silences this warning.',
+        missing(),
+    )

@@ -3,10 +3,11 @@
 import sys
 
 from . import instructions
-from .building import BuildError, build
+from .building import PACKAGED, BuildError, build, library_path
 
 try:
-    path = build()
+    # That of a wheel is complete.
+    path = PACKAGED if library_path() == PACKAGED else build()
 except BuildError as error:
     sys.exit(str(error))
 print(f'{path} is ready; this processor runs it with {instructions()} instructions')

@@ -2,7 +2,9 @@
 
 The library's folder is named by a hash of the sources and flags, so that a changed
 source is never served by an old build. It also records the compiler, and a changed
-compiler builds again.
+compiler builds again. A wheel has no sources and may have the library.
+
+setup.py and `make env` load this file alone: it imports the standard library only.
 """
 
 import functools
@@ -22,7 +24,8 @@ CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'dcls
 # Another library to load, such as one built with a sanitizer.
 VARIABLE = 'DCLS_MM_NATIVE_LIBRARY'
 
-AGAIN = 'run `python -m dcls_mm.functional.native_code` to build it'
+NAME = 'libdcls_direct.so'
+PACKAGED = Path(__file__).resolve().with_name(NAME)
 
 FLAGS = (
     '-std=c++17',
@@ -55,15 +58,35 @@ def instruction_sets() -> dict[str, tuple[str, ...]]:
 
 @functools.cache
 def library_path() -> Path:
-    """Return where the library is, or will be when it is built."""
+    """Return where the library is, or will be when it is built.
+
+    The one that ``DCLS_MM_NATIVE_LIBRARY`` names, or else the one of the wheel, or else
+    the one in the cache.
+    """
     named = os.environ.get(VARIABLE)
     if named:
         return Path(named)
+    if PACKAGED.is_file():
+        return PACKAGED
     digest = hashlib.sha256(repr((FLAGS, instruction_sets(), LANES_AND_ROWS)).encode())
     for source in sorted(SOURCES.glob('*.*')):
         digest.update(source.name.encode() + b'\0' + source.read_bytes() + b'\0')
     tag = f'{sys.platform}-{platform.machine()}-{digest.hexdigest()[:16]}'
-    return CACHE / f'direct-{tag}' / 'libdcls_direct.so'
+    return CACHE / f'direct-{tag}' / NAME
+
+
+def advice() -> str:
+    """Return what to do where the library is missing."""
+    if _has_sources():
+        return 'run `python -m dcls_mm.functional.native_code` to build it'
+    return (
+        'this installation has no sources to build it from: install dcls_mm from its '
+        'source release or a checkout, where there is a C++ compiler'
+    )
+
+
+def _has_sources() -> bool:
+    return (SOURCES / 'direct.cpp').is_file()
 
 
 def compiler() -> list[str]:
@@ -90,22 +113,45 @@ def build(target: Path | None = None, more_flags: tuple[str, ...] = ()) -> Path:
         more_flags: for compiler and linker, after the usual ones.
 
     Raises:
-        BuildError: there is no compiler, or it reports errors.
+        BuildError: there are no sources or no compiler, or it reports errors.
     """
+    if not _has_sources():
+        raise BuildError(f'csrc/ is not beside the package; {advice()}')
     command = compiler()
-    described = _output([*command, '--version'])
     path = target or library_path()
-    record = path.with_name('compiler.txt')
-    # Compared with what is recorded: the path has only sources and flags.
-    recorded = '\n'.join([*command, *more_flags, described])
-    if path.is_file() and record.is_file() and record.read_text() == recorded:
+    if is_built(path, more_flags):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         built = _compile(command, more_flags, Path(folder))
         os.replace(built, path)
-    record.write_text(recorded)
+    _record(path).write_text(_described(command, more_flags))
     return path
+
+
+def is_built(path: Path, more_flags: tuple[str, ...] = ()) -> bool:
+    """Return whether this compiler has built the library at ``path``.
+
+    Raises:
+        BuildError: there is no compiler.
+    """
+    record, described = _record(path), _described(compiler(), more_flags)
+    return path.is_file() and record.is_file() and record.read_text() == described
+
+
+def _record(path: Path) -> Path:
+    return path.with_name('compiler.txt')
+
+
+def _described(command: list[str], more_flags: tuple[str, ...]) -> str:
+    """Return what is recorded: the path has only the sources and the usual flags."""
+    version = subprocess.run(
+        [*command, '--version'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return '\n'.join([*command, *more_flags, version.stdout])
 
 
 def _compile(command: list[str], more_flags: tuple[str, ...], folder: Path) -> Path:
@@ -127,8 +173,7 @@ def _compile(command: list[str], more_flags: tuple[str, ...], folder: Path) -> P
         objects.append(os.fspath(folder / f'{name}.o'))
         arguments = [*FLAGS, *more_flags, *flags, '-c', os.fspath(SOURCES / source)]
         running.append(_start([*command, *arguments, '-o', objects[-1]]))
-    for process in running:
-        _finish(process)
+    _finish(*running)
     library = folder / 'library.so'
     flags = ['-shared', *more_flags, *objects, '-o', os.fspath(library)]
     _finish(_start([*command, *flags]))
@@ -141,13 +186,9 @@ def _start(command: list[str]) -> subprocess.Popen:
     )
 
 
-def _finish(process: subprocess.Popen) -> None:
-    output, _ = process.communicate()
-    if process.returncode:
-        raise BuildError(f'{shlex.join(process.args)} failed:\n{output}')  # type: ignore[arg-type]
-
-
-def _output(command: list[str]) -> str:
-    return subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ).stdout
+def _finish(*processes: subprocess.Popen) -> None:
+    # All end before the first error is raised: they write to the same folder.
+    outputs = [process.communicate()[0] for process in processes]
+    for process, output in zip(processes, outputs):
+        if process.returncode:
+            raise BuildError(f'{shlex.join(process.args)} failed:\n{output}')  # type: ignore[arg-type]
