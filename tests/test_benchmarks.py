@@ -91,7 +91,7 @@ def test_a_benchmark_prints_its_tables(started, name):
     if name == 'direct' and native_code.missing() is not None:
         pytest.skip(native_code.missing())
     folder, processes = started
-    output, errors = processes[name].communicate(timeout=120)
+    output, errors = processes[name].communicate(timeout=240)
     assert processes[name].returncode == 0, errors
     for part in ('machine: ', 'torch ', 'threads: 1', 'matrix product, GFLOP/s: '):
         assert part in output
