@@ -78,7 +78,9 @@ def test_without_a_compiler_the_build_says_so(tmp_path, monkeypatch):
     with pytest.raises(building.BuildError, match='install g'):
         building.build(tmp_path / 'library.so')
     monkeypatch.setenv('CXX', 'no-such-compiler')
-    with pytest.raises(building.BuildError, match='CXX'):
+    with pytest.raises(
+        building.BuildError, match="'no-such-compiler', which CXX names"
+    ):
         building.build(tmp_path / 'library.so')
 
 

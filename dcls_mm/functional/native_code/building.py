@@ -99,14 +99,15 @@ def compiler() -> list[str]:
     Raises:
         BuildError: there is none.
     """
-    command = shlex.split(os.environ.get('CXX', '')) or ['g++', 'clang++', 'c++']
-    if 'CXX' not in os.environ:
-        command = [name for name in command if shutil.which(name)][:1]
-    if not command or shutil.which(command[0]) is None:
-        raise BuildError(
-            'no C++ compiler was found: install g++ or clang++, or name one in CXX'
-        )
-    return command
+    named = shlex.split(os.environ.get('CXX', ''))
+    for command in [named] if named else [['g++'], ['clang++'], ['c++']]:
+        if shutil.which(command[0]):
+            return command
+    raise BuildError(
+        f'there is no C++ compiler {named[0]!r}, which CXX names: name another'
+        if named
+        else 'no C++ compiler was found: install g++ or clang++, or name one in CXX'
+    )
 
 
 def build(target: Path | None = None, more_flags: tuple[str, ...] = ()) -> Path:
