@@ -48,7 +48,8 @@ def main() -> int:
         }
         tests = ROOT / 'tests' / 'test_functional' / 'test_direct.py'
         chosen = sys.argv[1:] or CHOICE
-        command = [sys.executable, '-m', 'pytest', '-q', tests, *chosen]
+        # -s: an error ends the process, and what pytest has captured is lost.
+        command = [sys.executable, '-m', 'pytest', '-qs', tests, *chosen]
         return subprocess.run(command, env=environment, cwd=ROOT).returncode
 
 
