@@ -6,13 +6,16 @@
 # installs the CUDA builds, which are much larger.
 FROM python:3.11-slim-bookworm
 
-# mmcv is compiled with these; OpenCV's headless build needs no other packages.
+# mmcv and csrc/ are compiled with these; OpenCV's headless build needs no other packages.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ make \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /dcls_mm
 COPY . .
+
+# Not in the cache below, which is no part of the image.
+ENV DCLS_MM_NATIVE_LIBRARY=/dcls_mm/build/native/libdcls_direct.so
 
 ARG TORCH_INDEX=
 # The cache keeps the mmcv wheel for the next build.

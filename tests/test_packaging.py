@@ -127,7 +127,7 @@ def test_a_wheel_built_with_a_compiler_has_the_compiled_part(compiler, wheel):
     'setting, reason',
     [
         ({'DCLS_MM_NATIVE': '0'}, 'DCLS_MM_NATIVE is 0'),
-        ({'CXX': 'no-such-compiler'}, 'no C++ compiler was found'),
+        ({'CXX': 'no-such-compiler'}, r"there is no C\+\+ compiler 'no-such-compiler'"),
         ({'CXX': 'false'}, 'false .* failed'),
     ],
 )

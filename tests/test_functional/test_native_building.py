@@ -78,7 +78,9 @@ def test_without_a_compiler_the_build_says_so(tmp_path, monkeypatch):
     with pytest.raises(building.BuildError, match='install g'):
         building.build(tmp_path / 'library.so')
     monkeypatch.setenv('CXX', 'no-such-compiler')
-    with pytest.raises(building.BuildError, match='CXX'):
+    with pytest.raises(
+        building.BuildError, match="'no-such-compiler', which CXX names"
+    ):
         building.build(tmp_path / 'library.so')
 
 
@@ -92,7 +94,7 @@ def test_errors_of_the_compiler_are_shown(tmp_path, monkeypatch):
     assert not (tmp_path / 'library.so').exists()
 
 
-def test_a_build_is_kept_until_the_compiler_changes(tmp_path, monkeypatch):
+def test_a_build_is_kept_until_compiler_or_sources_change(tmp_path, monkeypatch):
     compiler = tmp_path / 'compiler'
     library = tmp_path / 'library.so'
 
@@ -114,6 +116,28 @@ def test_a_build_is_kept_until_the_compiler_changes(tmp_path, monkeypatch):
     install('two')
     building.build(library)
     assert library.read_text() == 'two\n'
+    assert building.is_built(library)
+    (tmp_path / 'direct.cpp').write_text('// changed')
+    monkeypatch.setattr(building, 'SOURCES', tmp_path)
+    assert not building.is_built(library)
+
+
+def test_without_sources_the_build_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(building, 'SOURCES', tmp_path)
+    with pytest.raises(building.BuildError, match='from its source release or a check'):
+        building.build(tmp_path / 'library.so')
+
+
+def test_the_library_of_a_wheel_comes_before_the_cache(tmp_path, monkeypatch):
+    monkeypatch.delenv('DCLS_MM_NATIVE_LIBRARY', raising=False)
+    packaged = tmp_path / building.NAME
+    monkeypatch.setattr(building, 'PACKAGED', packaged)
+    find = building.library_path.__wrapped__
+    assert find().is_relative_to(building.CACHE)
+    packaged.touch()
+    assert find() == packaged
+    monkeypatch.setenv('DCLS_MM_NATIVE_LIBRARY', '/named')
+    assert os.fspath(find()) == '/named'
 
 
 def test_the_path_follows_the_sources(tmp_path, monkeypatch):

@@ -68,11 +68,15 @@ def library_path() -> Path:
         return Path(named)
     if PACKAGED.is_file():
         return PACKAGED
+    return CACHE / f'direct-{sys.platform}-{platform.machine()}-{_digest()}' / NAME
+
+
+def _digest() -> str:
+    """Return a digest of sources and flags."""
     digest = hashlib.sha256(repr((FLAGS, instruction_sets(), LANES_AND_ROWS)).encode())
     for source in sorted(SOURCES.glob('*.*')):
         digest.update(source.name.encode() + b'\0' + source.read_bytes() + b'\0')
-    tag = f'{sys.platform}-{platform.machine()}-{digest.hexdigest()[:16]}'
-    return CACHE / f'direct-{tag}' / NAME
+    return digest.hexdigest()[:16]
 
 
 def advice() -> str:
@@ -95,14 +99,15 @@ def compiler() -> list[str]:
     Raises:
         BuildError: there is none.
     """
-    command = shlex.split(os.environ.get('CXX', '')) or ['g++', 'clang++', 'c++']
-    if 'CXX' not in os.environ:
-        command = [name for name in command if shutil.which(name)][:1]
-    if not command or shutil.which(command[0]) is None:
-        raise BuildError(
-            'no C++ compiler was found: install g++ or clang++, or name one in CXX'
-        )
-    return command
+    named = shlex.split(os.environ.get('CXX', ''))
+    for command in [named] if named else [['g++'], ['clang++'], ['c++']]:
+        if shutil.which(command[0]):
+            return command
+    raise BuildError(
+        f'there is no C++ compiler {named[0]!r}, which CXX names: name another'
+        if named
+        else 'no C++ compiler was found: install g++ or clang++, or name one in CXX'
+    )
 
 
 def build(target: Path | None = None, more_flags: tuple[str, ...] = ()) -> Path:
@@ -144,14 +149,14 @@ def _record(path: Path) -> Path:
 
 
 def _described(command: list[str], more_flags: tuple[str, ...]) -> str:
-    """Return what is recorded: the path has only the sources and the usual flags."""
+    """Return what a library is made by and from, which is recorded beside it."""
     version = subprocess.run(
         [*command, '--version'],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    return '\n'.join([*command, *more_flags, version.stdout])
+    return '\n'.join([_digest(), *command, *more_flags, version.stdout])
 
 
 def _compile(command: list[str], more_flags: tuple[str, ...], folder: Path) -> Path:
