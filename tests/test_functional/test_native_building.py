@@ -1,8 +1,10 @@
 """How the compiled part is built and found; nothing here compiles all of it."""
 
 import os
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -147,3 +149,16 @@ def test_the_path_follows_the_sources(tmp_path, monkeypatch):
     (tmp_path / 'direct.cpp').write_text('// changed')
     monkeypatch.setattr(building, 'SOURCES', tmp_path)
     assert find() != before
+
+
+def test_it_uses_the_vectors_that_the_processor_has():
+    """A compiler whose runtime can't tell what that is would cost most of the speed."""
+    if native_code.missing() is not None:
+        pytest.skip(native_code.missing())
+    cpuinfo = Path('/proc/cpuinfo')
+    if platform.machine() != 'x86_64' or not cpuinfo.exists():
+        pytest.skip('it is unknown what the processor has')
+    flags = set(cpuinfo.read_text().split())
+    narrow = 'avx2' if 'avx2' in flags else 'plain'
+    expected = 'avx512' if 'avx512vl' in flags else narrow
+    assert native_code.instructions() == expected
