@@ -323,6 +323,13 @@ def test_the_choice(size, extent, count, learns, evaluates, served):
     assert served == ['Taps'] * evaluates
 
 
+def test_with_stride_no_taps_are_listed(monkeypatch):
+    layer = DCLSConv2d(4, 4, stride=2, **OPTIONS).eval()
+    monkeypatch.setattr('dcls_mm.layers.kept_kernel.taps_of_kernel', None)
+    with torch.no_grad():
+        assert layer(image(layer)).shape == (2, 4, 11, 9)
+
+
 def test_a_frozen_kernel_costs_no_gradient(monkeypatch):
     layer = build('bilinear', formulation='direct')
     x = image(layer)

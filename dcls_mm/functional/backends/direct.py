@@ -74,6 +74,8 @@ def worthwhile(call: ConvolutionCall) -> bool:
     kernel, state = call.source, call.state
     if not isinstance(kernel, SparseKernel) or kernel.shape[1] != 1:
         return False
+    if max(call.stride) > 1:
+        return False
     if state.device_type != 'cpu' or state.recorded or not _pays(call):
         return False
     if _missing() is None:
