@@ -200,17 +200,9 @@ bool any(const dcls_convolution &c) {
   return c.batch > 0 && c.channels > 0 && c.multiplier > 0;
 }
 
-}  // namespace
-}  // namespace dcls
-
-using namespace dcls;
-
-int dcls_forward(const dcls_convolution *convolution, const dcls_image *x,
-                 const float *bias, const dcls_image *y) {
-  const dcls_convolution &c = *convolution;
+// From images to outputs, also for the sums over both.
+Job forward_job(const dcls_convolution &c, const dcls_image *x, const dcls_image *y) {
   Job job = {};
-  if (!c.weight && !box_of_windows(c, &job.box)) return 2;
-  if (!any(c) || c.out_height < 1 || c.out_width < 1) return 0;
   job.batch = c.batch;
   job.groups = c.channels;
   job.sources = 1;
@@ -223,6 +215,20 @@ int dcls_forward(const dcls_convolution *convolution, const dcls_image *x,
   job.left = c.left;
   job.source = x;
   job.target = y;
+  return job;
+}
+
+}  // namespace
+}  // namespace dcls
+
+using namespace dcls;
+
+int dcls_forward(const dcls_convolution *convolution, const dcls_image *x,
+                 const float *bias, const dcls_image *y) {
+  const dcls_convolution &c = *convolution;
+  Job job = forward_job(c, x, y);
+  if (!c.weight && !box_of_windows(c, &job.box)) return 2;
+  if (!any(c) || c.out_height < 1 || c.out_width < 1) return 0;
   job.bias = bias;
   const bool ready = c.weight ? make_all_taps(c, {reached_taps(c), false, false}, job)
                               : take_taps(c, job);
@@ -258,19 +264,7 @@ int dcls_element_gradients(const dcls_convolution *convolution, const dcls_image
   const Kernels &kernels = *selected.load();
   const Selection selection = {reached_taps(c), false, true};
   const int64_t outputs = c.channels * c.multiplier;
-  Job job = {};
-  job.batch = c.batch;
-  job.groups = c.channels;
-  job.sources = 1;
-  job.targets = c.multiplier;
-  job.height = c.height;
-  job.width = c.width;
-  job.out_height = c.out_height;
-  job.out_width = c.out_width;
-  job.top = c.top;
-  job.left = c.left;
-  job.source = x;
-  job.target = grad_y;
+  Job job = forward_job(c, x, grad_y);
   if (!make_all_taps(c, selection, job)) return 1;
   plan(job, kernels);
   job.chunks = std::max<int64_t>(

@@ -26,14 +26,15 @@ class KeptKernel:
 
     def __init__(self, module: nn.Module, kernel: Tensor, things: list):
         self.kernel = kernel
-        self.sparse = SparseKernel(
-            kernel.shape,
-            kernel,
-            dense=lambda: kernel,
-            content=lambda: taps_of_kernel(
-                kernel.unsqueeze(2) if kernel.ndim == 3 else kernel
-            ),
-        )
+        self.sparse: Tensor | SparseKernel = kernel
+        if kernel.shape[1] == 1 and kernel.ndim < 5:  # only depthwise taps are listed
+            image = kernel.unsqueeze(2) if kernel.ndim == 3 else kernel
+            self.sparse = SparseKernel(
+                kernel.shape,
+                kernel,
+                dense=lambda: kernel,
+                content=lambda: taps_of_kernel(image),
+            )
         self._inner = list(module.modules())[1:]  # without itself, to avoid a cycle
         # Keeps the objects alive, so that no new one can have an old one's id.
         self._things = things

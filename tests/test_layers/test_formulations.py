@@ -298,6 +298,8 @@ def test_autotune_times_it_too(monkeypatch):
         ((20, 20), 7, 4, True, True),
         ((20, 20), 7, 49, True, False),
         ((20, 20), 3, 4, False, False),
+        ((20, 20), 63, 34, True, True),
+        ((20, 20), 63, 2000, False, False),  # by FFT
         ((500,), 255, 26, True, True),
         ((500,), 255, 200, False, False),  # by FFT
         ((500,), 9, 3, True, False),
@@ -339,6 +341,28 @@ def test_a_frozen_kernel_costs_no_gradient(monkeypatch):
     layer.P.requires_grad_(False)
     y, of_x, of_bias = step(layer, x)
     assert_near([y, of_x, of_bias], [expected[0], expected[1], expected[-1]])
+
+
+@pytest.mark.parametrize(
+    'layer',
+    [
+        lambda: DCLSConv3d(4, 4, 3, groups=4, padding=1, dilated_kernel_size=5),
+        lambda: DCLSConv2d(4, 4, 3, padding=1, dilated_kernel_size=9),
+        lambda: DCLSConv1d(4, 8, 3, groups=4, padding=1, dilated_kernel_size=9),
+        lambda: DCLSConv2d(4, 4, 3, groups=4, stride=2, padding=1),
+    ],
+    ids=['3-d', 'dense', '1-d', 'stride'],
+)
+def test_every_layer_evaluates_under_autotune(layer):
+    layer = layer().eval()
+    x = torch.randn(1, 4, *[12] * layer.ndim)
+    with torch.no_grad():
+        expected = layer(x)
+        with autotune():
+            found = layer(x)
+        assert_near([found], [expected])
+        with use_backend('native'):
+            assert_near([layer(x)], [expected])
 
 
 def test_without_the_compiled_part_the_dense_path_serves(monkeypatch, served):

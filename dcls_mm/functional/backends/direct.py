@@ -20,8 +20,8 @@ from ..sparse_kernel import SparseKernel
 # The taps of the extent from which it may be worthwhile, by the number of axes.
 LEAST_TAPS = {1: 5, 2: 25, 3: math.inf}
 
-# Beyond so many taps a kernel along one axis is faster by FFT.
-MOST_TAPS_1D = 150
+# Beyond so many taps a kernel is faster by FFT.
+MOST_TAPS = {1: 150, 2: 1000}
 
 # Without a gradient of the kernel, the others start later, by the number of axes: the
 # extent from which it pays whatever the number of taps; the one from which it pays if
@@ -89,12 +89,12 @@ def _pays(call: ConvolutionCall) -> bool:
     """Return whether it is faster, as measured with AVX2 and AVX-512."""
     kernel, axes = call.source, len(call.stride)
     assert isinstance(kernel, SparseKernel)
-    if axes == 1 and kernel.taps_each > MOST_TAPS_1D:
-        return False
     if kernel.requires_grad and torch.is_grad_enabled():
-        return True
+        return kernel.taps_each <= MOST_TAPS[axes]
     extent = math.prod(kernel.shape[2:])
     if math.prod(call.image.shape[2:]) < LEAST_PIXELS[axes]:
+        return False
+    if kernel.taps_each > MOST_TAPS[axes]:
         return False
     return extent >= WHOLE_EXTENT[axes] or (
         extent >= HALF_EXTENT[axes] and 2 * kernel.taps_each <= extent
