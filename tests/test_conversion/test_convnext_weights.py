@@ -172,7 +172,7 @@ def test_there_and_back_gives_the_grown_kernels(plain):
         (
             'convnext',
             lambda s: {**s, 'stages.0.0.grn.gamma': s['norm.bias']},
-            'original release, which needs stages.0.0.grn.beta, stages.1.0.grn.beta, .*more',
+            'original release, which needs stages.0.0.grn.beta, stages.1.0.grn.beta',
         ),
         (
             'convnext',
