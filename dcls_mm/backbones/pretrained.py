@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._listing import listing
 from ..checkpoint import ContentError, read_checkpoint, tensors_of
 from ..conversion import from_published, without_extent
-from ..conversion.convnext_formats import recognise
+from ..conversion.convnext_formats import prefixes_in, recognise
 from ..conversion.convnext_weights import ANY_SQUARE, read_convnext
 from ..conversion.licences import notices
 from ..conversion.state_dicts import under
@@ -132,10 +132,14 @@ def in_our_keys(
         own = backbone.state_dict().keys()
         if 2 * len(own & state_dict.keys()) > len(state_dict):
             return state_dict
-        reason = why_not(state_dict)
-        if any(f'backbone.{key}' in state_dict for key in own):
-            reason = "its backbone's keys begin with it: give prefix='backbone.'"
-        raise ContentError(f'{source}: {reason}')
+        if not prefixes_in(state_dict) and any(
+            f'backbone.{k}' in state_dict for k in own
+        ):
+            raise ContentError(
+                f'{source} is of a detector or segmentor with such a backbone: give '
+                "prefix='backbone.'"
+            )
+        raise ContentError(f'{source}: {why_not(state_dict)}')
     try:
         match, read = read_convnext(state_dict)
     except (ValueError, TypeError) as error:
