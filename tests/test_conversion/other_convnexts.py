@@ -4,6 +4,7 @@ Written from the packages' state_dicts, with plain functions of torch on images 
 channels come first, as a reference for what is loaded from their files.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 DEPTHS, DIMS, CLASSES = (1, 2, 1), (8, 12, 16), 5
+TINY = (3, 3, 9, 3), (96, 192, 384, 768), 1000
 
 
 class Package(NamedTuple):
@@ -84,12 +86,12 @@ def original(**others) -> Package:
     )
 
 
-def mmpretrain(start: str = 'backbone.') -> Package:
+def mmpretrain(start: str = 'backbone.', stages: int = len(DIMS)) -> Package:
     return Package(
         (f'{start}downsample_layers.0.0', f'{start}downsample_layers.0.1'),
         lambda i: tuple(f'{start}downsample_layers.{i}.{k}' for k in (0, 1)),
         mmpretrain_block(start),
-        (f'{start}norm{len(DIMS) - 1}', 'head.fc'),
+        (f'{start}norm{stages - 1}', 'head.fc'),
     )
 
 
@@ -186,25 +188,33 @@ CASES = [
 ]
 
 
-def random_weights(package: Package, v2: bool, dtype=torch.float64) -> dict:
-    """Return a state_dict in which every value counts."""
+def random_weights(
+    package: Package,
+    v2: bool,
+    dtype=torch.float64,
+    depths: tuple[int, ...] = DEPTHS,
+    dims: tuple[int, ...] = DIMS,
+    classes: int = CLASSES,
+) -> dict:
+    """Return a state_dict in which every value counts and none explodes."""
     weights = {}
 
     def add(key: str, *shape: int, center: float = 0.0, kind: str = '') -> None:
-        value = center + 0.2 * torch.randn(shape, dtype=dtype)
+        spread = math.prod(shape[1:]) ** -0.5 if len(shape) > 1 else 0.2
+        value = center + spread * torch.randn(shape, dtype=dtype)
         weights[key] = package.shapes.get(kind, lambda value: value)(value)
 
     def pair(name: str, *shape: int, norm: bool = False, kind: str = '') -> None:
         add(f'{name}.weight', *shape, center=float(norm), kind=kind)
         add(f'{name}.bias', shape[0])
 
-    pair(package.stem[0], DIMS[0], 3, 4, 4)
-    pair(package.stem[1], DIMS[0], norm=True)
-    for i, (depth, dim) in enumerate(zip(DEPTHS, DIMS)):
+    pair(package.stem[0], dims[0], 3, 4, 4)
+    pair(package.stem[1], dims[0], norm=True)
+    for i, (depth, dim) in enumerate(zip(depths, dims)):
         if i:
             norm, conv = package.down(i)
-            pair(norm, DIMS[i - 1], norm=True)
-            pair(conv, dim, DIMS[i - 1], 2, 2)
+            pair(norm, dims[i - 1], norm=True)
+            pair(conv, dim, dims[i - 1], 2, 2)
         for j in range(depth):
             dw, norm, first, second, scale, gamma, beta = package.block(i, j)
             pair(dw, dim, 1, 7, 7)
@@ -219,9 +229,9 @@ def random_weights(package: Package, v2: bool, dtype=torch.float64) -> dict:
         if package.outputs:
             pair(package.outputs(i), dim, norm=True)
     if package.last:
-        pair(package.last[0], DIMS[-1], norm=True)
+        pair(package.last[0], dims[-1], norm=True)
         if package.last[1]:
-            pair(package.last[1], CLASSES, DIMS[-1])
+            pair(package.last[1], classes, dims[-1])
     return weights
 
 
@@ -233,7 +243,9 @@ class Outputs(NamedTuple):
     logits: Tensor | None
 
 
-def forward(package: Package, weights: dict, x: Tensor) -> Outputs:
+def forward(
+    package: Package, weights: dict, x: Tensor, depths: tuple[int, ...] = DEPTHS
+) -> Outputs:
     """Compute what a package does with its weights, step by step."""
 
     def affine(name: str) -> tuple[Tensor, Tensor]:
@@ -252,7 +264,7 @@ def forward(package: Package, weights: dict, x: Tensor) -> Outputs:
 
     x = norm(package.stem[1], F.conv2d(x, *affine(package.stem[0]), stride=4))
     stages = []
-    for i, depth in enumerate(DEPTHS):
+    for i, depth in enumerate(depths):
         if i:
             before, conv = package.down(i)
             x = F.conv2d(norm(before, x), *affine(conv), stride=2)
