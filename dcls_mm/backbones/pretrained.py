@@ -186,7 +186,7 @@ def match_keys(
     if reshaped:
         problems.append(f'of another shape: {listing(reshaped, SHOWN_KEYS)}')
     if problems:
-        raise ContentError(f'{source} {_misfit(own, state_dict, problems)}')
+        raise ContentError(f'{source} {_misfit(backbone, state_dict, problems)}')
     _check_shared(backbone, state_dict, source)
     listed = (('not in the file, left as they were', missing), ('not used', left_over))
     return [f'{what}: {listing(keys, SHOWN_KEYS)}' for what, keys in listed if keys]
@@ -205,13 +205,13 @@ def _plain_starts(backbone: nn.Module, state_dict: Mapping[str, Tensor]) -> set[
 
 
 def _misfit(
-    own: Mapping[str, Tensor], state_dict: Mapping[str, Tensor], problems: list[str]
+    backbone: Any, state_dict: Mapping[str, Tensor], problems: list[str]
 ) -> str:
     """Say what the file is and which arguments would load it, or else what differs."""
-    file, backbone = facts_of(state_dict), facts_of(own)
+    file, own = facts_of(state_dict), facts_of(backbone.state_dict())
     arguments = []
-    if file is not None and backbone is not None:
-        arguments = differences(file, backbone, ARCHITECTURES)
+    if file is not None and own is not None:
+        arguments = differences(file, own, backbone.num_stages, ARCHITECTURES)
     if arguments:
         return f'is {file}: give the backbone {", ".join(arguments)}'
     return f'does not fit the backbone; {"; ".join(problems)}'

@@ -63,6 +63,25 @@ def test_computes_the_same(tmp_path, name, learned):
         assert_close(y, theirs.logits)
 
 
+def test_another_epsilon():
+    """convnext_xxlarge's, which its file does not say."""
+    import timm
+
+    sizes = dict(depths=(1, 1, 1, 1), dims=(8, 12, 16, 24))
+    model = randomize(timm.create_model('convnext_xxlarge', **sizes)).double()
+    backbone = ConvNeXtDCLS(
+        arch=sizes, depthwise_cfg=LEARNED, norm_eps=1e-5, layer_scale_init_value=1.0
+    )
+    backbone = backbone.double().eval()
+    backbone.load_state_dict(from_convnext(model.state_dict()), strict=False)
+    for i in range(4):
+        setattr(backbone, f'norm{i}', nn.Identity())
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    theirs = model.forward_intermediates(x, intermediates_only=True)
+    for y, expected in zip(backbone(x), theirs):
+        assert_close(y, expected)
+
+
 @pytest.mark.parametrize('name', SOURCES)
 def test_every_key_is_read_or_left_for_a_reason(name):
     with torch.device('meta'):
