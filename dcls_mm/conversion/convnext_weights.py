@@ -331,7 +331,7 @@ def _layer_from(
 def _check_dcls(
     state_dict: Mapping[str, Tensor], source: str, prefix: str = ''
 ) -> None:
-    """Raise a ValueError for keys that don't belong to a ConvNeXt-dcls or are missing.
+    """Raise a ValueError for keys that don't belong, or if no layer has positions.
 
     Args:
         state_dict: weights without ``prefix``, which only the message shows.
@@ -343,14 +343,11 @@ def _check_dcls(
             f'state_dict is not of {source}: it has no stages.0.0.dwconv.P or the '
             f'like, only {listing(state_dict, SHOWN_KEYS) or "nothing"}'
         )
-    problems = [
-        f'{what} {listing([prefix + key for key in keys], SHOWN_KEYS)}'
-        for what, keys in (('has no', match.unknown), ('needs', match.absent()))
-        if keys
-    ]
-    if problems:
+    if match.unknown:
+        unknown = [prefix + key for key in match.unknown]
         raise ValueError(
-            f'state_dict is not of {source}, which {" and ".join(problems)}'
+            f'state_dict is not of {source}, which has no '
+            f'{listing(unknown, SHOWN_KEYS)}'
         )
 
 
