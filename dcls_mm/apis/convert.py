@@ -13,10 +13,11 @@ from .._listing import listing
 from ..checkpoint import read_checkpoint, tensors_of
 from ..checks.errors import ConfigError, errors_about
 from ..conversion import from_convnext_dcls, from_mmdet2, from_mmseg0
-from ..conversion.convnext_formats import FORMATS, Match, prefixes_in, recognise
+from ..conversion.convnext_formats import FORMATS
 from ..conversion.convnext_weights import start_of_convnext
 from ..conversion.licences import notices
 from ..conversion.openmmlab_weights import BACKBONE, DETECTOR_PARTS
+from ..conversion.recognition import Match, prefixes_in, recognise
 from ..conversion.state_dicts import under
 from ..conversion.unrecognised import why_not
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from .._listing import listing
 from ..checkpoint import ContentError, read_checkpoint, tensors_of
 from ..conversion import from_published, without_extent
-from ..conversion.convnext_formats import prefixes_in, recognise
 from ..conversion.convnext_weights import ANY_SQUARE, read_convnext
 from ..conversion.licences import notices
+from ..conversion.recognition import prefixes_in, recognise
 from ..conversion.state_dicts import under
 from ..conversion.unrecognised import why_not
 from ..functional._arguments import as_bool

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-BLOCK = re.compile(r'stages\.(\d+)\.(\d+)\.')
+BLOCK = re.compile(r'stages\.(\d{1,4})\.(\d{1,4})\.')
 
 
 class Facts(NamedTuple):
@@ -70,7 +70,7 @@ def facts_of(state_dict: Mapping[str, Tensor]) -> Facts | None:
     if any(weight.ndim not in (3, 4) for weight in weights):
         return None
     return Facts(
-        tuple(depths.values()),
+        tuple(depths[stage] for stage in sorted(depths)),
         tuple(len(weight) for weight in weights),
         stem.shape[1],
         f'{first[0]}grn.gamma' in state_dict,

@@ -18,8 +18,8 @@ from ..functional import construct_kernel
 from ..functional._arguments import IntOrTuple, as_bool, as_tuple
 from ..functional.interpolation import interpolation_name
 from ..layers import DCLSConv2d
-from .convnext_formats import Match, matches, recognise
 from .published_weights import from_published, to_published
+from .recognition import Match, matches, recognise
 from .state_dicts import (
     SHOWN_KEYS,
     check_noted,

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from .._listing import listing
-from .convnext_formats import FORMATS, matches, prefixes_in, recognise
+from .convnext_formats import FORMATS
+from .recognition import matches, prefixes_in, recognise
 from .state_dicts import SHOWN_KEYS, check_state_dict
 
 # Variants of a format that ConvNeXtDCLS can't be, by keys that the format does not have

@@ -11,7 +11,8 @@ from torch import nn
 
 from dcls_mm.backbones import ConvNeXtDCLS
 from dcls_mm.conversion import from_convnext
-from dcls_mm.conversion.convnext_formats import FORMATS, matches, recognise
+from dcls_mm.conversion.convnext_formats import FORMATS
+from dcls_mm.conversion.recognition import matches, prefixes_in, recognise
 
 from .other_convnexts import CASES, DEPTHS, DIMS, PACKAGES, forward, random_weights
 
@@ -107,6 +108,11 @@ def test_converts_and_computes_the_same(case, interpolation):
         assert_close(y, theirs.logits)
 
 
+def test_many_prefixes_are_refused_quickly():
+    weights = {f'{i}.stem.0.weight': torch.ones(1) for i in range(20_000)}
+    assert prefixes_in(weights) == {}
+
+
 def test_one_format_fits(case):
     form, _, _, weights = case
     fitting = [m for m in matches(weights) if not m.unknown and not m.absent()]
@@ -123,6 +129,22 @@ def test_a_mixture_is_refused(case):
         strange = [key for key in others if key.count('.') > 2 and key not in weights]
         for key in strange:
             assert recognise({**weights, key: others[key]}) is None, (other, key)
+
+
+@pytest.mark.parametrize(
+    'key',
+    [
+        'stages.99999999999.0.gamma',
+        'stages.0.99999999999.gamma',
+        f'stages.0.{"9" * 10_000}.gamma',
+        'stages.00.0.gamma',
+        'stages.0.\u0660.gamma',
+    ],
+)
+def test_numbers_that_no_network_has(key):
+    """They are refused at once, and none stands for another."""
+    weights = random_weights(PACKAGES['release'][1], False)
+    assert recognise({**weights, key: torch.ones(8)}) is None
 
 
 @pytest.mark.parametrize('wrapper', ['module.', ''])
@@ -225,6 +247,17 @@ def test_licences_that_restrict_use_are_said(tmp_path, said, name, file, notice)
     torch.save(weights, tmp_path / file)
     load(tmp_path / file, bool(package.v2))
     assert any(str(notice) in line for line in said) == (notice is not None)
+
+
+def test_heads_of_a_distillation_are_left(tmp_path, said):
+    weights = random_weights(PACKAGES['release'][1], False)
+    weights = {k: v for k, v in weights.items() if not k.startswith('head')}
+    others = {'projectors.a.0.weight': torch.ones(2), 'norms.0.weight': torch.ones(2)}
+    torch.save({**weights, **others}, tmp_path / 'weights.pth')
+    load(tmp_path / 'weights.pth')
+    assert "with the keys of EUPE's release (eupe)" in said[0]
+    assert 'FAIR Noncommercial' in said[1]
+    assert recognise({**weights, **others}).left == list(others)
 
 
 def test_a_norm_stored_twice_must_be_the_same(tmp_path):
