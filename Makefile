@@ -1,7 +1,8 @@
 # Everything runs in .venv, which `make env` sets up from requirements/verified.txt.
 # STACK=onedl uses .venv-onedl, with the maintained forks of requirements/onedl.txt.
 # STACK=oldest and STACK=newest use the oldest and newest accepted versions, each with
-# its own Python.
+# its own Python. STACK=timm adds timm, torchvision and transformers (.venv-timm), and
+# runs only the tests that need them.
 STACK ?= stock
 PYTHON_oldest := python3.10
 PYTHON_newest := python3.12
@@ -82,4 +83,4 @@ clean:  ## remove build products and tool caches
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean  ## also remove .venv*; the mmcv wheel stays in the user's cache
-	rm -rf .venv .venv-onedl .venv-oldest .venv-newest
+	rm -rf .venv .venv-onedl .venv-oldest .venv-newest .venv-timm

@@ -1,6 +1,7 @@
 """What all tests share: options, seeds, tolerances and data outside the checkout."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,21 @@ def shared_file():
         return path
 
     return find
+
+
+@pytest.fixture
+def timm_stack():
+    """Skip a test without its packages of the stack 'timm', or fail where they belong.
+
+    No other stack has them, so --require-oracles does not ask for them there.
+    """
+
+    def need(*names):
+        if os.environ.get('STACK') == 'timm':
+            for name in names:
+                pytest.importorskip(name)
+        for name in names:
+            if find_spec(name) is None:
+                pytest.skip(f'needs {name}, which `make test STACK=timm` has')
+
+    return need
