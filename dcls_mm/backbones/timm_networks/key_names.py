@@ -81,6 +81,14 @@ FASTVIT = Names(
 # The published ResNet was trained by timm itself.
 RESNET = Names('ResNet', r'(?!)', {})
 
+# By the class of timm's network.
+NAMES = {
+    'ConvNeXt': CONVNEXT,
+    'MetaFormer': METAFORMER,
+    'FastVit': FASTVIT,
+    'ResNet': RESNET,
+}
+
 
 class RenamedKeys:
     """A hook that gives a published state_dict timm's names as a model loads it.
@@ -132,7 +140,8 @@ class RenamedKeys:
         if not foreign:
             self._check_family(module, given, own)
             return None
-        mixed = [key for key in given if key in own]
+        # MetaFormer's own head has a norm of timm's name for another one.
+        mixed = [key for key in given if key in own and not _is_head(key)]
         if mixed:
             raise StateDictError(
                 module,
