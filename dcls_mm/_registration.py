@@ -32,6 +32,7 @@ REGISTERED = {
             'ConvNeXtDCLS',
             'DCLSDeconvModule',
             'ReplacedConvBackbone',
+            'ReplacedConvModel',
             'TimmBackbone',
         ),
     },

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .conv_replacement import Replaced, replace_convs
     from .convnext import ConvNeXtDCLS
     from .replaced_conv_backbone import ReplacedConvBackbone
+    from .replaced_conv_model import ReplacedConvModel
     from .timm_backbone import TimmBackbone
     from .upsampling import DCLSDeconvModule
 else:
@@ -17,6 +18,7 @@ else:
             'conv_replacement': ['Replaced', 'replace_convs'],
             'convnext': ['ConvNeXtDCLS'],
             'replaced_conv_backbone': ['ReplacedConvBackbone'],
+            'replaced_conv_model': ['ReplacedConvModel'],
             'timm_backbone': ['TimmBackbone'],
             'upsampling': ['DCLSDeconvModule'],
         },
@@ -27,6 +29,7 @@ __all__ = [
     'DCLSDeconvModule',
     'Replaced',
     'ReplacedConvBackbone',
+    'ReplacedConvModel',
     'TimmBackbone',
     'replace_convs',
 ]
