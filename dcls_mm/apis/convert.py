@@ -12,7 +12,7 @@ from .._files import write_whole
 from ..checkpoint import read_checkpoint, tensors_of
 from ..checks.errors import ConfigError, errors_about
 from ..conversion import from_convnext, from_convnext_dcls, from_mmdet2, from_mmseg0
-from ..conversion.convnext_weights import RELEASES
+from ..conversion.convnext_formats import FORMATS
 
 # The forms of the published code's weights, which already have positions.
 PUBLISHED = {
@@ -20,6 +20,7 @@ PUBLISHED = {
     'dcls-mmdet2': from_mmdet2,
     'dcls-mmseg0': from_mmseg0,
 }
+RELEASES = [name for name in FORMATS if name not in PUBLISHED]
 FORMS = [*PUBLISHED, *RELEASES]
 
 DEFAULT_EXTENT = 17

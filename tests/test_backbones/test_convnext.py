@@ -321,7 +321,7 @@ def test_trains_under_autocast_with_checkpointing():
 @pytest.mark.parametrize(
     ('change', 'error', 'message'),
     [
-        (dict(arch='huge'), ValueError, "arch must be one of .*'tiny'.*got 'huge'"),
+        (dict(arch='vast'), ValueError, "arch must be one of .*'tiny'.*got 'vast'"),
         (dict(arch=dict(depths=[1])), ValueError, r'dict\(depths=..., dims=...\)'),
         (
             dict(arch=dict(depths=[1, 1], dims=[8])),

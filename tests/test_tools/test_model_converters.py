@@ -162,7 +162,7 @@ def test_positions_apart(tmp_path, convert):
         ('plain', ['--from', 'convnext', '--version', 'v0'], '--version and'),
         ('plain', ['--from', 'dcls', '--extent', '9'], '--extent is for convnext'),
         ('plain', ['--from', 'convnext', '--extent', '0'], 'dilated_kernel_size'),
-        ('bilinear', ['--from', 'convnext'], 'convnext, which has no .*dwconv.P, '),
+        ('bilinear', ['--from', 'convnext'], 'ConvNeXtDCLS loads it as it is$'),
         ('bilinear', ['--from', 'dcls'], 'has no SIG.*--version v0 .*or v1$'),
         ('gauss', ['--from', 'dcls'], 'has SIG.*--version gauss .*or max$'),
         ('gauss', ['--from', 'dcls', '--version', 'v0'], "version can't be 'v0'"),

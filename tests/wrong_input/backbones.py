@@ -151,7 +151,7 @@ ROWS = [
         convnext(out_indices=None), TypeError, 'out_indices must be an integer, got N'
     ),
     wrong(convnext(out_indices=(0.0, 1)), TypeError, 'out_indices must be an integer'),
-    wrong(convnext(arch='huge'), ValueError, 'arch must be one of', "'tiny'", "'huge'"),
+    wrong(convnext(arch='vast'), ValueError, 'arch must be one of', "'tiny'", "'vast'"),
     wrong(convnext(arch=None), ValueError, 'arch must be a dict(depths=..., dims=...)'),
     wrong(
         convnext(arch=dict(depths=[1])), ValueError, 'arch must be a dict(depths=...,'
