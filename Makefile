@@ -39,8 +39,11 @@ PYTEST := OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadfile \
 triton:
 	@$(PYTHON) tools/setup_environment.py --triton
 
+# What a stack's tests are limited to.
+TESTS_timm := -m timm
+
 test: triton  ## run the tests, with one process per core
-	@$(PYTEST)
+	@$(PYTEST) $(TESTS_$(STACK))
 
 test-fast: env  ## run all but the slow tests (two minutes on two cores)
 	@$(PYTEST) -m 'not slow'

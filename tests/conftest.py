@@ -56,6 +56,10 @@ SLOW = {
 }
 
 
+# What tests with the mark 'timm' need; only the stack of that name has it.
+TIMM_PACKAGES = ('timm', 'torchvision', 'transformers')
+LACKING = [name for name in TIMM_PACKAGES if find_spec(name) is None]
+
 # Collected only in processes of their own, which tests/test_triton starts.
 TRITON = os.environ.get('TRITON_INTERPRET')
 collect_ignore = [
@@ -75,9 +79,24 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line('markers', 'slow: left out by `make test-fast`')
+    config.addinivalue_line('markers', 'timm: run by `make test STACK=timm`')
     if config.getoption('--require-oracles'):
         pytest.importorskip = _failing(pytest.importorskip)
         config.pluginmanager.register(_RequiredPart(native_code.missing()))
+
+
+def pytest_runtest_setup(item):
+    """Skip what needs the stack 'timm'; inside that stack --require-oracles fails it.
+
+    Other stacks don't have its packages, so there a test is skipped in any case.
+    """
+    if item.get_closest_marker('timm') is None or not LACKING:
+        return
+    reason = f'needs {", ".join(LACKING)}: `make test STACK=timm` has them'
+    required = item.config.getoption('--require-oracles')
+    if required and os.environ.get('STACK') == 'timm':
+        pytest.fail(f'--require-oracles: {reason}', pytrace=False)
+    pytest.skip(reason)
 
 
 def pytest_collection_modifyitems(items):
@@ -142,21 +161,3 @@ def shared_file():
         return path
 
     return find
-
-
-@pytest.fixture
-def timm_stack():
-    """Skip a test without its packages of the stack 'timm', or fail where they belong.
-
-    No other stack has them, so --require-oracles does not ask for them there.
-    """
-
-    def need(*names):
-        if os.environ.get('STACK') == 'timm':
-            for name in names:
-                pytest.importorskip(name)
-        for name in names:
-            if find_spec(name) is None:
-                pytest.skip(f'needs {name}, which `make test STACK=timm` has')
-
-    return need

@@ -9,16 +9,12 @@ from torch import Tensor
 
 from .._listing import listing
 from ..checkpoint import ContentError, read_checkpoint
-from ..checkpoint.content import weights_of, without_wrapper
 from ..layers.folding import switch_to_deploy
 from ..layers.noted import StateDictError
 from .pretrained import backbone_state_dict, is_pretrained
 from .timm_networks.key_names import NAMES, RenamedKeys
 
 SHOWN_KEYS = 8
-
-# Where timm and others put weights into a checkpoint. Like timm, prefer the averages.
-WEIGHT_KEYS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
 
 # What would build another network than a backbone, or load weights by other means.
 FIXED_OPTIONS = ('pretrained', 'checkpoint_path', 'features_only', 'num_classes')
@@ -111,8 +107,7 @@ class TimmBackbone(BaseModule):
             CheckpointError: the file can't be read.
         """
         loaded = read_checkpoint(checkpoint, map_location)
-        weights = without_wrapper(weights_of(loaded, checkpoint, WEIGHT_KEYS))
-        inside = backbone_state_dict({'state_dict': weights}, prefix, checkpoint)
+        inside = backbone_state_dict(loaded, prefix, checkpoint)
         try:
             missing, unexpected = self.timm_model.load_state_dict(inside, strict=False)
         except StateDictError as error:

@@ -6,6 +6,8 @@ from mmengine.registry import MODELS
 
 from .published import original_state_dict, published_network
 
+pytestmark = pytest.mark.timm
+
 
 def backbone(path, arch='tiny', **depthwise):
     depthwise = dict(

@@ -9,6 +9,8 @@ from conftest import assert_close
 
 from .published import BUILDS, original_state_dict, published_network
 
+pytestmark = pytest.mark.timm
+
 FAMILIES = {
     'convnext_dcls_tiny': 'convnext',
     'convnext_dcls_tiny_gauss': 'convnext',

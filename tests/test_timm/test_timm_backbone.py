@@ -9,6 +9,8 @@ from dcls_mm.checkpoint import ContentError
 
 from .published import BUILDS, original_state_dict, published_network
 
+pytestmark = pytest.mark.timm
+
 NETWORK = 'caformer_dcls_s18'
 
 

@@ -8,6 +8,8 @@ import torch
 
 from dcls_mm.backbones.timm_networks.position_training import STEPS
 
+pytestmark = pytest.mark.timm
+
 SMALL = dict(
     depths=(1, 1, 2, 1), dims=(8, 12, 16, 20), num_classes=4, ls_init_value=1.0
 )
