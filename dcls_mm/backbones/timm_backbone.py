@@ -16,8 +16,18 @@ from .timm_networks.key_names import NAMES, RenamedKeys
 
 SHOWN_KEYS = 8
 
-# What would build another network than a backbone, or load weights by other means.
-FIXED_OPTIONS = ('pretrained', 'checkpoint_path', 'features_only', 'num_classes')
+# Options that a config has by other means -> these.
+FIXED_OPTIONS = {
+    **dict.fromkeys(
+        ('pretrained', 'checkpoint_path'),
+        "weights are loaded by init_cfg=dict(type='Pretrained', checkpoint=...)",
+    ),
+    **dict.fromkeys(
+        ('features_only', 'num_classes'), 'the features are chosen by out_indices'
+    ),
+    'position_rate': "use optim_wrapper's paramwise_cfg.position_lr_mult",
+    'repulsion_after': 'use RepulsionLossHook',
+}
 
 
 class TimmBackbone(BaseModule):
@@ -52,21 +62,21 @@ class TimmBackbone(BaseModule):
         **options,
     ) -> None:
         super().__init__(init_cfg)
-        if fixed := sorted(set(FIXED_OPTIONS) & set(options)):
-            raise ValueError(
-                f'{", ".join(fixed)} must be left out of TimmBackbone: weights are '
-                "loaded by init_cfg=dict(type='Pretrained', checkpoint=...)"
-            )
+        for name, remedy in FIXED_OPTIONS.items():
+            if name in options:
+                raise ValueError(
+                    f'{name} must be left out of TimmBackbone, got {options[name]!r}: '
+                    f'{remedy}'
+                )
         self.model_name = model_name
         self.out_indices = tuple(out_indices)
         network = _create(model_name, options)
         self._known_keys = set(network.state_dict())
-        if not hasattr(network, 'position_training'):  # those rename keys already
-            names = NAMES.get(type(network).__name__)
-            if names is not None:
-                network.register_load_state_dict_pre_hook(
-                    RenamedKeys(model_name, names)
-                )
+        if hasattr(network, 'position_training'):
+            # The config's optimizer and hooks say how positions learn.
+            network.position_training.detach(network)
+        elif (names := NAMES.get(type(network).__name__)) is not None:
+            network.register_load_state_dict_pre_hook(RenamedKeys(model_name, names))
         # Parameters without gradients would stop distributed training.
         network.prune_intermediate_layers(
             list(self.out_indices), prune_norm=True, prune_head=True

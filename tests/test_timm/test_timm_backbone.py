@@ -1,5 +1,7 @@
 """Networks of timm as backbones of mmdet's and mmseg's configs."""
 
+import copy
+
 import pytest
 import torch
 from conftest import assert_close
@@ -154,6 +156,7 @@ def test_head_of_any_size_is_left_out(head, save):
         (dict(name='convformer'), ValueError, 'model_name must be a name in timm.list'),
         (dict(name=None), ValueError, 'model_name must be a name in timm.list'),
         (dict(pretrained=True), ValueError, 'pretrained must be left out of TimmBack'),
+        (dict(position_rate=5), ValueError, 'paramwise_cfg.position_lr_mult'),
         (
             dict(num_classes=3),
             ValueError,
@@ -164,6 +167,21 @@ def test_head_of_any_size_is_left_out(head, save):
 def test_arguments_are_checked(arguments, error, message):
     with pytest.raises(error, match=message):
         build(**arguments)
+
+
+def test_positions_learn_as_the_config_says():
+    """The networks' own treatment of positions is for timm's scripts."""
+    backbone = build(drop_path_rate=0.0).train()
+    expected = copy.deepcopy(backbone)
+    images = torch.randn(2, 3, 64, 64)
+    for model in (backbone, expected):
+        sum(x.square().sum() for x in model(images)).backward()
+    torch.optim.SGD(backbone.parameters(), lr=1e-3).step()
+    key = 'timm_model.stages.0.blocks.0.token_mixer.dwconv.P'
+    positions = expected.get_parameter(key)
+    moved = positions.detach() - 1e-3 * positions.grad
+    assert not torch.equal(moved, positions)
+    torch.testing.assert_close(backbone.get_parameter(key).detach(), moved)
 
 
 def test_folded_backbone_computes_the_same():

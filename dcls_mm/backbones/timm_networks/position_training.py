@@ -43,7 +43,7 @@ class PositionTraining:
     Args:
         rate: at least 0; 5 as published.
         repulsion_after: steps of the optimizer without repulsion; None for none at all.
-            As published, these are the steps of the first 20 epochs.
+            As published, these are the steps of the first 21 epochs.
 
     Raises:
         ValueError, TypeError: an argument is invalid.
@@ -73,6 +73,11 @@ class PositionTraining:
         self._undecayed = {*earlier(), '*.P', '*.SIG'}
         model.no_weight_decay = self.no_weight_decay  # type: ignore[assignment]
         model.position_training = self  # type: ignore[assignment]
+
+    def detach(self, model: nn.Module) -> None:
+        """Undo :meth:`attach`, for a model that another library trains."""
+        self.layers = []
+        del model.no_weight_decay, model.position_training
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of parameters without weight decay, with wildcards."""
@@ -138,6 +143,8 @@ class _Step:
 
 def _before_step(optimizer: Optimizer, *_: Any) -> None:
     """Note the positions that the optimizer is about to move; add the repulsion."""
+    if not _trainings:
+        return
     groups = {id(p): group for group in optimizer.param_groups for p in group['params']}
     steps = [_Step(training, groups) for training in list(_trainings)]
     _under_way[optimizer] = [step for step in steps if step.before]
