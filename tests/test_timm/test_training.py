@@ -196,3 +196,48 @@ def test_compiled_model_trains_alike(create):
     train(compiled, optimizer_for(ours))
     train(expected, with_rate(expected, 5))
     assert_same(ours, expected)
+
+
+def test_task_of_todays_train_py(create, tmp_path):
+    """It wraps the model, keeps the average, and saves the parts of a checkpoint."""
+    from timm.task import ClassificationTask
+
+    model, expected = create(), create()
+    task = ClassificationTask(model, device=torch.device('cpu'))
+    task.setup_ema(decay=0.5)
+    optimizer = optimizer_for(model)
+    for step, (images, labels) in enumerate(batches(2), 1):
+        task.train()(images, labels)['loss'].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        task.update_ema(step=step)
+    other = with_rate(expected, 5)
+    for images, labels in batches(2):
+        task_loss = task.criterion(expected.train()(images), labels)
+        task_loss.backward()
+        other.step()
+        other.zero_grad()
+    assert_same(model, expected)
+    state = {**task.get_checkpoint_state(), **task.get_checkpoint_state(ema=True)}
+    torch.save(state, tmp_path / 'last.pth.tar')
+    loaded = create(seed=8, checkpoint_path=str(tmp_path / 'last.pth.tar'))
+    assert_same(loaded, task.get_eval_model(ema=True).module, tolerance=1e-6)
+
+
+def test_model_as_todays_validate_py_makes_it(create, tmp_path):
+    import timm
+    from timm.data import resolve_data_config
+    from timm.models import load_checkpoint, resolve_model_input_args
+
+    trained = create(num_classes=5)
+    torch.save({'state_dict_ema': trained.state_dict()}, tmp_path / 'published.pth.tar')
+    options = dict(pretrained=False, num_classes=5, global_pool=None, scriptable=False)
+    small = {key: SMALL[key] for key in ('depths', 'dims')}
+    model = timm.create_model(
+        **resolve_model_input_args('convnext_dcls_tiny_gauss', {}, **options, **small)
+    )
+    load_checkpoint(model, str(tmp_path / 'published.pth.tar'), use_ema=True)
+    assert_same(model.double(), trained, tolerance=1e-6)
+    data = resolve_data_config(model=model, use_test_size=True)
+    assert data['input_size'] == (3, 224, 224)
+    assert data['crop_pct'] == 0.875
