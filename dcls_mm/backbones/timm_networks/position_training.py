@@ -38,7 +38,8 @@ class PositionTraining:
     - Positions outside the extent are moved onto its border after each step.
     - After ``repulsion_after`` steps the gradient of ``L ** 2`` is added to theirs
       before each step, where L is the mean of :func:`.repulsion` over the positions.
-      It is added after clipping of gradients, which doesn't see it.
+      It is added after clipping of gradients, which doesn't see it, and before a
+      closure, which would overwrite it.
 
     Args:
         rate: at least 0; 5 as published.
