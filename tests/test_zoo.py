@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import assert_close
 from mmengine.config import ConfigDict
 from mmengine.dataset import Compose
 from mmengine.registry import MODELS
@@ -244,6 +245,30 @@ def test_multi_scale_test(tmp_path, crop, shorts):
     twice = {key: [[value[0]], [value[1]]] for key, value in batch.items()}
     (prediction,) = model.test_step(twice)
     assert prediction.pred_sem_seg.data.shape == (1, 64, 64)
+
+
+@pytest.mark.parametrize(
+    'name', [CASCADE('convnextv2-{}t'), UPERNET('convnextv2-{}tiny', '512x512')]
+)
+def test_convnext_v2_starts_from_its_plain_parent(tmp_path, name):
+    """Both load the official file, whose response norms have extra axes."""
+    plain, learned = (load_small(name.format(part)) for part in ('', 'dcls-'))
+    backbone = MODELS.build({**plain.model.backbone, 'init_cfg': None})
+    weights = {
+        key: torch.randn(1, 1, 1, len(value)) if '.grn.' in key else value
+        for key, value in backbone.state_dict().items()
+        if not key.startswith('norm')
+    }
+    torch.save({'model': weights}, tmp_path / 'convnextv2.pt')
+    outputs = []
+    for cfg in (plain, learned):
+        cfg.model.backbone.init_cfg.checkpoint = str(tmp_path / 'convnextv2.pt')
+        backbone = MODELS.build(cfg.model.backbone)
+        backbone.init_weights()
+        outputs.append(backbone.eval()(torch.ones(1, 3, 64, 64)))
+    assert type(backbone.stages[0][0].dwconv).__name__ == 'DCLSConv2d'
+    for ours, theirs in zip(*outputs):
+        assert_close(ours, theirs, factor=5)
 
 
 def read_yaml(path):

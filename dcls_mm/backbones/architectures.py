@@ -11,4 +11,5 @@ ARCHITECTURES = {
     'large': dict(depths=(3, 3, 27, 3), dims=(192, 384, 768, 1536)),
     'xlarge': dict(depths=(3, 3, 27, 3), dims=(256, 512, 1024, 2048)),
     'huge': dict(depths=(3, 3, 27, 3), dims=(352, 704, 1408, 2816)),
+    'xxlarge': dict(depths=(3, 4, 30, 3), dims=(384, 768, 1536, 3072)),
 }

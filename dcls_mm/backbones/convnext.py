@@ -41,7 +41,7 @@ class ConvNeXtDCLS(BaseModule):
     ``backbone.to(memory_format=torch.channels_last)``.
 
     Args:
-        arch: a name in ``ARCHITECTURES`` ('atto' to 'huge'), or a dict of ``depths``
+        arch: a name in ``ARCHITECTURES`` ('atto' to 'xxlarge'), or a dict of ``depths``
             (blocks per stage) and ``dims`` (channels per stage).
         in_channels: channels of the input image.
         depthwise_cfg: config of the depthwise convs: the ``type`` of a registered conv
@@ -60,6 +60,8 @@ class ConvNeXtDCLS(BaseModule):
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and n stages.
         with_cp: recompute each block in the backward pass to save memory.
         grn: normalize the global response in each block, as in ConvNeXt-V2.
+        norm_eps: what the layer norms add to the variance; timm's ConvNeXt-XXL, arch
+            'xxlarge', was trained with 1e-5.
         init_cfg: an mmengine init config. ``dict(type='Pretrained', checkpoint=...,
             prefix=...)`` loads the published ``{'model': ...}`` files and, with
             ``prefix='backbone.'``, checkpoints of detectors and segmentors. Keys that
@@ -97,6 +99,7 @@ class ConvNeXtDCLS(BaseModule):
         frozen_stages: int = -1,
         with_cp: bool = False,
         grn: bool = False,
+        norm_eps: float = 1e-6,
         init_cfg: dict | list | None = None,
     ):
         super().__init__(init_cfg)
@@ -105,6 +108,7 @@ class ConvNeXtDCLS(BaseModule):
         if as_float('drop_path_rate', drop_path_rate, minimum=0.0) >= 1:
             raise ValueError(f'drop_path_rate must be in [0, 1), got {drop_path_rate}')
         as_float('layer_scale_init_value', layer_scale_init_value, minimum=0.0)
+        norm_eps = as_float('norm_eps', norm_eps, minimum=0.0)
         as_bool('with_cp', with_cp)
         self.num_stages = len(depths)
         self.out_indices = _stage_indices(out_indices, self.num_stages)
@@ -116,9 +120,9 @@ class ConvNeXtDCLS(BaseModule):
             )
 
         built = self.out_indices[-1] + 1
-        self.downsample_layers = nn.ModuleList([stem(in_channels, dims[0])])
+        self.downsample_layers = nn.ModuleList([stem(in_channels, dims[0], norm_eps)])
         for before, after in zip(dims, dims[1:built]):
-            self.downsample_layers.append(downsampling(before, after))
+            self.downsample_layers.append(downsampling(before, after, norm_eps))
         last_block = max(1, sum(depths) - 1)
         rates = (drop_path_rate * i / last_block for i in range(sum(depths)))
         self.stages = nn.ModuleList()
@@ -131,12 +135,13 @@ class ConvNeXtDCLS(BaseModule):
                     layer_scale_init_value,
                     with_cp,
                     as_bool('grn', grn),
+                    norm_eps,
                 )
                 for _ in range(depth)
             ]
             self.stages.append(nn.Sequential(*blocks))
         for stage in self.out_indices:
-            self.add_module(f'norm{stage}', LayerNorm2d(dims[stage], eps=1e-6))
+            self.add_module(f'norm{stage}', LayerNorm2d(dims[stage], eps=norm_eps))
 
         self._reset_parameters()
         if as_bool('sync_positions', sync_positions):

@@ -114,6 +114,7 @@ class ConvNeXtBlock(nn.Module):
         layer_scale_init_value: initial scale of the residual; 0 means no scale.
         with_cp: recompute the block in the backward pass to save memory.
         grn: whether the MLP has a :class:`GlobalResponseNorm`, as in ConvNeXt-V2.
+        norm_eps: what the layer norm adds to the variance.
     """
 
     def __init__(
@@ -124,11 +125,12 @@ class ConvNeXtBlock(nn.Module):
         layer_scale_init_value: float = 1e-6,
         with_cp: bool = False,
         grn: bool = False,
+        norm_eps: float = 1e-6,
     ):
         super().__init__()
         self.with_cp = with_cp
         self.dwconv = build_depthwise(depthwise_cfg, channels)
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.norm = nn.LayerNorm(channels, eps=norm_eps)
         self.pwconv1 = ChannelsLinear(channels, 4 * channels)
         self.act = nn.GELU()
         self.grn = GlobalResponseNorm(4 * channels) if grn else None
@@ -212,15 +214,15 @@ def build_depthwise(cfg: dict, channels: int) -> nn.Module:
     return build_conv_layer(cfg, channels, channels, padding=padding, groups=channels)
 
 
-def stem(in_channels: int, channels: int) -> nn.Sequential:
+def stem(in_channels: int, channels: int, norm_eps: float) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, channels, kernel_size=4, stride=4),
-        LayerNorm2d(channels, eps=1e-6),
+        LayerNorm2d(channels, eps=norm_eps),
     )
 
 
-def downsampling(before: int, after: int) -> nn.Sequential:
+def downsampling(before: int, after: int, norm_eps: float) -> nn.Sequential:
     return nn.Sequential(
-        LayerNorm2d(before, eps=1e-6),
+        LayerNorm2d(before, eps=norm_eps),
         nn.Conv2d(before, after, kernel_size=2, stride=2),
     )

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from .._listing import listing
 from ..checkpoint import ContentError, read_checkpoint, tensors_of
 from ..conversion import from_published, without_extent
-from ..conversion.convnext_formats import recognise
 from ..conversion.convnext_weights import ANY_SQUARE, read_convnext
 from ..conversion.licences import notices
+from ..conversion.recognition import prefixes_in, recognise
 from ..conversion.state_dicts import under
 from ..conversion.unrecognised import why_not
 from ..functional._arguments import as_bool
@@ -132,10 +132,14 @@ def in_our_keys(
         own = backbone.state_dict().keys()
         if 2 * len(own & state_dict.keys()) > len(state_dict):
             return state_dict
-        reason = why_not(state_dict)
-        if any(f'backbone.{key}' in state_dict for key in own):
-            reason = "its backbone's keys begin with it: give prefix='backbone.'"
-        raise ContentError(f'{source}: {reason}')
+        if not prefixes_in(state_dict) and any(
+            f'backbone.{k}' in state_dict for k in own
+        ):
+            raise ContentError(
+                f'{source} is of a detector or segmentor with such a backbone: give '
+                "prefix='backbone.'"
+            )
+        raise ContentError(f'{source}: {why_not(state_dict)}')
     try:
         match, read = read_convnext(state_dict)
     except (ValueError, TypeError) as error:
@@ -182,7 +186,7 @@ def match_keys(
     if reshaped:
         problems.append(f'of another shape: {listing(reshaped, SHOWN_KEYS)}')
     if problems:
-        raise ContentError(f'{source} {_misfit(own, state_dict, problems)}')
+        raise ContentError(f'{source} {_misfit(backbone, state_dict, problems)}')
     _check_shared(backbone, state_dict, source)
     listed = (('not in the file, left as they were', missing), ('not used', left_over))
     return [f'{what}: {listing(keys, SHOWN_KEYS)}' for what, keys in listed if keys]
@@ -201,13 +205,13 @@ def _plain_starts(backbone: nn.Module, state_dict: Mapping[str, Tensor]) -> set[
 
 
 def _misfit(
-    own: Mapping[str, Tensor], state_dict: Mapping[str, Tensor], problems: list[str]
+    backbone: Any, state_dict: Mapping[str, Tensor], problems: list[str]
 ) -> str:
     """Say what the file is and which arguments would load it, or else what differs."""
-    file, backbone = facts_of(state_dict), facts_of(own)
+    file, own = facts_of(state_dict), facts_of(backbone.state_dict())
     arguments = []
-    if file is not None and backbone is not None:
-        arguments = differences(file, backbone, ARCHITECTURES)
+    if file is not None and own is not None:
+        arguments = differences(file, own, backbone.num_stages, ARCHITECTURES)
     if arguments:
         return f'is {file}: give the backbone {", ".join(arguments)}'
     return f'does not fit the backbone; {"; ".join(problems)}'

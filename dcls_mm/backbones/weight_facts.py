@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-BLOCK = re.compile(r'stages\.(\d+)\.(\d+)\.')
+BLOCK = re.compile(r'stages\.(\d{1,4})\.(\d{1,4})\.')
 
 
 class Facts(NamedTuple):
@@ -70,7 +70,7 @@ def facts_of(state_dict: Mapping[str, Tensor]) -> Facts | None:
     if any(weight.ndim not in (3, 4) for weight in weights):
         return None
     return Facts(
-        tuple(depths.values()),
+        tuple(depths[stage] for stage in sorted(depths)),
         tuple(len(weight) for weight in weights),
         stem.shape[1],
         f'{first[0]}grn.gamma' in state_dict,
@@ -93,18 +93,20 @@ def _depthwise(state_dict: Mapping[str, Tensor], layer: str) -> dict[str, Any]:
 
 
 def differences(
-    file: Facts, own: Facts, architectures: Mapping[str, Mapping]
+    file: Facts, own: Facts, num_stages: int, architectures: Mapping[str, Mapping]
 ) -> list[str]:
     """List the arguments that would make the backbone fit the file.
 
     Args:
         file: facts of the file.
-        own: facts of the backbone, which may have fewer stages.
+        own: facts of the backbone, which may not have built all its stages.
+        num_stages: the number of them all.
         architectures: names of depths and dims.
     """
     built = len(own.dims)
     found = []
-    if (own.depths, own.dims) != (file.depths[:built], file.dims[:built]):
+    same = (own.depths, own.dims) == (file.depths[:built], file.dims[:built])
+    if not same or len(file.dims) > num_stages:
         found.append(f'arch={file.arch(architectures)}')
     if file.in_channels != own.in_channels:
         found.append(f'in_channels={file.in_channels}')

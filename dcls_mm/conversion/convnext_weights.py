@@ -8,6 +8,7 @@ nothing is lost, although a dense-prediction backbone doesn't use them.
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,8 @@ from ..functional import construct_kernel
 from ..functional._arguments import IntOrTuple, as_bool, as_tuple
 from ..functional.interpolation import interpolation_name
 from ..layers import DCLSConv2d
-from .convnext_formats import Match, matches, recognise
 from .published_weights import from_published, to_published
+from .recognition import Match, matches, recognise
 from .state_dicts import (
     SHOWN_KEYS,
     check_noted,
@@ -47,6 +48,7 @@ def from_convnext(
     release: str | None = None,
     dilated_kernel_size: IntOrTuple = 17,
     interpolation: str = 'bilinear',
+    sigma: float | None = None,
     prefix: str = '',
 ) -> OrderedDict:
     """Convert weights so that ConvNeXtDCLS computes what a plain ConvNeXt did.
@@ -62,7 +64,11 @@ def from_convnext(
             release), 'dinov3', 'mmpretrain', 'timm', 'timm-features', 'torchvision',
             'transformers' or 'transformers-dinov3'.
         dilated_kernel_size: extent in pixels, odd like the kernels of ``state_dict``.
-        interpolation: 'bilinear' or 'triangle', or 'max', whose SIG must then be 0.
+        interpolation: 'bilinear' and 'triangle', and 'max' with sigma 0, give the same
+            kernels. 'gauss' and 'max' with another sigma give the nearest ones, by
+            least squares.
+        sigma: SIG at the start in pixels, for 'gauss' and 'max'; by default the
+            published one.
         prefix: what the backbone's keys start with; other keys are left unchanged.
 
     Returns:
@@ -84,6 +90,41 @@ def from_convnext(
         >>> backbone.load_state_dict(from_convnext(plain.state_dict()))
         <All keys matched successfully>
     """
+    return start_of_convnext(
+        state_dict,
+        release=release,
+        dilated_kernel_size=dilated_kernel_size,
+        interpolation=interpolation,
+        sigma=sigma,
+        prefix=prefix,
+    ).weights
+
+
+class Start(NamedTuple):
+    """Weights that start a ConvNeXtDCLS from a plain ConvNeXt.
+
+    Attributes:
+        weights: what :func:`from_convnext` returns.
+        match: the format, and which keys were read or left.
+        error: the largest relative error of a kernel, see ``DCLSConv2d.from_conv``.
+    """
+
+    weights: OrderedDict
+    match: Match
+    error: float
+
+
+@torch.no_grad()
+def start_of_convnext(
+    state_dict: Mapping[str, Tensor],
+    *,
+    release: str | None = None,
+    dilated_kernel_size: IntOrTuple = 17,
+    interpolation: str = 'bilinear',
+    sigma: float | None = None,
+    prefix: str = '',
+) -> Start:
+    """Convert as :func:`from_convnext` does, and tell what became of the file."""
     extent = as_tuple('dilated_kernel_size', dilated_kernel_size, 2, minimum=1)
     check_state_dict(state_dict)
     check_prefix(prefix)
@@ -96,16 +137,19 @@ def from_convnext(
     converted = copy_with_metadata(state_dict)
     for key in [key for key in converted if key.startswith(prefix)]:
         del converted[key]
+    error = 0.0
     for name, value in read.items():
         key = prefix + name
         if not key.endswith('.dwconv.weight'):
             converted[key] = value
             continue
-        layer = key[: -len('weight')]
-        grid = _on_a_grid(value, extent, interpolation, key)
-        converted.update({f'{layer}{own}': tensor for own, tensor in grid.items()})
-        converted._metadata[layer[:-1]] = dict(grid._metadata[''])
-    return converted
+        start = key[: -len('weight')]
+        layer = _layer_from(value, key, extent, interpolation, sigma)
+        own = layer.state_dict()
+        converted.update({f'{start}{tensor}': own[tensor] for tensor in own})
+        converted._metadata[start[:-1]] = dict(own._metadata[''])
+        error = max(error, layer.kernel_error)
+    return Start(converted, match, error)
 
 
 @torch.no_grad()
@@ -251,10 +295,14 @@ def _shape(name: str, value: Tensor) -> tuple[int, ...]:
     return tuple(value.shape)
 
 
-def _on_a_grid(
-    weight: Tensor, extent: tuple[int, ...], interpolation: str, key: str
-) -> dict[str, Tensor]:
-    """Return the parameters of a depthwise layer that computes what ``weight`` does."""
+def _layer_from(
+    weight: Tensor,
+    key: str,
+    extent: tuple[int, ...],
+    interpolation: str,
+    sigma: float | None,
+) -> DCLSConv2d:
+    """Return a depthwise layer that computes what ``weight`` does."""
     if weight.ndim != 4 or weight.shape[1] != 1:
         raise ValueError(
             f'{key} must be depthwise, (channels, 1, height, width), '
@@ -272,16 +320,18 @@ def _on_a_grid(
             bias=False,
         )
         conv.weight = nn.Parameter(weight)
-        layer = DCLSConv2d.from_conv(
-            conv, dilated_kernel_size=extent, interpolation=interpolation
+        return DCLSConv2d.from_conv(
+            conv,
+            dilated_kernel_size=extent,
+            interpolation=interpolation,
+            initial_sigma=sigma,
         )
-    return layer.state_dict()
 
 
 def _check_dcls(
     state_dict: Mapping[str, Tensor], source: str, prefix: str = ''
 ) -> None:
-    """Raise a ValueError for keys that don't belong to a ConvNeXt-dcls or are missing.
+    """Raise a ValueError for keys that don't belong, or if no layer has positions.
 
     Args:
         state_dict: weights without ``prefix``, which only the message shows.
@@ -293,14 +343,11 @@ def _check_dcls(
             f'state_dict is not of {source}: it has no stages.0.0.dwconv.P or the '
             f'like, only {listing(state_dict, SHOWN_KEYS) or "nothing"}'
         )
-    problems = [
-        f'{what} {listing([prefix + key for key in keys], SHOWN_KEYS)}'
-        for what, keys in (('has no', match.unknown), ('needs', match.absent()))
-        if keys
-    ]
-    if problems:
+    if match.unknown:
+        unknown = [prefix + key for key in match.unknown]
         raise ValueError(
-            f'state_dict is not of {source}, which {" and ".join(problems)}'
+            f'state_dict is not of {source}, which has no '
+            f'{listing(unknown, SHOWN_KEYS)}'
         )
 
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import PurePosixPath
 
-from .convnext_formats import Match
+from .recognition import Match
 
 DINOV3 = (
     'weights of DINOv3 are under the DINOv3 License, whose terms also bind what is '
@@ -15,7 +15,7 @@ V2 = (
     'commercial use'
 )
 
-_BY_FORMAT = {'dinov3': DINOV3, 'transformers-dinov3': DINOV3}
+_BY_FORMAT = {'dinov3': DINOV3, 'transformers-dinov3': DINOV3, 'eupe': EUPE}
 _BY_FILE = {r'dinov3': DINOV3, r'eupe': EUPE, r'convnext-?_?v2': V2}
 
 

@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from .._listing import listing
-from .convnext_formats import FORMATS, matches, prefixes_in, recognise
+from .convnext_formats import FORMATS
+from .recognition import matches, prefixes_in, recognise
 from .state_dicts import SHOWN_KEYS, check_state_dict
 
-# Variants of a format that ConvNeXtDCLS can't be: keys that only they have or lack.
+# Variants of a format that ConvNeXtDCLS can't be, by keys that the format does not have
+# or by biases that are missing.
 _VARIANTS = {
     ('timm', 'unknown'): (
         r'stem\.[23]\.',
         "is of a timm variant with overlapping convolutions in its stem ('_ols')",
     ),
-    ('timm', 'absent'): (
+    ('timm', 'bare'): (
         r'stem\.1\.bias',
         "is of a timm variant with RMS norms ('_rms')",
     ),
@@ -83,8 +85,10 @@ def why_not(state_dict: Mapping[str, Tensor], release: str | None = None) -> str
 def _nearly(match) -> str:
     """Say what is too much or missing in a state_dict that almost fits a format."""
     absent = match.absent()
+    weights = {key.replace('.weight', '.bias') for key in match.places}
+    bare = [key for key in absent if key in weights]  # biases whose weights are there
     for (name, kind), (pattern, sentence) in _VARIANTS.items():
-        keys = match.unknown if kind == 'unknown' else absent
+        keys = match.unknown if kind == 'unknown' else bare
         if name == match.name and any(re.match(pattern, key) for key in keys):
             return f'{sentence}, which ConvNeXtDCLS does not have'
     problems = [

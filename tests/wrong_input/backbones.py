@@ -290,8 +290,8 @@ ROWS = [
         pretrained(depthwise_cfg=dict(GAUSS, kernel_count=4)),
         ContentError,
         *(
-            'does not fit ConvNeXtDCLS',
-            'stages.0.0.dwconv.weight (4, 1, 3) for (4, 1, 4)',
+            'is a ConvNeXt-dcls of depths 1, 1 and dims 4, 8 with 3 elements per',
+            "give the backbone depthwise_cfg=dict(type='DCLSConv2d', kernel_count=3, ",
         ),
     ),
     wrong(
