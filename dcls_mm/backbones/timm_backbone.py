@@ -69,7 +69,6 @@ class TimmBackbone(BaseModule):
                     f'{remedy}'
                 )
         self.model_name = model_name
-        self.out_indices = tuple(out_indices)
         network = _create(model_name, options)
         self._known_keys = set(network.state_dict())
         if hasattr(network, 'position_training'):
@@ -77,17 +76,14 @@ class TimmBackbone(BaseModule):
             network.position_training.detach(network)
         elif (names := NAMES.get(type(network).__name__)) is not None:
             network.register_load_state_dict_pre_hook(RenamedKeys(model_name, names))
-        # Parameters without gradients would stop distributed training.
-        network.prune_intermediate_layers(
-            list(self.out_indices), prune_norm=True, prune_head=True
-        )
+        self.out_indices = _prune(network, out_indices)
         self.timm_model = network
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the chosen features, (batch, channels, height, width) each."""
         features = self.timm_model.forward_intermediates(
             x,
-            indices=list(self.out_indices),
+            indices=self.out_indices,
             output_fmt='NCHW',
             intermediates_only=True,
         )
@@ -153,6 +149,22 @@ class TimmBackbone(BaseModule):
             ValueError: there is no such layer, or one can't be folded to that form.
         """
         switch_to_deploy(self, round_positions, form)
+
+
+def _prune(network: Any, out_indices: Sequence[int]) -> list[int]:
+    """Remove what the features don't depend on; return their indices, from 0.
+
+    Parameters without gradients would stop distributed training.
+    """
+    try:
+        return network.prune_intermediate_layers(
+            list(out_indices), prune_norm=True, prune_head=True
+        )
+    except (TypeError, AssertionError) as error:
+        raise ValueError(
+            f"out_indices must be indices of the network's features, got "
+            f'{out_indices!r}: {error}'
+        ) from error
 
 
 def _create(model_name: str, options: dict) -> Any:

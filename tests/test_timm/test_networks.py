@@ -117,6 +117,20 @@ def test_training_checkpoint_without_metadata_loads(create, tmp_path):
     assert_close(*outputs(loaded, trained), factor=1)
 
 
+@pytest.mark.parametrize('name', ['convnext_dcls_tiny', 'convformer_dcls_s18'])
+def test_fine_tuning_leaves_out_the_head(name, create, tmp_path):
+    """As train.py does with --pretrained --pretrained-path FILE --num-classes 7."""
+    published = published_network(name)
+    original = original_state_dict(published.state_dict(), FAMILIES[name])
+    overlay = dict(file=saved(tmp_path, original), num_classes=-1)
+    ours = create(name, True, pretrained_cfg_overlay=overlay, num_classes=7)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        features = [m.eval().forward_features(images) for m in (ours, published)]
+        assert ours(images).shape == (1, 7)
+    assert_close(*features, factor=20)
+
+
 def test_weights_from_timm_are_refused(create):
     with pytest.raises(ValueError, match='pretrained must be False .*--checkpoint'):
         create('convnext_dcls_tiny', pretrained=True)

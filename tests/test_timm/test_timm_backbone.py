@@ -86,6 +86,13 @@ def test_every_parameter_gets_a_gradient():
     assert not any('head' in key or 'stages.3' in key for key in backbone.state_dict())
 
 
+def test_negative_indices_count_from_the_last_feature():
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        shapes = [x.shape[1] for x in build(out_indices=(0, -2))(images)]
+    assert shapes == [64, 320]
+
+
 def test_a_detectors_file_needs_its_prefix(save):
     backbone = build()
     weights = {f'backbone.{k}': v + 1 for k, v in backbone.state_dict().items()}
@@ -156,6 +163,8 @@ def test_head_of_any_size_is_left_out(head, save):
         (dict(name='convformer'), ValueError, 'model_name must be a name in timm.list'),
         (dict(name=None), ValueError, 'model_name must be a name in timm.list'),
         (dict(pretrained=True), ValueError, 'pretrained must be left out of TimmBack'),
+        (dict(out_indices=(0, 9)), ValueError, 'out_indices must be .*got .0, 9.'),
+        (dict(out_indices=2), ValueError, 'out_indices must be .*got 2'),
         (dict(position_rate=5), ValueError, 'paramwise_cfg.position_lr_mult'),
         (
             dict(num_classes=3),

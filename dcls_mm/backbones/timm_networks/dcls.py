@@ -11,6 +11,12 @@ from ..conv_replacement import replace_convs
 from .key_names import CONVNEXT, FASTVIT, METAFORMER, RESNET, Names, RenamedKeys
 from .position_training import PositionTraining
 
+# What timm says of its plain networks and is true of these.
+KEPT = (
+    *('input_size', 'interpolation', 'crop_pct', 'crop_mode', 'mean', 'std'),
+    *('num_classes', 'pool_size', 'first_conv', 'classifier'),
+)
+
 # The published initial weights of the layers.
 WEIGHT_STD = 0.02
 
@@ -83,7 +89,8 @@ def build(
 
     Args:
         name: name in ``NETWORKS``.
-        pretrained: must be False, as timm knows no weights for these networks.
+        pretrained: load the file that ``pretrained_cfg_overlay`` names, as train.py's
+            ``--pretrained-path`` does; a head of another size is left out.
         pretrained_cfg, pretrained_cfg_overlay: as in timm; by default the network's
             own, with the input size, crop and normalisation of its evaluation.
         position_rate, repulsion_after: see :class:`.PositionTraining`.
@@ -92,12 +99,6 @@ def build(
     Raises:
         ValueError, TypeError: an argument is invalid.
     """
-    if pretrained:
-        raise ValueError(
-            f'pretrained must be False for {name}, as timm has no weights for it: '
-            'download the published file and give its path as checkpoint_path '
-            '(--checkpoint in validate.py, --initial-checkpoint in train.py)'
-        )
     network = NETWORKS[name]
     training = PositionTraining(position_rate, repulsion_after)
     model = timm.create_model(
@@ -122,17 +123,33 @@ def build(
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
     training.attach(model)
-    model.register_load_state_dict_pre_hook(RenamedKeys(name, network.names))
+    names = RenamedKeys(name, network.names)
+    model.register_load_state_dict_pre_hook(names)
+    if pretrained:
+        _check_source(name, model.pretrained_cfg)
+        timm.models.load_pretrained(
+            model,
+            num_classes=model.num_classes,
+            in_chans=options.get('in_chans', 3),
+            filter_fn=lambda weights, model: names.renamed(model, weights),
+        )
     return model
+
+
+def _check_source(name: str, pretrained_cfg: dict[str, Any]) -> None:
+    """Raise a ValueError unless there are weights to load."""
+    if not {'file', 'url', 'state_dict', 'hf_hub_id'} & set(pretrained_cfg):
+        raise ValueError(
+            f'pretrained must be False for {name}, as timm has no weights for it: '
+            'download the published file and give its path as checkpoint_path '
+            '(--checkpoint in validate.py, --initial-checkpoint in train.py)'
+        )
 
 
 def default_cfg(name: str) -> dict[str, Any]:
     """Return timm's description of the plain network, without its weights."""
     plain = timm.get_pretrained_cfg(NETWORKS[name].base)
-    weights = ('test_input_size', 'test_crop_pct', 'test_pool_size', 'tag')
-    known = plain.to_dict(remove_source=True)
-    known = {key: value for key, value in known.items() if key not in weights}
-    return dict(known, architecture=name)
+    return dict({key: getattr(plain, key) for key in KEPT}, architecture=name)
 
 
 def _register(name: str) -> None:

@@ -121,25 +121,23 @@ class RenamedKeys:
             for key in state_dict
             if key.startswith(prefix)
         }
-        own = module.state_dict(keep_vars=True)
-        renamed = self._renamed(module, inside, own)
-        if renamed is None:
-            return
-        for key in inside:
-            del state_dict[prefix + key]
-        for key, value in renamed.items():
-            if key in own:
-                value = _reshaped(value, own[key])
-            state_dict[prefix + key] = value
+        renamed = self.renamed(module, inside)
+        if renamed is not inside:
+            for key in inside:
+                del state_dict[prefix + key]
+            state_dict.update({prefix + key: renamed[key] for key in renamed})
 
-    def _renamed(
-        self, module: nn.Module, given: Mapping[str, Any], own: Mapping[str, Tensor]
-    ) -> dict[str, Any] | None:
-        """Return the state_dict with timm's names; None if it has them already."""
+    def renamed(self, module: nn.Module, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a state_dict with timm's names; itself if it has them already.
+
+        Raises:
+            StateDictError: see ``__call__``.
+        """
+        own = module.state_dict(keep_vars=True)
         foreign = [key for key in given if re.match(self.names.own, key)]
         if not foreign:
             self._check_family(module, given, own)
-            return None
+            return given
         # MetaFormer's own head has a norm of timm's name for another one.
         mixed = [key for key in given if key in own and not _is_head(key)]
         if mixed:
@@ -152,7 +150,10 @@ class RenamedKeys:
             )
         renamed = {self.timm_name(key): value for key, value in given.items()}
         self._check_family(module, renamed, own)
-        return renamed
+        return {
+            key: _reshaped(value, own[key]) if key in own else value
+            for key, value in renamed.items()
+        }
 
     def timm_name(self, key: str) -> str:
         """Return timm's name for a published one."""
