@@ -68,7 +68,7 @@ def randomize(model, extent):
             value.uniform_(-(extent // 2), extent // 2)
         elif key.endswith('running_var'):
             value.uniform_(0.5, 1.5)
-        elif value.is_floating_point() and value.ndim < 2:
+        elif value.is_floating_point() and (value.ndim < 2 or 'layer_scale' in key):
             value.add_(torch.randn_like(value), alpha=0.1)
         elif value.is_floating_point() and re.search('conv_dw|dwconv|conv2', key):
             value.normal_(std=0.1)
