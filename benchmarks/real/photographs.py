@@ -1,0 +1,70 @@
+"""Photographs of a folder laid out as COCO 2017 is, and what they show."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+SPLITS = ('train', 'val')
+
+
+class Photograph(NamedTuple):
+    """An image file, the split it belongs to, and the names of its objects."""
+
+    path: Path
+    split: str
+    shows: list[str]
+
+
+def find_photographs(folder: Path) -> list[Photograph]:
+    """List the photographs of both splits; none if the folder has no annotations."""
+    found = []
+    for split in SPLITS:
+        file = folder / 'annotations' / f'instances_{split}2017.json'
+        if not file.is_file():
+            continue
+        content = json.loads(file.read_text())
+        names = {item['id']: item['name'] for item in content['categories']}
+        shows: dict[int, set[str]] = {item['id']: set() for item in content['images']}
+        for annotation in content['annotations']:
+            shows[annotation['image_id']].add(names[annotation['category_id']])
+        for item in sorted(content['images'], key=lambda image: image['id']):
+            path = folder / f'{split}2017' / item['file_name']
+            found.append(Photograph(path, split, sorted(shows[item['id']])))
+    return found
+
+
+def class_names(folder: Path) -> list[str]:
+    """Return the names of all categories, in the order of their ids."""
+    file = folder / 'annotations' / f'instances_{SPLITS[0]}2017.json'
+    categories = json.loads(file.read_text())['categories']
+    return [item['name'] for item in sorted(categories, key=lambda item: item['id'])]
+
+
+def central_square(photograph: Photograph, size: int, part: float = 0.875) -> Tensor:
+    """Return the centre of a photograph, (3, size, size), RGB from 0 to 255.
+
+    Args:
+        photograph: the photograph to read.
+        size: pixels per side.
+        part: the side of the square, of the photograph's shorter side.
+    """
+    with Image.open(photograph.path) as image:
+        side = part * min(image.size)
+        left, top = ((length - side) / 2 for length in image.size)
+        return _resized(image, size, (left, top, left + side, top + side))
+
+
+def squeezed(photograph: Photograph, size: int) -> Tensor:
+    """Return a whole photograph, (3, size, size), whatever its aspect."""
+    with Image.open(photograph.path) as image:
+        return _resized(image, size, (0, 0, *image.size))
+
+
+def _resized(image: Image.Image, size: int, box: tuple[float, ...]) -> Tensor:
+    made = image.convert('RGB').resize((size, size), Image.Resampling.BICUBIC, box)
+    return torch.from_numpy(np.array(made)).permute(2, 0, 1).float()

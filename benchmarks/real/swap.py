@@ -1,0 +1,93 @@
+"""Trained networks with their depthwise convolutions replaced."""
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dcls_mm import DCLSConv2d, replace_convs
+
+Outputs = dict[str, Tensor]
+
+
+class Swap(NamedTuple):
+    """Which depthwise convolutions are replaced, and by which layers.
+
+    Attributes:
+        extents: from the kernel size of the convolutions to the layers' extent.
+        interpolation: that of the layers.
+        name: regular expression for the convolutions' names; None for all.
+    """
+
+    extents: dict[int, int]
+    interpolation: str = 'bilinear'
+    name: str | None = None
+
+
+def swapped(model: nn.Module, swap: Swap) -> nn.Module:
+    """Return a copy of a model with its depthwise convolutions replaced."""
+    model = copy.deepcopy(model)
+    with warnings.catch_warnings():
+        # Only 'bilinear' learns from this start; the others are compared, not trained.
+        warnings.filterwarnings('ignore', "start='conv' puts the positions")
+        for size, extent in swap.extents.items():
+            replace_convs(
+                model,
+                DCLSConv2d,
+                name=swap.name,
+                kernel_size=size,
+                depthwise=True,
+                dilated_kernel_size=extent,
+                interpolation=swap.interpolation,
+            )
+    return model
+
+
+def layers_of(model: nn.Module) -> list[DCLSConv2d]:
+    return [module for module in model.modules() if isinstance(module, DCLSConv2d)]
+
+
+def compare(
+    tables: Any,
+    model: nn.Module,
+    run: Callable[[nn.Module, torch.dtype], Outputs],
+    agreement: Callable[[Outputs, Outputs], str],
+    swaps: list[Swap],
+) -> None:
+    """Write a table row per swap: how far its outputs are from the model's.
+
+    Args:
+        tables: receives the rows.
+        model: the trained network.
+        run: from a network and a dtype to its outputs by name, in that dtype.
+        agreement: says how many predictions of two networks agree.
+        swaps: what to compare.
+    """
+    expected = {dtype: run(model, dtype) for dtype in (torch.float32, torch.float64)}
+    for swap in swaps:
+        ours = swapped(model, swap)
+        layers = layers_of(ours)
+        made = {dtype: run(ours, dtype) for dtype in expected}
+        row = {
+            'replaced': ', '.join(
+                f'{k}x{k} by {n}x{n}' for k, n in swap.extents.items()
+            ),
+            'layers': len(layers),
+            'of stride 2': sum(max(layer.stride) > 1 for layer in layers),
+            'interpolation': swap.interpolation,
+        }
+        for dtype, outputs in made.items():
+            for name, values in outputs.items():
+                row[f'{name}, {str(dtype).removeprefix("torch.")}'] = difference(
+                    values, expected[dtype][name]
+                )
+        single = made[torch.float32], expected[torch.float32]
+        tables.row({**row, 'the same predictions': agreement(*single)})
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    """Return the largest difference, relative to the largest value."""
+    return float((ours - theirs).abs().max() / theirs.abs().max())
