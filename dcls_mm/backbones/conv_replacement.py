@@ -26,16 +26,20 @@ class Replaced(NamedTuple):
         name: name inside the model.
         was, became: type, extent and groups before and after.
         shares: name of the layer whose positions it shares; None if they are its own.
+        error: how far its kernel is from the convolution's, relative to that kernel's
+            norm, if it starts from it (see ``DCLSConvNd.from_conv``).
     """
 
     name: str
     was: str
     became: str
     shares: str | None
+    error: float = 0.0
 
     def __str__(self) -> str:
         shared = f', positions of {self.shares}' if self.shares else ''
-        return f'{self.name}: {self.was} -> {self.became}{shared}'
+        error = f', kernel within {self.error:.2g}' if self.error else ''
+        return f'{self.name}: {self.was} -> {self.became}{shared}{error}'
 
 
 def replace_convs(
@@ -64,9 +68,11 @@ def replace_convs(
         depthwise: True for as many groups as input channels, False for fewer, None for
             both.
         start: 'conv' makes each layer compute what the convolution computes, using
-            ``layer.from_conv``. 'fresh' keeps the convolution's geometry and the
-            layer's own initial values. 'conv' puts the positions on whole pixels, from
-            which only 'bilinear' can move them; other interpolations give a warning.
+            ``layer.from_conv``, or nearly so if its elements spread over several taps
+            ('gauss', or 'max' with a sigma); the error is listed. 'fresh' keeps the
+            convolution's geometry and the layer's own initial values. 'conv' puts the
+            positions on whole pixels, from which neither 'triangle' nor 'max' with
+            sigma 0 can move them: these give a warning.
         share_positions: regular expression to search for in the name. Layers for which
             its groups match the same text share their positions (and sigma), provided
             that the positions' shapes and the convolutions' kernel sizes and dilations
@@ -123,7 +129,13 @@ def replace_convs(
     for conv, new in made.items():
         put(model, names[conv], new)
     return [
-        Replaced(first_names[conv], describe(conv), describe(new), shares.get(conv))
+        Replaced(
+            first_names[conv],
+            describe(conv),
+            describe(new),
+            shares.get(conv),
+            getattr(new, 'kernel_error', 0.0),
+        )
         for conv, new in made.items()
     ]
 
@@ -242,6 +254,7 @@ def _make(layer: Any, conv: Any, start: str, options: dict) -> ConstructedConvNd
             dtype=conv.weight.dtype,
             **options,
         )
+        new.accepts_plain_kernels = False
     for key, parameter in new.named_parameters():
         replaced = conv.bias if key == 'bias' else conv.weight
         if not replaced.requires_grad:
@@ -252,12 +265,12 @@ def _make(layer: Any, conv: Any, start: str, options: dict) -> ConstructedConvNd
 def _warn_of_stuck_positions(layers: Iterable[ConstructedConvNd]) -> None:
     """Warn of positions that can't leave the whole pixels they start on.
 
-    Around a whole pixel, all profiles but the bilinear one are flat or symmetric, and
-    they are 0 at the next pixel.
+    Around a whole pixel, all profiles but the bilinear one are flat or symmetric, so
+    only an element that reaches the next pixel has a gradient there.
     """
     for layer in layers:
         learns = isinstance(layer, LearnedPositions) and layer.P.requires_grad
-        if learns and layer.interpolation != 'bilinear':
+        if learns and layer.interpolation != 'bilinear' and not layer.kernel_error:
             warnings.warn(
                 f"start='conv' puts the positions on whole pixels, where interpolation "
                 f'{layer.interpolation!r} gives them no gradient: they stay there '

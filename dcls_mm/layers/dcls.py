@@ -14,10 +14,11 @@ from ..functional._arguments import (
     check_choice,
     check_sigma,
 )
-from ..functional.interpolation import NORMALIZATION_EPS, interpolation_name
+from ..functional.interpolation import interpolation_name
 from ..functional.scatter import construct_checked
 from .formulations import Formulations
 from .geometry import grown_padding, layer_geometry
+from .plain_kernels import elements_of, load_plain
 from .positions import INITIAL_POSITIONS, LearnedPositions, initialize_sigma
 
 PlainConv = (
@@ -49,6 +50,9 @@ class DCLSConvNd(LearnedPositions, Formulations):
       pixels from the kernel's centre, which is tap ``extent // 2``;
     - SIG, shaped like P, in pixels; for 'max' and 'gauss' only;
     - bias (out,).
+
+    A state_dict of the convolution that it replaces can be loaded too, without ``P``:
+    it starts the layer as :meth:`from_conv` does.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups:
@@ -103,6 +107,12 @@ class DCLSConvNd(LearnedPositions, Formulations):
         'groups',
         'padding_mode',
     )
+
+    # Whether a plain convolution's kernel in a state_dict becomes elements on its taps.
+    accepts_plain_kernels = True
+
+    # The relative error with which the elements reproduced a plain kernel at the start.
+    kernel_error = 0.0
 
     def __init__(
         self,
@@ -191,6 +201,13 @@ class DCLSConvNd(LearnedPositions, Formulations):
     def from_conv(cls, conv: PlainConv, **options) -> 'DCLSConvNd':
         """Return a layer that computes what ``conv`` does, as a start for training.
 
+        It does so exactly where each element stays on one tap: with 'bilinear' and
+        'triangle', and with 'max' at sigma 0. Other elements spread over neighbouring
+        taps. Their weights are then the least-squares fit to the kernel of ``conv``,
+        and the attribute ``kernel_error`` says what is left: the norm of the
+        difference, relative to that kernel's. The narrower they are
+        (``initial_sigma``), the smaller it is.
+
         Args:
             conv: the torch.nn.ConvNd to replace, with as many axes (transposed for a
                 transposed layer); its weights and bias are copied.
@@ -199,8 +216,8 @@ class DCLSConvNd(LearnedPositions, Formulations):
 
         Raises:
             TypeError: ``conv`` is of another kind.
-            ValueError: the interpolation spreads an element over neighbouring taps, as
-                'gauss' always does.
+            ValueError: ``options`` do not fit it, such as another number of elements
+                than its taps.
 
         Example:
             >>> import torch
@@ -226,21 +243,12 @@ class DCLSConvNd(LearnedPositions, Formulations):
             initial_positions='grid',
             **options,
         )
-        widened = layer.SIG is not None and bool(layer.SIG.any())
-        if layer.interpolation == 'gauss' or widened:
-            raise ValueError(
-                'conv can be replaced only by elements that each stay on one tap: take '
-                "interpolation 'bilinear', 'triangle', or 'max' with sigma 0, not "
-                f'{layer.interpolation!r} with sigma {options.get("initial_sigma")}'
-            )
-        order = [0, 1, *(2 + i for i in (*layer.dense_axes, *layer.learned_axes))]
-        weight = conv.weight.permute(order).reshape(layer.weight.shape)
-        if INTERPOLATIONS[layer.interpolation].normalized:
-            weight = weight * (1 + NORMALIZATION_EPS)
+        elements = elements_of(layer, conv.weight, layer.dilation)
         with torch.no_grad():
-            layer.weight.copy_(weight)
+            layer.weight.copy_(elements.weight)
             if conv.bias is not None and layer.bias is not None:
                 layer.bias.copy_(conv.bias)
+        layer.kernel_error = elements.error
         return layer
 
     @property
@@ -263,7 +271,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
         """Set the initial values, which are the published ones by default."""
         super().reset_parameters()
         INITIAL_POSITIONS[self.initial_positions](self)
-        initialize_sigma(self, self.initial_sigma)
+        initialize_sigma(self)
 
     def elements(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return weight (*element_shape), positions and sigma, with current values.
@@ -301,6 +309,15 @@ class DCLSConvNd(LearnedPositions, Formulations):
         made = [2 + i for i in (*self.dense_axes, *axes)]
         return kernel.movedim(list(range(2, 2 + self.ndim)), made)
 
+    def _load_from_state_dict(
+        self, state_dict, prefix, local_metadata, *others
+    ) -> None:
+        """Load parameters, or start from a plain convolution's, as from_conv does."""
+        accepts = self.accepts_plain_kernels
+        if accepts and load_plain(self, state_dict, prefix, local_metadata):
+            local_metadata = {**local_metadata, **self.notes()}
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *others)
+
     def _check_choices(self, learn_sigma: bool) -> None:
         self._check_formulation()
         check_choice('initial_positions', self.initial_positions, INITIAL_POSITIONS)
@@ -327,6 +344,8 @@ class DCLSConvNd(LearnedPositions, Formulations):
         for name, default in optional:
             if getattr(self, name) != default:
                 parts.append(f'{name}={getattr(self, name)!r}')
+        if self.kernel_error:
+            parts.append(f'kernel_error={self.kernel_error:.2g}')
         return ', '.join(parts)
 
 

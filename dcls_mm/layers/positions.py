@@ -20,9 +20,9 @@ class LearnedPositions(NotedState):
     """The base of layers with positions.
 
     A subclass has the attributes ``ndim``, ``extent``, ``kernel_size``, ``dilation``,
-    ``kernel_count`` and ``interpolation``, and the parameters ``P`` and ``SIG`` (None
-    without sigma). ``position_axes`` are the spatial axes of their rows, and
-    ``axes_given`` tells whether these were given explicitly.
+    ``kernel_count``, ``interpolation`` and ``initial_sigma``, and the parameters ``P``
+    and ``SIG`` (None without sigma). ``position_axes`` are the spatial axes of their
+    rows, and ``axes_given`` tells whether these were given explicitly.
     """
 
     axes_given = False
@@ -33,6 +33,7 @@ class LearnedPositions(NotedState):
     dilation: tuple[int, ...]
     kernel_count: int
     interpolation: str
+    initial_sigma: float | None
     position_axes: tuple[int, ...]
     P: nn.Parameter
     SIG: nn.Parameter | None
@@ -223,35 +224,47 @@ def uniform_positions(layer: LearnedPositions) -> None:
 
 @torch.no_grad()
 def grid_positions(layer: LearnedPositions) -> None:
-    """Place elements on the taps of the replaced dilated conv, the last axis fastest.
+    """Place elements on the taps of the replaced dilated conv; see grid_places."""
+    places = grid_places(layer, layer.kernel_size, layer.dilation)
+    for positions, row in zip(layer.P, places):
+        positions.copy_(row)
+
+
+def grid_places(
+    layer: LearnedPositions, kernel_size: tuple[int, ...], dilation: tuple[int, ...]
+) -> Tensor:
+    """Return the positions of a plain convolution's taps, the last axis fastest.
+
+    Returns:
+        (rows of P, taps along the learned axes), in pixels from the layer's centre.
 
     Raises:
-        ValueError: the number of elements is not that of the replaced conv's taps, or
-            the taps don't fit into the extent.
+        ValueError: the number of elements is not that of the taps, or the taps don't
+            fit into the extent.
     """
     learned = sorted(layer.position_axes)
+    span = extent_of(kernel_size, dilation)
     taps = []
-    for axis in learned:
-        size, step = layer.kernel_size[axis], layer.dilation[axis]
-        span = extent_of(layer.kernel_size, layer.dilation)[axis]
-        margin = layer.extent[axis] - span
-        if margin < 0 or margin % 2:
+    for axis in range(layer.ndim):
+        margin = layer.extent[axis] - span[axis]
+        if margin < 0 or margin % 2 or (margin and axis not in learned):
+            larger = ', or larger by an even number' if axis in learned else ''
             raise ValueError(
-                "initial_positions='grid' needs a dilated_kernel_size equal to the "
-                "replaced conv's extent, dilation * (kernel_size - 1) + 1, or larger "
-                f'by an even number: axis {axis} has {layer.extent[axis]} for {span}'
+                "elements on a plain convolution's taps need a dilated_kernel_size "
+                'equal to its extent, dilation * (kernel_size - 1) + 1'
+                f'{larger}: axis {axis} has {layer.extent[axis]} for {span[axis]}'
             )
-        first = layer.position_limits(axis)[0] + margin // 2
-        taps.append(first + step * torch.arange(size))
+        if axis in learned:
+            first = layer.position_limits(axis)[0] + margin // 2
+            taps.append(first + dilation[axis] * torch.arange(kernel_size[axis]))
     places = torch.cartesian_prod(*taps).view(-1, len(learned))
     if len(places) != layer.kernel_count:
         raise ValueError(
-            "initial_positions='grid' needs as many elements as the replaced conv has "
-            f'taps: leave kernel_count out or make it {len(places)}, got '
-            f'{layer.kernel_count} (kernel_size {layer.kernel_size})'
+            "elements on a plain convolution's taps must be as many as these: make "
+            f'kernel_count {len(places)} or leave it out, got {layer.kernel_count} '
+            f'(kernel_size {kernel_size})'
         )
-    for positions, axis in zip(layer.P, layer.position_axes):
-        positions.copy_(places[:, learned.index(axis)])
+    return places[:, [learned.index(axis) for axis in layer.position_axes]].T
 
 
 # The argument initial_positions of a layer -> a function that fills P in place.
@@ -262,10 +275,16 @@ INITIAL_POSITIONS = {
 }
 
 
+def starting_sigma(layer: LearnedPositions) -> float:
+    """Return the value of SIG at the start, in pixels: the given or published one."""
+    if layer.initial_sigma is not None:
+        return layer.initial_sigma
+    # None if the interpolation has been changed to one that doesn't read SIG.
+    return INTERPOLATIONS[layer.interpolation].initial_sigma or 0.0
+
+
 @torch.no_grad()
-def initialize_sigma(layer: LearnedPositions, value: float | None) -> None:
-    """Set SIG, if any, to ``value`` in pixels, by default the published one."""
+def initialize_sigma(layer: LearnedPositions) -> None:
+    """Set SIG, if any, to its initial value."""
     if layer.SIG is not None:
-        # None if the interpolation has been changed to one that doesn't read SIG.
-        published = INTERPOLATIONS[layer.interpolation].initial_sigma or 0.0
-        layer.SIG.fill_(published if value is None else value)
+        layer.SIG.fill_(starting_sigma(layer))

@@ -177,18 +177,40 @@ def test_description():
 
 def test_positions_that_would_not_learn_are_told_of():
     x = torch.randn(1, 4, 9, 9)
-    for interpolation in ('triangle', 'max', 'bilinear'):
+    for interpolation, sigma in (
+        ('triangle', None),
+        ('max', None),
+        ('max', 0.3),
+        ('gauss', None),
+        ('bilinear', None),
+    ):
         model = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, groups=4))
         expected = model(x)
         options = dict(interpolation=interpolation, dilated_kernel_size=7)
+        if sigma is not None:
+            options['initial_sigma'] = sigma
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter('always')
-            replace_convs(model, DCLSConv2d, **options)
-        assert_close(model(x), expected, factor=5)
+            (replaced,) = replace_convs(model, DCLSConv2d, **options)
+        spread = interpolation == 'gauss' or sigma is not None
+        assert (replaced.error > 0) == spread
+        assert replaced.error == model[0].kernel_error
+        if spread:
+            assert str(replaced).endswith(f', kernel within {replaced.error:.2g}')
+        else:
+            assert_close(model(x), expected, factor=5)
         model(x).square().sum().backward()
         stuck = not model[0].P.grad.any()
-        assert stuck == (interpolation != 'bilinear')
+        assert stuck == (interpolation != 'bilinear' and not spread)
         assert [str(w.message)[:12] for w in caught] == ["start='conv'"] * stuck
+
+
+def test_a_fresh_start_takes_no_plain_kernel():
+    model = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, groups=4))
+    state_dict = model.state_dict()
+    replace_convs(model, DCLSConv2d, start='fresh', dilated_kernel_size=7)
+    with pytest.raises(RuntimeError, match='size mismatch for 0.weight'):
+        model.load_state_dict(state_dict)
 
 
 @pytest.mark.parametrize('layer', [DCLSConv2d, FlexConv2d, LargeKernelConv2d])
@@ -319,16 +341,12 @@ def half_frozen():
         ),
         (
             *(small_model, DCLSConv2d, dict(dilated_kernel_size=3), ValueError),
-            "a.0 can't become a DCLSConv2d: .*initial_positions='grid'",
+            "a.0 can't become a DCLSConv2d: .*need a dilated_kernel_size equal to its",
         ),
         (
             *(small_model, DCLSConv2d),
             *(dict(start='fresh', dilated_kernel_size=1), ValueError),
             "stem can't become a DCLSConv2d: padding .* is too small",
-        ),
-        (
-            *(small_model, DCLSConv2d, dict(interpolation='gauss'), ValueError),
-            "stem can't become a DCLSConv2d: .*stay on one tap",
         ),
         (
             *(small_model, DCLSConv2d, dict(padding=3), ValueError),

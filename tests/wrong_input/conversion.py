@@ -432,12 +432,6 @@ ROWS = [
         'dilated_kernel_size (8, 8) differs from the extent (7, 7)',
     ),
     wrong(
-        convert('from_convnext', PLAIN, interpolation='gauss'),
-        ValueError,
-        'elements that each stay on one tap',
-        "not 'gauss'",
-    ),
-    wrong(
         convert('from_convnext', PLAIN, release=['timm']),
         ValueError,
         "release must be one of ['convnext', 'mmpretrain', 'timm'], got ['timm']",

@@ -230,7 +230,7 @@ ROWS = [
     wrong(
         dcls(initial_positions='grid', kernel_count=4),
         ValueError,
-        *('leave kernel_count out or make it 9', 'got 4 (kernel_size (3, 3))'),
+        *('make kernel_count 9 or leave it out', 'got 4 (kernel_size (3, 3))'),
     ),
     wrong(
         dcls(padding='same', stride=2),
@@ -433,9 +433,14 @@ ROWS = [
         'conv must be a torch.nn.Conv2d to become a DCLSConv2d, got Conv1d',
     ),
     wrong(
-        lambda: DCLSConv2d.from_conv(nn.Conv2d(2, 2, 3), interpolation='gauss'),
+        lambda: DCLSConv2d.from_conv(nn.Conv2d(2, 2, 3), kernel_count=4),
         ValueError,
-        'conv can be replaced only by elements that each stay on one tap',
+        *('must be as many as these', 'make kernel_count 9 or leave it out, got 4'),
+    ),
+    wrong(
+        lambda: DCLSConv2d(2, 2, 7).load_state_dict(nn.Conv2d(2, 2, 5).state_dict()),
+        StateDictError,
+        *('has the 5x5 kernel of a plain convolution', 'make kernel_count 25'),
     ),
     wrong(
         lambda: replace_convs(None, DCLSConv2d),

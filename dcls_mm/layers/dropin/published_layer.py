@@ -58,6 +58,7 @@ class PublishedLayer(DCLSConvNd):
         'version',
     ]
     kernel_module: type[ConstructKernelNd]
+    accepts_plain_kernels = False
     _kept_values: list[Tensor] = []  # what the kept kernel was made of; never mutated
 
     def __init__(

@@ -1,0 +1,171 @@
+"""Elements that compute what the kernel of a plain convolution computes."""
+
+import warnings
+from collections.abc import Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..functional.scatter import construct_checked
+from .noted import StateDictError
+from .positions import grid_places, starting_sigma
+
+if TYPE_CHECKING:
+    from .dcls import DCLSConvNd
+
+# Singular values below this part of the largest are left out. Wide elements overlap so
+# much that they would need huge weights of both signs, from which nothing can learn.
+LEAST_SINGULAR_VALUE = 1e-2
+
+
+class Elements(NamedTuple):
+    """Parameters of a layer that reproduce a plain kernel.
+
+    Attributes:
+        weight, positions, sigma: what ``weight``, ``P`` and ``SIG`` of the layer should
+            be; sigma is None if the layer has none.
+        error: the norm of what the constructed kernel differs by, relative to the plain
+            kernel's; 0 if each element stays on one tap.
+    """
+
+    weight: Tensor
+    positions: Tensor
+    sigma: Tensor | None
+    error: float
+
+
+@torch.no_grad()
+def elements_of(
+    layer: 'DCLSConvNd', kernel: Tensor, dilation: tuple[int, ...]
+) -> Elements:
+    """Return the elements on the taps of a plain kernel that reproduce it best.
+
+    Elements that stay on one tap, those of 'bilinear' and 'triangle' and of 'max' with
+    sigma 0, do so exactly. Others spread over their neighbours; their weights are the
+    least-squares solution over the extent, per pair of channels and dense tap.
+
+    Args:
+        layer: the layer that gets them; its interpolation, extent and initial sigma
+            count, its values don't.
+        kernel: weight of the plain convolution, (out, in // groups, *kernel_size), or
+            as a transposed one has it.
+        dilation: its dilation per axis.
+
+    Raises:
+        ValueError: the layer has another number of elements than the kernel has taps,
+            or its extent can't hold them.
+    """
+    size = tuple(kernel.shape[2:])
+    places = grid_places(layer, size, dilation)  # (rows of P, taps)
+    order = [0, 1, *(2 + axis for axis in (*layer.dense_axes, *layer.learned_axes))]
+    target = kernel.permute(order).reshape(layer.weight.shape)
+    positions = places.view(len(places), *(1,) * (layer.P.ndim - 2), -1)
+    positions = positions.to(layer.P).expand_as(layer.P)
+    sigma = None
+    if layer.SIG is not None:
+        sigma = torch.full_like(layer.SIG, starting_sigma(layer))
+    if kernel.is_meta:  # it has shapes only
+        return Elements(target, positions, sigma, 0.0)
+    kernels = _kernels_of_elements(layer, places)
+    spread = (kernels != 0).sum(1).max() > 1
+    if not spread:
+        weight = target / kernels.amax(1).to(target)
+        return Elements(weight, positions, sigma, 0.0)
+    # The plain kernel in the extent: each tap is where its element's position is.
+    at = _tap_indices(layer, places)
+    wanted = target.detach().double().cpu().flatten(0, -2)
+    inside = wanted.new_zeros(len(wanted), kernels.shape[1])
+    inside[:, at] = wanted
+    solved = inside @ torch.linalg.pinv(kernels, rtol=LEAST_SINGULAR_VALUE)
+    weight = solved.view(target.shape).to(layer.weight)
+    made = weight.double().cpu().flatten(0, -2) @ kernels
+    norm = inside.norm().item()
+    error = (made - inside).norm().item() / norm if norm else 0.0
+    return Elements(weight, positions, sigma, error)
+
+
+def load_plain(
+    layer: 'DCLSConvNd',
+    state_dict: MutableMapping[str, Any],
+    prefix: str,
+    notes: Mapping[str, Any],
+) -> bool:
+    """Replace a plain convolution's kernel in a state_dict by a layer's parameters.
+
+    The elements are put on the kernel's taps, with the dilation of the convolution that
+    the layer replaces if the kernel has its size. A fit that is not exact is a warning.
+
+    Args:
+        layer: the layer that will load the state_dict.
+        state_dict: changed in place if it has a plain kernel under ``prefix``: a
+            ``weight`` of that form and no ``P``.
+        prefix: the layer's name with a dot after it, or ''.
+        notes: the state_dict's metadata for the layer; those of a DCLS layer say that
+            this is no plain convolution.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        StateDictError: the layer can't have elements on its taps.
+    """
+    key = f'{prefix}weight'
+    kernel = state_dict.get(key)
+    if f'{prefix}P' in state_dict:
+        layer.kernel_error = 0.0
+        return False
+    if (
+        'position_axes' in notes
+        or not isinstance(kernel, Tensor)
+        or kernel.ndim != 2 + layer.ndim
+        or tuple(kernel.shape[:2]) != layer.kernel_channels
+    ):
+        return False
+    size = tuple(kernel.shape[2:])
+    same = size == layer.kernel_size
+    try:
+        start = elements_of(layer, kernel, layer.dilation if same else (1,) * len(size))
+    except ValueError as error:
+        by = 'x'.join(map(str, size))
+        reason = f'{key}: the state_dict has the {by} kernel of a plain convolution'
+        raise StateDictError(layer, f'{reason}; {error}') from error
+    values = (start.weight, start.positions, start.sigma)
+    for name, value in zip(('weight', 'P', 'SIG'), values):
+        if value is not None:
+            state_dict[f'{prefix}{name}'] = value
+    layer.kernel_error = start.error
+    if start.error:
+        warnings.warn(
+            f'{key}: {layer.interpolation!r} elements give the kernel of the plain '
+            f'convolution with a relative error of {start.error:.2g}',
+            stacklevel=2,
+        )
+    return True
+
+
+def _kernels_of_elements(layer: 'DCLSConvNd', places: Tensor) -> Tensor:
+    """Return the kernel of each element with weight 1, (elements, taps), in float64.
+
+    The taps are those of the learned axes, in order.
+    """
+    count = places.shape[1]
+    rows = [list(layer.position_axes).index(axis) for axis in layer.learned_axes]
+    positions = places.double()[rows].view(-1, count, 1, 1)
+    sigma = None
+    if layer.SIG is not None:
+        sigma = torch.full_like(positions, starting_sigma(layer))
+    extent = tuple(layer.extent[axis] for axis in layer.learned_axes)
+    weight = positions.new_ones(count, 1, 1)
+    kernels = construct_checked(weight, positions, sigma, extent, layer.interpolation)
+    return kernels.flatten(1)
+
+
+def _tap_indices(layer: 'DCLSConvNd', places: Tensor) -> Tensor:
+    """Return the index of the tap at each place among the taps of the learned axes."""
+    index = torch.zeros(places.shape[1], dtype=torch.long)
+    for axis in layer.learned_axes:
+        row = places[list(layer.position_axes).index(axis)]
+        first, _ = layer.position_limits(axis)
+        index = index * layer.extent[axis] + (row.long() - first)
+    return index
