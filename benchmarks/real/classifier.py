@@ -16,7 +16,7 @@ from .efficientnet_lite0 import (
 )
 from .imagenet import name_of
 from .photographs import Photograph, central_square
-from .swap import Outputs, Swap, compare
+from .swap import INTERPOLATIONS, Outputs, Swap, compare
 
 SHOWN = 5
 STRIDED = r'_blocks\.(1|3|5|11)\.'
@@ -27,8 +27,7 @@ SWAPS = [
     Swap(WIDE, name=STRIDED),
     Swap(WIDE),
     Swap({3: 11, 5: 17}),
-    Swap(WIDE, 'triangle'),
-    Swap(WIDE, 'max'),
+    *(Swap(WIDE, options=options) for options in INTERPOLATIONS),
 ]
 
 
@@ -76,7 +75,7 @@ def write_predictions(
         tables.row(
             {
                 'photograph': photo.path.stem.lstrip('0'),
-                'annotated objects': ', '.join(photo.shows) or 'none',
+                'annotated objects': photo.shows,
                 'classes': ', '.join(f'{name_of(i)} {p:.0%}' for p, i in likeliest),
             }
         )

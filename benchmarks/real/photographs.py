@@ -13,35 +13,58 @@ SPLITS = ('train', 'val')
 
 
 class Photograph(NamedTuple):
-    """An image file, the split it belongs to, and the names of its objects."""
+    """An image file with its annotated objects.
+
+    Attributes:
+        path: the file.
+        split: 'train' or 'val'.
+        objects: the category of each, and its box (left, top, right, bottom) as shares
+            of the photograph's width and height.
+    """
 
     path: Path
     split: str
-    shows: list[str]
+    objects: list[tuple[str, tuple[float, ...]]]
+
+    @property
+    def shows(self) -> str:
+        return ', '.join(sorted({name for name, _ in self.objects})) or 'none'
 
 
 def find_photographs(folder: Path) -> list[Photograph]:
     """List the photographs of both splits; none if the folder has no annotations."""
     found = []
     for split in SPLITS:
-        file = folder / 'annotations' / f'instances_{split}2017.json'
+        file = annotation_file(folder, split)
         if not file.is_file():
             continue
         content = json.loads(file.read_text())
         names = {item['id']: item['name'] for item in content['categories']}
-        shows: dict[int, set[str]] = {item['id']: set() for item in content['images']}
-        for annotation in content['annotations']:
-            shows[annotation['image_id']].add(names[annotation['category_id']])
-        for item in sorted(content['images'], key=lambda image: image['id']):
-            path = folder / f'{split}2017' / item['file_name']
-            found.append(Photograph(path, split, sorted(shows[item['id']])))
+        for image in sorted(content['images'], key=lambda image: image['id']):
+            objects = [
+                (names[item['category_id']], _shares(item['bbox'], image))
+                for item in content['annotations']
+                if item['image_id'] == image['id']
+            ]
+            path = folder / f'{split}2017' / image['file_name']
+            found.append(Photograph(path, split, objects))
     return found
+
+
+def _shares(box: list[float], image: dict) -> tuple[float, ...]:
+    left, top, width, height = box
+    corners = left, top, left + width, top + height
+    return tuple(at / image[key] for at, key in zip(corners, 2 * ('width', 'height')))
+
+
+def annotation_file(folder: Path, split: str) -> Path:
+    return folder / 'annotations' / f'instances_{split}2017.json'
 
 
 def class_names(folder: Path) -> list[str]:
     """Return the names of all categories, in the order of their ids."""
-    file = folder / 'annotations' / f'instances_{SPLITS[0]}2017.json'
-    categories = json.loads(file.read_text())['categories']
+    content = json.loads(annotation_file(folder, SPLITS[0]).read_text())
+    categories = content['categories']
     return [item['name'] for item in sorted(categories, key=lambda item: item['id'])]
 
 

@@ -2,7 +2,8 @@
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -12,19 +13,28 @@ from dcls_mm import DCLSConv2d, replace_convs
 
 Outputs = dict[str, Tensor]
 
+# Options of the layers beside the default, 'bilinear'. A wide element spreads over its
+# neighbours: its weights are a fit with an error, the larger the wider it is.
+INTERPOLATIONS: list[dict[str, Any]] = [
+    dict(interpolation='triangle'),
+    dict(interpolation='max'),
+    *(dict(interpolation='max', initial_sigma=sigma) for sigma in (0.1, 0.5)),
+    *(dict(interpolation='gauss', initial_sigma=sigma) for sigma in (0, 0.1, 0.23)),
+]
+
 
 class Swap(NamedTuple):
     """Which depthwise convolutions are replaced, and by which layers.
 
     Attributes:
         extents: from the kernel size of the convolutions to the layers' extent.
-        interpolation: that of the layers.
         name: regular expression for the convolutions' names; None for all.
+        options: other keyword arguments of the layers.
     """
 
     extents: dict[int, int]
-    interpolation: str = 'bilinear'
     name: str | None = None
+    options: Mapping[str, Any] = MappingProxyType({})
 
 
 def swapped(model: nn.Module, swap: Swap) -> nn.Module:
@@ -41,7 +51,7 @@ def swapped(model: nn.Module, swap: Swap) -> nn.Module:
                 kernel_size=size,
                 depthwise=True,
                 dilated_kernel_size=extent,
-                interpolation=swap.interpolation,
+                **swap.options,
             )
     return model
 
@@ -77,7 +87,8 @@ def compare(
             ),
             'layers': len(layers),
             'of stride 2': sum(max(layer.stride) > 1 for layer in layers),
-            'interpolation': swap.interpolation,
+            'interpolation': _interpolation(layers[0]),
+            'kernel error': max(layer.kernel_error for layer in layers),
         }
         for dtype, outputs in made.items():
             for name, values in outputs.items():
@@ -86,6 +97,11 @@ def compare(
                 )
         single = made[torch.float32], expected[torch.float32]
         tables.row({**row, 'the same predictions': agreement(*single)})
+
+
+def _interpolation(layer: DCLSConv2d) -> str:
+    sigma = '' if layer.SIG is None else f', sigma {layer.SIG.max():.2g}'
+    return f'{layer.interpolation}{sigma}'
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:
