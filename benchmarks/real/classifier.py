@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from .efficientnet_lite0 import (
-    DEVIATION,
     IMAGE_SIZE,
     INSTALL,
-    MEAN,
     find_weights,
+    normalised,
     trained,
 )
 from .imagenet import name_of
+from .learning import learn
 from .photographs import Photograph, central_square
 from .swap import INTERPOLATIONS, Outputs, Swap, compare
 
@@ -31,7 +31,7 @@ SWAPS = [
 ]
 
 
-def classify(tables: Any, photographs: list[Photograph]) -> bool:
+def classify(tables: Any, photographs: list[Photograph], steps: int) -> bool:
     """Write the classifier's tables; say what to install if its weights are missing.
 
     Returns:
@@ -52,11 +52,9 @@ def classify(tables: Any, photographs: list[Photograph]) -> bool:
 
     tables.table('EfficientNet-Lite0 after the swap: largest relative differences')
     compare(tables, model, run, same_classes, SWAPS)
+    if steps:
+        learn(tables, model, photographs, steps)
     return True
-
-
-def normalised(images: Tensor) -> Tensor:
-    return (images - MEAN) / DEVIATION
 
 
 def logits(model: nn.Module, images: Tensor, dtype: torch.dtype) -> Tensor:

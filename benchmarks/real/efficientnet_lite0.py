@@ -105,6 +105,11 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
 
 
+def normalised(images: Tensor) -> Tensor:
+    """Return images as the network expects them, of values from 0 to 255."""
+    return (images - MEAN) / DEVIATION
+
+
 def find_weights() -> Path | None:
     """Return the file of the installed package; None if it isn't installed.
 

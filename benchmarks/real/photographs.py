@@ -82,6 +82,21 @@ def central_square(photograph: Photograph, size: int, part: float = 0.875) -> Te
         return _resized(image, size, (left, top, left + side, top + side))
 
 
+def random_square(
+    photograph: Photograph, size: int, generator: torch.Generator
+) -> Tensor:
+    """Return some square of a photograph, (3, size, size), possibly mirrored.
+
+    Its side is half to all of the photograph's shorter one.
+    """
+    part, across, down, mirror = torch.rand(4, generator=generator).tolist()
+    with Image.open(photograph.path) as image:
+        side = (0.5 + part / 2) * min(image.size)
+        left, top = across * (image.width - side), down * (image.height - side)
+        square = _resized(image, size, (left, top, left + side, top + side))
+    return square.flip(2) if mirror < 0.5 else square
+
+
 def squeezed(photograph: Photograph, size: int) -> Tensor:
     """Return a whole photograph, (3, size, size), whatever its aspect."""
     with Image.open(photograph.path) as image:

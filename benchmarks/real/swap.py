@@ -80,7 +80,9 @@ def compare(
     for swap in swaps:
         ours = swapped(model, swap)
         layers = layers_of(ours)
-        made = {dtype: run(ours, dtype) for dtype in expected}
+        error = max(layer.kernel_error for layer in layers)
+        # Rounding is told from other differences by what is left of it in float64.
+        made = {d: run(ours, d) for d in expected if d == torch.float32 or not error}
         row = {
             'replaced': ', '.join(
                 f'{k}x{k} by {n}x{n}' for k, n in swap.extents.items()
@@ -88,12 +90,12 @@ def compare(
             'layers': len(layers),
             'of stride 2': sum(max(layer.stride) > 1 for layer in layers),
             'interpolation': _interpolation(layers[0]),
-            'kernel error': max(layer.kernel_error for layer in layers),
+            'kernel error': error,
         }
-        for dtype, outputs in made.items():
+        for dtype, outputs in expected.items():
             for name, values in outputs.items():
-                row[f'{name}, {str(dtype).removeprefix("torch.")}'] = difference(
-                    values, expected[dtype][name]
+                row[f'{name}, {str(dtype).removeprefix("torch.")}'] = (
+                    difference(made[dtype][name], values) if dtype in made else None
                 )
         single = made[torch.float32], expected[torch.float32]
         tables.row({**row, 'the same predictions': agreement(*single)})
