@@ -138,7 +138,8 @@ def _iou(box: Sequence[float], other: Sequence[float]) -> float:
     starts, ends = map(max, box[:2], other[:2]), map(min, box[2:], other[2:])
     width, height = (max(0.0, end - start) for start, end in zip(starts, ends))
     areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (box, other)]
-    return width * height / (sum(areas) - width * height)
+    overlap = width * height
+    return overlap / (sum(areas) - overlap) if overlap else 0.0
 
 
 def same_detections(ours: Outputs, theirs: Outputs) -> str:

@@ -35,9 +35,7 @@ class Trial(NamedTuple):
 TRIALS = [
     Trial('plain, depthwise weights', None, {'weight': 2e-4}),
     Trial('swapped, positions', SWAP, {'P': 1e-2}),
-    Trial(
-        'swapped, both', SWAP, {'P': 1e-2, 'weight': 1e-4}
-    ),
+    Trial('swapped, both', SWAP, {'P': 1e-2, 'weight': 1e-4}),
 ]
 
 
