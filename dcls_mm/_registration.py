@@ -28,7 +28,12 @@ REGISTERED = {
             'FlexConv2d',
             'LargeKernelConv2d',
         ),
-        backbones: ('ConvNeXtDCLS', 'DCLSDeconvModule', 'ReplacedConvBackbone'),
+        backbones: (
+            'ConvNeXtDCLS',
+            'DCLSDeconvModule',
+            'ReplacedConvBackbone',
+            'ReplacedConvModel',
+        ),
     },
     HOOKS: {
         hooks: (

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .conv_replacement import Replaced, replace_convs
     from .convnext import ConvNeXtDCLS
     from .replaced_conv_backbone import ReplacedConvBackbone
+    from .replaced_conv_model import ReplacedConvModel
     from .upsampling import DCLSDeconvModule
 else:
     __getattr__, __dir__ = lazy_names(
@@ -16,6 +17,7 @@ else:
             'conv_replacement': ['Replaced', 'replace_convs'],
             'convnext': ['ConvNeXtDCLS'],
             'replaced_conv_backbone': ['ReplacedConvBackbone'],
+            'replaced_conv_model': ['ReplacedConvModel'],
             'upsampling': ['DCLSDeconvModule'],
         },
     )
@@ -25,5 +27,6 @@ __all__ = [
     'DCLSDeconvModule',
     'Replaced',
     'ReplacedConvBackbone',
+    'ReplacedConvModel',
     'replace_convs',
 ]

@@ -1,17 +1,15 @@
 """Any registered backbone with convolutions replaced by DCLS layers."""
 
-import inspect
 from typing import Any
 
-from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..functional._arguments import IntOrTuple
-from ..layers import DCLSConvNd
 from ..layers.folding import switch_to_deploy
 from .conv_replacement import Replaced, replace_convs
+from .replacement_config import check_config, log_replaced, replacement
 
 
 class ReplacedConvBackbone(BaseModule):
@@ -55,12 +53,7 @@ class ReplacedConvBackbone(BaseModule):
         init_cfg: None = None,
     ):
         super().__init__()
-        for key, cfg in (('backbone', backbone), ('layer', layer)):
-            if not isinstance(cfg, dict):
-                raise TypeError(
-                    f'{key} must be a config, a dict with a registered {key} as '
-                    f"'type', got {cfg!r}"
-                )
+        check_config('backbone', backbone)
         if init_cfg is not None:
             raise ValueError(
                 'init_cfg must be in the config of the replaced backbone, '
@@ -75,24 +68,17 @@ class ReplacedConvBackbone(BaseModule):
                 )
             backbone = dict(backbone, pretrained=pretrained)
         self._backbone_cfg = backbone
-        options = {key: value for key, value in layer.items() if key != 'type'}
-        if own := sorted({*DCLSConvNd.CONV_ARGUMENTS, 'bias'} & set(options)):
-            raise ValueError(
-                f'layer must leave out {own}: the replaced convolution sets them'
-            )
-        self._choice = dict(
-            layer=_layer_class(layer.get('type')),
+        self._choice = replacement(
+            layer,
             name=name,
             kernel_size=kernel_size,
             depthwise=depthwise,
             start=start,
             share_positions=share_positions,
-            **options,
         )
         self.backbone = self._build_plain()
         self.replaced = self._replace(self.backbone)
-        lines = [f'{len(self.replaced)} convolutions replaced:', *self.replaced]
-        print_log('\n  '.join(map(str, lines)), logger='current')
+        log_replaced(self.replaced)
 
     def forward(self, x: Tensor) -> Any:
         """Return the backbone's outputs in contiguous memory."""
@@ -134,19 +120,6 @@ class ReplacedConvBackbone(BaseModule):
 
     def _replace(self, backbone: nn.Module) -> list[Replaced]:
         return replace_convs(backbone, **self._choice)
-
-
-def _layer_class(layer_type: str | type | None) -> type:
-    """Return the class that a config's ``layer.type`` names."""
-    found = layer_type
-    if not inspect.isclass(found):
-        found = MODELS.get(str(found))
-    if found is None:
-        raise ValueError(
-            "layer must name a registered layer as 'type', such as 'DCLSConv2d', "
-            f'got {layer_type!r}'
-        )
-    return found
 
 
 def _contiguous(outputs: Any) -> Any:

@@ -228,10 +228,6 @@ def test_pretrained_reaches_the_backbone(scope):
             *(ValueError, "layer1.0.conv1 can't become a DCLSConv2d: .*odd"),
         ),
         (
-            dict(layer=dict(DCLS, interpolation='gauss')),
-            *(ValueError, "layer1.0.conv1 can't become a DCLSConv2d: .*'gauss'"),
-        ),
-        (
             dict(layer=dict(type='LargeKernelConv2d')),
             *(ValueError, "from_conv.*start='fresh'"),
         ),

@@ -16,6 +16,7 @@ from dcls_mm.apis.flops import count_config  # noqa: E402
 # Configs whose image size differs from the usual one: part of the name -> (height,
 # width).
 SHAPES = {
+    'rtmdet': (640, 640),
     'ade20k-640x640': (640, 2560),
     'nuclei': (512, 640),
     'camvid': (360, 480),
