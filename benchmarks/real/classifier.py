@@ -26,6 +26,7 @@ SWAPS = [
     Swap({5: 17}),
     Swap(WIDE, name=STRIDED),
     Swap(WIDE),
+    Swap(WIDE, loaded=True),
     Swap({3: 11, 5: 17}),
     *(Swap(WIDE, options=options) for options in INTERPOLATIONS),
 ]

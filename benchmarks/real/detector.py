@@ -33,6 +33,7 @@ SWAPS = [
     Swap({5: 17}),
     Swap(WIDE, name=STRIDED),
     Swap(WIDE),
+    Swap(WIDE, loaded=True),
     *(Swap(WIDE, options=options) for options in INTERPOLATIONS),
 ]
 

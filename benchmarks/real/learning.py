@@ -22,6 +22,7 @@ LARGER = 320
 BATCH = 8
 MEASURED = 24  # views
 SWAP = Swap({3: 9, 5: 17})
+GAUSS = Swap({3: 9, 5: 17}, options=dict(interpolation='gauss', initial_sigma=0))
 
 
 class Trial(NamedTuple):
@@ -33,9 +34,10 @@ class Trial(NamedTuple):
 
 
 TRIALS = [
-    Trial('plain, depthwise weights', None, {'weight': 2e-4}),
-    Trial('swapped, positions', SWAP, {'P': 1e-2}),
-    Trial('swapped, both', SWAP, {'P': 1e-2, 'weight': 1e-4}),
+    Trial('plain: depthwise weights', None, {'weight': 2e-4}),
+    Trial('bilinear: positions', SWAP, {'P': 1e-2}),
+    Trial('gauss, sigma 0: all', GAUSS, {'P': 1e-2, 'SIG': 1e-2, 'weight': 1e-4}),
+    Trial('bilinear: both', SWAP, {'P': 1e-2, 'weight': 1e-4}),
 ]
 
 

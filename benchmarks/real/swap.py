@@ -30,16 +30,22 @@ class Swap(NamedTuple):
         extents: from the kernel size of the convolutions to the layers' extent.
         name: regular expression for the convolutions' names; None for all.
         options: other keyword arguments of the layers.
+        loaded: whether an empty network is changed, and then loads the state_dict.
     """
 
     extents: dict[int, int]
     name: str | None = None
     options: Mapping[str, Any] = MappingProxyType({})
+    loaded: bool = False
 
 
 def swapped(model: nn.Module, swap: Swap) -> nn.Module:
     """Return a copy of a model with its depthwise convolutions replaced."""
+    published = model.state_dict()
     model = copy.deepcopy(model)
+    if swap.loaded:
+        for parameter in model.parameters():
+            nn.init.zeros_(parameter)
     with warnings.catch_warnings():
         # Only 'bilinear' learns from this start; the others are compared, not trained.
         warnings.filterwarnings('ignore', "start='conv' puts the positions")
@@ -53,6 +59,8 @@ def swapped(model: nn.Module, swap: Swap) -> nn.Module:
                 dilated_kernel_size=extent,
                 **swap.options,
             )
+    if swap.loaded:
+        model.load_state_dict(published)
     return model
 
 
@@ -89,6 +97,7 @@ def compare(
             ),
             'layers': len(layers),
             'of stride 2': sum(max(layer.stride) > 1 for layer in layers),
+            'start': 'loaded' if swap.loaded else 'replaced',
             'interpolation': _interpolation(layers[0]),
             'kernel error': error,
         }
