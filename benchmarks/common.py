@@ -172,7 +172,7 @@ def _head(args: argparse.Namespace, memory: bool) -> dict[str, Any]:
     versions = [f'Python {platform.python_version()}']
     versions += [f'{name} {_version(name)}' for name in PACKAGES]
     head = {
-        'machine': f'{_processor()}, {os.cpu_count()} cores, {_memory_gb()} memory, '
+        'machine': f'{processor()}, {os.cpu_count()} cores, {_memory_gb()} memory, '
         f'{torch.backends.cpu.get_cpu_capability()}, {platform.system()}',
         'versions': ', '.join(versions),
         'threads': args.threads,
@@ -195,7 +195,7 @@ def _version(name: str) -> str:
         return '(not installed)'
 
 
-def _processor() -> str:
+def processor() -> str:
     cpuinfo = Path('/proc/cpuinfo')
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.split(':', 1)[1].strip() for line in lines if 'model name' in line]
