@@ -36,6 +36,7 @@ SLOW = {
     'test_execution.py',
     'test_export.py',
     'test_fold.py',
+    'test_formats.py',
     'test_fuzz.py',
     'test_generated.py',
     'test_get_flops.py',
