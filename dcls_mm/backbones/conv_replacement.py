@@ -18,6 +18,10 @@ STARTS = ('conv', 'fresh')
 
 SHOWN_CONVS = 8
 
+# The relative error of a kernel from which trained networks change their predictions
+# (benchmarks/real_weights.py).
+LARGE_ERROR = 0.01
+
 
 class Replaced(NamedTuple):
     """A convolution that has been replaced by another layer.
@@ -122,6 +126,7 @@ def replace_convs(
             ) from error
     if start == 'conv':
         _warn_of_stuck_positions(made.values())
+        _warn_of_errors(made.values())
     first_names = {conv: names[conv][0] for conv in chosen}
     shares = {}
     if share_positions is not None:
@@ -278,6 +283,18 @@ def _warn_of_stuck_positions(layers: Iterable[ConstructedConvNd]) -> None:
                 stacklevel=3,
             )
             return
+
+
+def _warn_of_errors(layers: Iterable[ConstructedConvNd]) -> None:
+    """Warn if the layers can't compute what the convolutions compute."""
+    error = max(getattr(layer, 'kernel_error', 0.0) for layer in layers)
+    if error > LARGE_ERROR:
+        warnings.warn(
+            f"start='conv' gives a kernel with a relative error of {error:.2g}, so the "
+            'model no longer computes what it did: make initial_sigma smaller, such as '
+            '0.02, or give elements for a ring of taps more (kernel_count=49 for 5x5)',
+            stacklevel=3,
+        )
 
 
 def _share(

@@ -72,7 +72,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
             input at the positions. 'auto' takes whichever of the first two should be
             faster. See :mod:`.formulations`.
         initial_positions: 'normal' (published), 'uniform' or 'grid' (the replaced
-            conv's taps).
+            conv's taps, and those of rings around it if there are as many elements).
         initial_sigma: in pixels, for 'max' and 'gauss'; by default the published value.
         learn_positions, learn_sigma: False keeps the initial values.
         integer_positions: whether evaluation rounds the positions to whole pixels.
@@ -205,8 +205,9 @@ class DCLSConvNd(LearnedPositions, Formulations):
         'triangle', and with 'max' at sigma 0. Other elements spread over neighbouring
         taps. Their weights are then the least-squares fit to the kernel of ``conv``,
         and the attribute ``kernel_error`` says what is left: the norm of the
-        difference, relative to that kernel's. The narrower they are
-        (``initial_sigma``), the smaller it is.
+        difference, relative to that kernel's. It is the smaller, the narrower the
+        elements are (``initial_sigma``), and if ``kernel_count`` is that of a kernel
+        with a ring of taps more, such as 49 for 5x5.
 
         Args:
             conv: the torch.nn.ConvNd to replace, with as many axes (transposed for a

@@ -5,11 +5,12 @@ from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..functional.scatter import construct_checked
 from .noted import StateDictError
-from .positions import grid_places, starting_sigma
+from .positions import grid_places, grid_size, starting_sigma
 
 if TYPE_CHECKING:
     from .dcls import DCLSConvNd
@@ -43,7 +44,9 @@ def elements_of(
 
     Elements that stay on one tap, those of 'bilinear' and 'triangle' and of 'max' with
     sigma 0, do so exactly. Others spread over their neighbours; their weights are the
-    least-squares solution over the extent, per pair of channels and dense tap.
+    least-squares solution over the extent, per pair of channels and dense tap. With as
+    many elements as a kernel one or more rings larger has taps, those beyond the
+    kernel's own start at weight 0, or cancel what the others spread there.
 
     Args:
         layer: the layer that gets them; its interpolation, extent and initial sigma
@@ -53,10 +56,12 @@ def elements_of(
         dilation: its dilation per axis.
 
     Raises:
-        ValueError: the layer has another number of elements than the kernel has taps,
-            or its extent can't hold them.
+        ValueError: the layer has another number of elements, or its extent can't hold
+            them.
     """
-    size = tuple(kernel.shape[2:])
+    size = grid_size(layer, tuple(kernel.shape[2:]))
+    rings = [(n - old) // 2 for n, old in zip(size, kernel.shape[2:])]
+    kernel = F.pad(kernel, [side for n in reversed(rings) for side in (n, n)])
     places = grid_places(layer, size, dilation)  # (rows of P, taps)
     order = [0, 1, *(2 + axis for axis in (*layer.dense_axes, *layer.learned_axes))]
     target = kernel.permute(order).reshape(layer.weight.shape)

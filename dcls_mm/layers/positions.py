@@ -1,5 +1,6 @@
 """The positions and sigmas of a layer: initial values, changes, freezing, loading."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -224,10 +225,29 @@ def uniform_positions(layer: LearnedPositions) -> None:
 
 @torch.no_grad()
 def grid_positions(layer: LearnedPositions) -> None:
-    """Place elements on the taps of the replaced dilated conv; see grid_places."""
-    places = grid_places(layer, layer.kernel_size, layer.dilation)
+    """Place elements on the taps of the replaced dilated conv, and rings around it."""
+    size = grid_size(layer, layer.kernel_size)
+    places = grid_places(layer, size, layer.dilation)
     for positions, row in zip(layer.P, places):
         positions.copy_(row)
+
+
+def grid_size(layer: LearnedPositions, kernel_size: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a plain kernel's size, with the rings for which a layer has elements.
+
+    Each ring adds one tap on every side. If no number of rings gives as many taps as
+    the layer has elements, it is the size itself.
+    """
+    learned = layer.position_axes
+
+    def with_rings(count: int) -> tuple[int, ...]:
+        return tuple(n + 2 * count * (i in learned) for i, n in enumerate(kernel_size))
+
+    rings = 0
+    while math.prod(with_rings(rings)[axis] for axis in learned) < layer.kernel_count:
+        rings += 1
+    taps = math.prod(with_rings(rings)[axis] for axis in learned)
+    return with_rings(rings if taps == layer.kernel_count else 0)
 
 
 def grid_places(

@@ -35,6 +35,8 @@ LAYERS = {
 EXACT = [('bilinear', None), ('triangle', None), ('max', None), ('max', 0.0)]
 SPREAD = [('max', 0.3), ('gauss', 0.0), ('gauss', None), ('gauss', 0.4)]
 
+EXTENT_6 = dict(dilated_kernel_size=(5, 6))
+
 
 def in_extent(weight, extent, dilation):
     """Return a plain kernel in the middle of a larger extent of zeros."""
@@ -84,6 +86,8 @@ def least_squares(layer, wanted):
         (nn.Conv2d, dict(kernel_size=3), dict(position_axes=(1, 0))),
         (nn.Conv2d, dict(kernel_size=(3, 5)), dict(dilated_kernel_size=(5, 7))),
         (nn.Conv2d, dict(kernel_size=3, dilation=2), dict(dilated_kernel_size=7)),
+        (nn.Conv2d, dict(kernel_size=1), dict(dilated_kernel_size=5, kernel_count=9)),
+        (nn.Conv2d, dict(kernel_size=(1, 2)), dict(kernel_count=12, **EXTENT_6)),
         (nn.Conv3d, dict(kernel_size=2), dict(dilated_kernel_size=4)),
         (nn.ConvTranspose2d, dict(kernel_size=4, stride=2), {}),
     ],
@@ -138,6 +142,53 @@ def test_wide_elements_get_no_huge_weights():
     )
     assert layer.weight.abs().max() < 200 * conv.weight.abs().max()
     assert 0.5 < layer.kernel_error < 1
+
+
+@pytest.mark.parametrize('position_axes', [(0, 1), (1, 0), (1,)])
+@pytest.mark.parametrize('rings', [1, 2])
+@pytest.mark.parametrize('interpolation', ['bilinear', 'triangle', 'max', 'gauss'])
+def test_elements_for_rings_around_the_kernel(interpolation, rings, position_axes):
+    conv = nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4).double()
+    arguments = dict(groups=4, dilated_kernel_size=(13, 13))
+    if len(position_axes) == 1:
+        conv = nn.Conv2d(4, 4, (3, 5), padding=(1, 2), groups=4).double()
+        arguments['dilated_kernel_size'] = (3, 13)
+    size = [
+        n + 2 * rings * (i in position_axes) for i, n in enumerate(conv.kernel_size)
+    ]
+    options = dict(
+        kernel_count=int(np.prod([size[axis] for axis in position_axes])),
+        dilated_kernel_size=arguments['dilated_kernel_size'],
+        position_axes=position_axes,
+        interpolation=interpolation,
+    )
+    layer = DCLSConv2d.from_conv(conv, **options)
+    wanted = in_extent(conv.weight, layer.extent, conv.dilation)
+    error = (layer.kernel() - wanted).norm() / wanted.norm()
+    assert layer.kernel_error == pytest.approx(error.item(), rel=1e-6, abs=1e-12)
+    if interpolation == 'gauss':
+        del options['kernel_count']
+        alone = DCLSConv2d.from_conv(conv, **options)
+        assert layer.kernel_error <= alone.kernel_error
+        options['kernel_count'] = layer.kernel_count
+    else:
+        assert layer.kernel_error == 0
+        assert (layer.weight == 0).sum() >= layer.weight.numel() - conv.weight.numel()
+    places = {tuple(p) for p in layer.P.flatten(1).T.tolist()}
+    assert len(places) == layer.kernel_count  # each has a place of its own
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        other = DCLSConv2d.from_conv(
+            nn.Conv2d(
+                4,
+                4,
+                conv.kernel_size,
+                **{'padding': conv.padding, 'dilation': conv.dilation, 'groups': 4},
+            ).double(),
+            **options,
+        )
+        other.load_state_dict(conv.state_dict())
+    assert_close(other.kernel(), layer.kernel())
 
 
 def test_a_kernel_of_zeros_is_exact():
