@@ -1,5 +1,6 @@
 """benchmarks/real_weights.py: its networks and readers, without the published files."""
 
+import base64
 import json
 import sys
 from pathlib import Path
@@ -221,6 +222,15 @@ def test_operators_that_are_not_known_are_refused(tmp_path):
     graph = read_graph(write_graph(tmp_path, nodes, arrays))
     with pytest.raises(ValueError, match='last: the operator Softmax is unknown'):
         GraphModel(*graph, ['last'])
+    attributes = nodes[1]['attr']
+    for key, value in [
+        ('dilations', dict(list=dict(i=['1', '2', '2', '1']))),
+        ('fused_ops', dict(list=dict(s=[base64.b64encode(b'Elu').decode()]))),
+    ]:
+        nodes[1]['attr'] = {**attributes, key: value}
+        graph = read_graph(write_graph(tmp_path, nodes, arrays))
+        with pytest.raises(ValueError, match='deep: a convolution with .* is unknown'):
+            GraphModel(*graph, ['both'])
     nodes[-1] = node('last', 'Sigmoid', 'nowhere')
     with pytest.raises(ValueError, match=r"last needs \['nowhere'\]"):
         read_graph(write_graph(tmp_path, nodes, arrays))

@@ -47,7 +47,7 @@ def swapped(model: nn.Module, swap: Swap) -> nn.Module:
         for parameter in model.parameters():
             nn.init.zeros_(parameter)
     with warnings.catch_warnings():
-        # Only 'bilinear' learns from this start; the others are compared, not trained.
+        # Of the exact starts only 'bilinear' can learn; the others are just compared.
         warnings.filterwarnings('ignore', "start='conv' puts the positions")
         for size, extent in swap.extents.items():
             replace_convs(
