@@ -1,7 +1,8 @@
 # Everything runs in .venv, which `make env` sets up from requirements/verified.txt.
 # STACK=onedl uses .venv-onedl, with the maintained forks of requirements/onedl.txt.
 # STACK=oldest and STACK=newest use the oldest and newest accepted versions, each with
-# its own Python.
+# its own Python. STACK=timm adds timm, torchvision and transformers (.venv-timm), and
+# runs only the tests that need them.
 STACK ?= stock
 PYTHON_oldest := python3.10
 PYTHON_newest := python3.12
@@ -38,8 +39,11 @@ PYTEST := OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadfile \
 triton:
 	@$(PYTHON) tools/setup_environment.py --triton
 
+# What a stack's tests are limited to.
+TESTS_timm := -m timm
+
 test: triton  ## run the tests, with one process per core
-	@$(PYTEST)
+	@$(PYTEST) $(TESTS_$(STACK))
 
 test-fast: env  ## run all but the slow tests (two minutes on two cores)
 	@$(PYTEST) -m 'not slow'
@@ -82,4 +86,4 @@ clean:  ## remove build products and tool caches
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean  ## also remove .venv*; the mmcv wheel stays in the user's cache
-	rm -rf .venv .venv-onedl .venv-oldest .venv-newest
+	rm -rf .venv .venv-onedl .venv-oldest .venv-newest .venv-timm

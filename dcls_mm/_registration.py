@@ -33,6 +33,7 @@ REGISTERED = {
             'DCLSDeconvModule',
             'ReplacedConvBackbone',
             'ReplacedConvModel',
+            'TimmBackbone',
         ),
     },
     HOOKS: {

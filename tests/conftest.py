@@ -1,6 +1,7 @@
 """What all tests share: options, seeds, tolerances and data outside the checkout."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,10 @@ SLOW = {
 }
 
 
+# What tests with the mark 'timm' need; only the stack of that name has it.
+TIMM_PACKAGES = ('timm', 'torchvision', 'transformers')
+LACKING = [name for name in TIMM_PACKAGES if find_spec(name) is None]
+
 # Collected only in processes of their own, which tests/test_triton starts.
 TRITON = os.environ.get('TRITON_INTERPRET')
 collect_ignore = [
@@ -74,9 +79,24 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line('markers', 'slow: left out by `make test-fast`')
+    config.addinivalue_line('markers', 'timm: run by `make test STACK=timm`')
     if config.getoption('--require-oracles'):
         pytest.importorskip = _failing(pytest.importorskip)
         config.pluginmanager.register(_RequiredPart(native_code.missing()))
+
+
+def pytest_runtest_setup(item):
+    """Skip what needs the stack 'timm'; inside that stack --require-oracles fails it.
+
+    Other stacks don't have its packages, so there a test is skipped in any case.
+    """
+    if item.get_closest_marker('timm') is None or not LACKING:
+        return
+    reason = f'needs {", ".join(LACKING)}: `make test STACK=timm` has them'
+    required = item.config.getoption('--require-oracles')
+    if required and os.environ.get('STACK') == 'timm':
+        pytest.fail(f'--require-oracles: {reason}', pytrace=False)
+    pytest.skip(reason)
 
 
 def pytest_collection_modifyitems(items):

@@ -106,3 +106,16 @@ def test_a_benchmark_prints_its_tables(started, name):
     written = json.loads((folder / f'{name}.json').read_text())
     assert [len(t['rows']) for t in written['tables']] == [len(t) - 2 for t in tables]
     assert [list(t['rows'][0]) for t in written['tables']] == [t[0] for t in tables]
+
+
+def test_the_table_of_weight_formats():
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / 'weight_formats.py', '--quick'],
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (table,) = tables_of(done.stdout)
+    assert {'dinov3', 'mmpretrain'} <= {row[2] for row in table}
+    assert len(table) > 6 and {len(row) for row in table} == {len(table[0])}

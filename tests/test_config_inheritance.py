@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from test_configs import CONFIG_ROOT, CONFIGS, build_model, load
+from test_configs import CONFIG_ROOT, CONFIGS, OVER_TIMM, build_model, load
 
 
 def bases(path):
@@ -43,13 +43,15 @@ DELETING = sorted(
 
 @pytest.mark.parametrize('name', DELETING)
 def test_what_is_deleted_would_be_in_the_way(tmp_path, name):
-    """From a parent of ours, only a convolution with other arguments is deleted."""
+    """From a parent of ours, only a layer or backbone with other arguments is."""
     path = CONFIG_ROOT / name
     text = path.read_text(encoding='utf-8')
     assert text.count('_delete_=True') == 1
     if not any('::' in base for base in bases(path)):
         assert re.search(
-            r"depthwise_cfg=dict\(\s*_delete_=True,\s*type='(DCLS|Flex)Conv2d'", text
+            r"depthwise_cfg=dict\(\s*_delete_=True,\s*type='(DCLS|Flex)Conv2d'|"
+            r"backbone=dict\(\s*_delete_=True,\s*type='TimmBackbone'",
+            text,
         )
         return
     copied = shutil.copytree(CONFIG_ROOT, tmp_path / 'configs') / name
@@ -82,10 +84,20 @@ def test_dcls_differs_from_its_plain_parent_by_what_it_names(name):
     named = {'model.backbone.depthwise_cfg'}
     if '-atto' in name:  # trained from random weights
         named |= {'optim_wrapper.paramwise_cfg', 'position_learning', 'clamp_positions'}
-    else:
+    elif 'convnextv2' not in name:  # which starts from the plain weights
         named |= {'model.backbone.init_cfg', 'checkpoint_file'}
     different = differences(dcls.to_dict(), plain.to_dict())
     assert {re.sub(r'(?<=_cfg)\..*', '', key) for key in different} == named
+
+
+@pytest.mark.parametrize('name', [n for n in OVER_TIMM if '-dcls' in n])
+def test_network_of_timm_differs_from_its_plain_parent_by_its_name(name):
+    dcls, plain = load(name), load(name.replace('-dcls', ''))
+    assert differences(dcls.to_dict(), plain.to_dict()) == {
+        'model.backbone.model_name',
+        'model.backbone.init_cfg.checkpoint',
+        'checkpoint_file',
+    }
 
 
 def test_lines_that_put_dcls_into_any_config(tmp_path):

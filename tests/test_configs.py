@@ -23,6 +23,12 @@ DATA_ROOT = REPO.parent / 'shared' / 'data'
 CONFIGS = sorted(
     str(path.relative_to(CONFIG_ROOT)) for path in CONFIG_ROOT.glob('[!_]*/*.py')
 )
+# Networks of timm, which only the stack of that name has.
+OVER_TIMM = [name for name in CONFIGS if re.search(r'(conv|ca)former-', name)]
+BUILT = [
+    pytest.param(name, marks=pytest.mark.timm) if name in OVER_TIMM else name
+    for name in CONFIGS
+]
 COCO_TINY = (
     'cascade_mask_rcnn/'
     'cascade-mask-rcnn_convnext-dcls-t_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py'
@@ -157,10 +163,10 @@ def test_config_follows_the_habits(name):
     folder, stem = Path(name).parent.name, Path(name).stem
     assert re.fullmatch(r'[a-z0-9-]+(_[a-z0-9-]+){2,}', stem)
     assert folder.replace('_', '-') in stem
-    assert re.search('dcls|convnext', stem)
+    assert re.search('dcls|convnext|former', stem)
 
 
-@pytest.mark.parametrize('name', [n for n in CONFIGS if n not in (COCO_TINY, ADE_TINY)])
+@pytest.mark.parametrize('name', [n for n in BUILT if n not in (COCO_TINY, ADE_TINY)])
 def test_model_builds(name):
     with torch.device('meta'):  # shapes only: the largest have 400 million parameters
         model = build_model(load(name))

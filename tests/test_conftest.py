@@ -89,3 +89,31 @@ def test_what_is_slow_is_there():
     files = {path.name: path.read_text() for path in TESTS.rglob('test_*.py')}
     tests = set(re.findall(r'^def (test_\w+)', '\n'.join(files.values()), re.MULTILINE))
     assert files.keys() | tests >= SLOW
+
+
+WITH_TIMM = """
+import pytest
+
+pytestmark = pytest.mark.timm
+
+def test_that_needs_the_stack():
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ('stack', 'options', 'ends'),
+    [
+        ('stock', (), '1 skipped'),
+        ('stock', ('--require-oracles',), '1 skipped'),
+        ('timm', (), '1 skipped'),
+        ('timm', ('--require-oracles',), '1 error'),
+    ],
+)
+def test_tests_of_the_stack_timm(stack, options, ends, outcome, tmp_path):
+    (tmp_path / 'test_timm.py').write_text(WITH_TIMM)
+    lacking = "TIMM_PACKAGES = ('no_such_package',)"
+    conftest = tmp_path / 'conftest.py'
+    text = re.sub(r'TIMM_PACKAGES = .*', lacking, conftest.read_text())
+    conftest.write_text(text)
+    assert ends in str(outcome('test_timm.py', *options, STACK=stack))

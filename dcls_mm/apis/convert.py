@@ -9,10 +9,17 @@ import torch
 from torch import Tensor
 
 from .._files import write_whole
+from .._listing import listing
 from ..checkpoint import read_checkpoint, tensors_of
 from ..checks.errors import ConfigError, errors_about
-from ..conversion import from_convnext, from_convnext_dcls, from_mmdet2, from_mmseg0
-from ..conversion.convnext_weights import RELEASES
+from ..conversion import from_convnext_dcls, from_mmdet2, from_mmseg0
+from ..conversion.convnext_formats import FORMATS
+from ..conversion.convnext_weights import start_of_convnext
+from ..conversion.licences import notices
+from ..conversion.openmmlab_weights import BACKBONE, DETECTOR_PARTS
+from ..conversion.recognition import Match, prefixes_in, recognise
+from ..conversion.state_dicts import under
+from ..conversion.unrecognised import why_not
 
 # The forms of the published code's weights, which already have positions.
 PUBLISHED = {
@@ -20,29 +27,44 @@ PUBLISHED = {
     'dcls-mmdet2': from_mmdet2,
     'dcls-mmseg0': from_mmseg0,
 }
+RELEASES = [name for name in FORMATS if name not in PUBLISHED]
 FORMS = [*PUBLISHED, *RELEASES]
 
-DEFAULT_EXTENT = 17
+# How the options of a plain ConvNeXt are called by what converts it.
+PLAIN_OPTIONS = {
+    'extent': 'dilated_kernel_size',
+    'interpolation': 'interpolation',
+    'sigma': 'sigma',
+}
+DEFAULTS = {'dilated_kernel_size': 17, 'interpolation': 'bilinear'}
 
 
 def convert_file(
     source: str,
     destination: str,
-    form: str,
+    form: str | None = None,
     version: str | None = None,
     extent: int | None = None,
+    interpolation: str | None = None,
+    sigma: float | None = None,
     sync_positions: bool = True,
+    prefix: str | None = None,
     sha256: str | None = None,
     force: bool = False,
 ) -> str:
     """Convert a checkpoint of another package, and write it whole or not at all.
 
+    A detector or segmentor whose backbone is a ConvNeXt keeps its other parts.
+
     Args:
         source: path or URL.
         destination: the file to write; missing folders are created.
-        form: the form of ``source``, one of ``FORMS``.
+        form: the form of ``source``, one of ``FORMS``; by default recognised.
         version, sync_positions: for the forms of the published ConvNeXt-dcls.
         extent: in pixels, for the forms of a plain ConvNeXt; 17 by default.
+        interpolation, sigma: of the layers to start from a plain ConvNeXt, as in
+            :func:`..conversion.from_convnext`.
+        prefix: convert only the keys that start with this, and strip it.
         sha256: the checksum that ``source`` must have, in hexadecimal digits.
         force: replace ``destination`` if it exists.
 
@@ -53,48 +75,92 @@ def convert_file(
         ConfigError: an option is wrong, or the weights do not have this form.
         CheckpointError: the checkpoint can't be read, or holds no weights.
     """
-    options = _options(form, version, extent, sync_positions)
+    plain = dict(extent=extent, interpolation=interpolation, sigma=sigma)
+    if form is not None:
+        _check_options(form, version, plain, sync_positions)
     if os.path.exists(destination) and not force:
         raise ConfigError(f'{destination} exists; pass --force to replace it')
     checkpoint = read_checkpoint(source, sha256=sha256)
-    weights = tensors_of(checkpoint, source)
+    weights: Any = tensors_of(checkpoint, source)
+    if prefix is not None:
+        weights = under(weights, prefix)
+    said = form
+    start = ''
+    if form is None:
+        form, start = _form_of(weights, source)
+        said = f'{form}, recognised by its keys'
+        _check_options(form, version, plain, sync_positions)
+        if start and start != BACKBONE:
+            weights, start = under(weights, start), ''
     has_positions = any(key.endswith('.dwconv.P') for key in weights)
     if form in PUBLISHED and version is None and has_positions:
         raise ConfigError(_open_version(weights, source))
-    option = '' if extent is None else f', --extent {extent}'
-    with errors_about(f'{source}{option}', (ValueError, TypeError)):
-        converted = PUBLISHED.get(form, from_convnext)(weights, **options)
+    given = ''.join(f', --{k} {v}' for k, v in plain.items() if v is not None)
+    with errors_about(f'{source}{given}', (ValueError, TypeError)):
+        if form in PUBLISHED:
+            converted = PUBLISHED[form](
+                weights, version=version, sync_positions=sync_positions
+            )
+            settings, notes = dict(interpolation=version), []
+        else:
+            options = {PLAIN_OPTIONS[k]: v for k, v in plain.items() if v is not None}
+            settings = {**DEFAULTS, **options}
+            made = start_of_convnext(weights, release=form, prefix=start, **settings)
+            converted, notes = made.weights, _notes(made.match, made.error, source)
     buffer = io.BytesIO()
     torch.save(dict(meta=_meta(checkpoint), state_dict=converted), buffer)
     try:
         write_whole(destination, buffer.getvalue())
     except OSError as error:
         raise ConfigError(f'{destination} could not be written: {error}') from error
-    return (
-        f'{destination}: {len(converted)} tensors of {source} ({form}); '
-        f'depthwise_cfg takes {_depthwise_cfg(converted, version, options)}'
-    )
+    parts = [f'{destination}: {len(converted)} tensors of {source} ({said})']
+    parts.append(f'depthwise_cfg takes {_depthwise_cfg(converted, settings)}')
+    return '; '.join([*parts, *notes])
 
 
-def _options(
-    form: str, version: str | None, extent: int | None, sync_positions: bool
-) -> dict[str, Any]:
-    """Return the keyword arguments of the form's function; refuse other options."""
-    if form in PUBLISHED:
-        if extent is not None:
-            raise ConfigError(
-                f'--extent is for {", ".join(RELEASES)}; {form} weights have their own'
-            )
-        return dict(version=version, sync_positions=sync_positions)
-    if version is not None or not sync_positions:
+def _form_of(weights: Mapping[str, Tensor], source: str) -> tuple[str, str]:
+    """Recognise the form of weights, and what its keys start with.
+
+    Raises:
+        ConfigError: it is none, or more than one part of a model is a ConvNeXt.
+    """
+    match = recognise(weights)
+    if match:
+        return match.name, ''
+    inside = prefixes_in(weights)
+    if len(inside) != 1:
+        raise ConfigError(f'{source}: {why_not(weights)}')
+    ((prefix, match),) = inside.items()
+    if match.name != 'dcls' or prefix != BACKBONE:
+        return match.name, prefix
+    detects = any(key.startswith(DETECTOR_PARTS[:2]) for key in weights)
+    return ('dcls-mmdet2' if detects else 'dcls-mmseg0'), prefix
+
+
+def _check_options(
+    form: str, version: str | None, plain: Mapping[str, Any], sync_positions: bool
+) -> None:
+    """Raise a ConfigError for options that are for other forms."""
+    given = [f'--{option}' for option, value in plain.items() if value is not None]
+    if form in PUBLISHED and given:
+        raise ConfigError(
+            f'{given[0]} is for {", ".join(RELEASES)}; {form} weights have their own'
+        )
+    if form not in PUBLISHED and (version is not None or not sync_positions):
         raise ConfigError(
             f'--version and --no-sync-positions are for {", ".join(PUBLISHED)}; '
             f'{form} weights have no positions'
         )
-    return dict(
-        release=form,
-        dilated_kernel_size=DEFAULT_EXTENT if extent is None else extent,
-    )
+
+
+def _notes(match: Match, error: float, source: str) -> list[str]:
+    """List what else a user should know of a conversion."""
+    found = []
+    if error:
+        found.append(f'the kernels have a relative error of up to {error:.2g}')
+    if match.left:
+        found.append(f'not used: {listing(match.left, 4)}')
+    return found + notices(match, source)
 
 
 def _open_version(weights: Mapping[str, Tensor], source: str) -> str:
@@ -116,14 +182,13 @@ def _meta(checkpoint: Mapping) -> dict[str, Any]:
     return {'dataset_meta': dataset_meta} if dataset_meta else {}
 
 
-def _depthwise_cfg(
-    converted: Mapping[str, Tensor], version: str | None, options: dict[str, Any]
-) -> str:
+def _depthwise_cfg(converted: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:
     """Return the config settings that these weights need, as far as they are known."""
     counts = {v.shape[-1] for k, v in converted.items() if k.endswith('.dwconv.P')}
     parts = [f'kernel_count={"/".join(map(str, sorted(counts)))}']
-    if version is not None:
-        parts.append(f'interpolation={version!r}')
-    if 'dilated_kernel_size' in options:
-        parts.append(f'dilated_kernel_size={options["dilated_kernel_size"]}')
+    parts += [
+        f'{name}={settings[name]!r}'
+        for name in ('interpolation', 'dilated_kernel_size')
+        if settings.get(name) not in (None, 'bilinear')
+    ]
     return ', '.join(parts)

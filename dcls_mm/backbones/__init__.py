@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .convnext import ConvNeXtDCLS
     from .replaced_conv_backbone import ReplacedConvBackbone
     from .replaced_conv_model import ReplacedConvModel
+    from .timm_backbone import TimmBackbone
     from .upsampling import DCLSDeconvModule
 else:
     __getattr__, __dir__ = lazy_names(
@@ -18,6 +19,7 @@ else:
             'convnext': ['ConvNeXtDCLS'],
             'replaced_conv_backbone': ['ReplacedConvBackbone'],
             'replaced_conv_model': ['ReplacedConvModel'],
+            'timm_backbone': ['TimmBackbone'],
             'upsampling': ['DCLSDeconvModule'],
         },
     )
@@ -28,5 +30,6 @@ __all__ = [
     'Replaced',
     'ReplacedConvBackbone',
     'ReplacedConvModel',
+    'TimmBackbone',
     'replace_convs',
 ]

@@ -17,20 +17,9 @@ from ..functional._arguments import (
 )
 from ..layers import ConstructedConvNd, DCLSConvNd
 from ..layers.folding import switch_to_deploy
+from .architectures import ARCHITECTURES
 from .convnext_blocks import ConvNeXtBlock, LayerNorm2d, downsampling, stem
 from .pretrained import is_pretrained, load_pretrained
-
-ARCHITECTURES = {
-    'atto': dict(depths=(2, 2, 6, 2), dims=(40, 80, 160, 320)),
-    'femto': dict(depths=(2, 2, 6, 2), dims=(48, 96, 192, 384)),
-    'pico': dict(depths=(2, 2, 6, 2), dims=(64, 128, 256, 512)),
-    'nano': dict(depths=(2, 2, 8, 2), dims=(80, 160, 320, 640)),
-    'tiny': dict(depths=(3, 3, 9, 3), dims=(96, 192, 384, 768)),
-    'small': dict(depths=(3, 3, 27, 3), dims=(96, 192, 384, 768)),
-    'base': dict(depths=(3, 3, 27, 3), dims=(128, 256, 512, 1024)),
-    'large': dict(depths=(3, 3, 27, 3), dims=(192, 384, 768, 1536)),
-    'xlarge': dict(depths=(3, 3, 27, 3), dims=(256, 512, 1024, 2048)),
-}
 
 # The published setting. With this count there are about as many parameters, learned
 # positions included, as in ConvNeXt-T with 7x7 kernels.
@@ -52,7 +41,7 @@ class ConvNeXtDCLS(BaseModule):
     ``backbone.to(memory_format=torch.channels_last)``.
 
     Args:
-        arch: a name in ``ARCHITECTURES`` ('atto' to 'xlarge'), or a dict of ``depths``
+        arch: a name in ``ARCHITECTURES`` ('atto' to 'xxlarge'), or a dict of ``depths``
             (blocks per stage) and ``dims`` (channels per stage).
         in_channels: channels of the input image.
         depthwise_cfg: config of the depthwise convs: the ``type`` of a registered conv
@@ -63,12 +52,16 @@ class ConvNeXtDCLS(BaseModule):
         sync_positions: share positions (and sigma) among the blocks of a stage, as the
             published models do; convs without positions are not affected.
         drop_path_rate: rate of the last block; it grows linearly from 0 at the first.
-        layer_scale_init_value: initial scale of the residuals; 0 means no scale.
+        layer_scale_init_value: initial scale of the residuals; 0 means no scale, as
+            in ConvNeXt-V2.
         out_indices: stages whose outputs are returned, each after a layer norm: one
             index, or several in ascending order; -1 for the last. Later stages are not
             built.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and n stages.
         with_cp: recompute each block in the backward pass to save memory.
+        grn: normalize the global response in each block, as in ConvNeXt-V2.
+        norm_eps: what the layer norms add to the variance; timm's ConvNeXt-XXL, arch
+            'xxlarge', was trained with 1e-5.
         init_cfg: an mmengine init config. ``dict(type='Pretrained', checkpoint=...,
             prefix=...)`` loads the published ``{'model': ...}`` files and, with
             ``prefix='backbone.'``, checkpoints of detectors and segmentors. Keys that
@@ -84,7 +77,8 @@ class ConvNeXtDCLS(BaseModule):
         >>> [tuple(y.shape) for y in backbone(torch.randn(1, 3, 64, 64))]
         [(1, 160, 4, 4), (1, 320, 2, 2)]
 
-    Source: arXiv 2201.03545 (ConvNeXt), arXiv 2112.03740, section on ConvNeXt-dcls.
+    Source: arXiv 2201.03545 (ConvNeXt), arXiv 2301.00808 (ConvNeXt-V2), arXiv
+    2112.03740, section on ConvNeXt-dcls.
     """
 
     init_cfg: dict | list | None
@@ -104,6 +98,8 @@ class ConvNeXtDCLS(BaseModule):
         out_indices: int | Sequence[int] = (0, 1, 2, 3),
         frozen_stages: int = -1,
         with_cp: bool = False,
+        grn: bool = False,
+        norm_eps: float = 1e-6,
         init_cfg: dict | list | None = None,
     ):
         super().__init__(init_cfg)
@@ -112,6 +108,7 @@ class ConvNeXtDCLS(BaseModule):
         if as_float('drop_path_rate', drop_path_rate, minimum=0.0) >= 1:
             raise ValueError(f'drop_path_rate must be in [0, 1), got {drop_path_rate}')
         as_float('layer_scale_init_value', layer_scale_init_value, minimum=0.0)
+        norm_eps = as_float('norm_eps', norm_eps, minimum=0.0)
         as_bool('with_cp', with_cp)
         self.num_stages = len(depths)
         self.out_indices = _stage_indices(out_indices, self.num_stages)
@@ -123,9 +120,9 @@ class ConvNeXtDCLS(BaseModule):
             )
 
         built = self.out_indices[-1] + 1
-        self.downsample_layers = nn.ModuleList([stem(in_channels, dims[0])])
+        self.downsample_layers = nn.ModuleList([stem(in_channels, dims[0], norm_eps)])
         for before, after in zip(dims, dims[1:built]):
-            self.downsample_layers.append(downsampling(before, after))
+            self.downsample_layers.append(downsampling(before, after, norm_eps))
         last_block = max(1, sum(depths) - 1)
         rates = (drop_path_rate * i / last_block for i in range(sum(depths)))
         self.stages = nn.ModuleList()
@@ -137,12 +134,14 @@ class ConvNeXtDCLS(BaseModule):
                     next(rates),
                     layer_scale_init_value,
                     with_cp,
+                    as_bool('grn', grn),
+                    norm_eps,
                 )
                 for _ in range(depth)
             ]
             self.stages.append(nn.Sequential(*blocks))
         for stage in self.out_indices:
-            self.add_module(f'norm{stage}', LayerNorm2d(dims[stage], eps=1e-6))
+            self.add_module(f'norm{stage}', LayerNorm2d(dims[stage], eps=norm_eps))
 
         self._reset_parameters()
         if as_bool('sync_positions', sync_positions):

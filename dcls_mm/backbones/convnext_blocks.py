@@ -70,6 +70,39 @@ def _has_avx512() -> bool:
     return torch.backends.cpu.get_cpu_capability() == 'AVX512'
 
 
+class GlobalResponseNorm(nn.Module):
+    """The global response normalization of ConvNeXt-V2.
+
+    x (batch, height, width, channels) -> x * (1 + gamma * n) + beta, where n is the
+    L2 norm of a channel over its image, divided by the mean of these norms over the
+    channels. At the start gamma and beta are 0, so it changes nothing.
+
+    Args:
+        channels: channels of input and output.
+        eps: what is added to the mean.
+
+    Source: arXiv 2301.00808, section 3.2.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6):
+        super().__init__()
+        self.eps = eps
+        self.gamma = nn.Parameter(torch.zeros(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Squares overflow in float16, and a sum over an image loses digits in bfloat16.
+        wide = torch.promote_types(x.dtype, torch.float32)
+        norms = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=wide)
+        response = norms / (norms.mean(dim=-1, keepdim=True) + self.eps)
+        # One pass over the image, in its own dtype.
+        scale = (1 + self.gamma * response).to(x.dtype)
+        return torch.addcmul(self.beta.to(x.dtype), x, scale)
+
+    def extra_repr(self) -> str:
+        return f'{len(self.gamma)}, eps={self.eps}'
+
+
 class ConvNeXtBlock(nn.Module):
     """A residual block: depthwise conv, layer norm and a two-layer MLP over channels.
 
@@ -80,6 +113,8 @@ class ConvNeXtBlock(nn.Module):
         drop_path_rate: probability of skipping the block for a sample in training.
         layer_scale_init_value: initial scale of the residual; 0 means no scale.
         with_cp: recompute the block in the backward pass to save memory.
+        grn: whether the MLP has a :class:`GlobalResponseNorm`, as in ConvNeXt-V2.
+        norm_eps: what the layer norm adds to the variance.
     """
 
     def __init__(
@@ -89,13 +124,16 @@ class ConvNeXtBlock(nn.Module):
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float = 1e-6,
         with_cp: bool = False,
+        grn: bool = False,
+        norm_eps: float = 1e-6,
     ):
         super().__init__()
         self.with_cp = with_cp
         self.dwconv = build_depthwise(depthwise_cfg, channels)
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.norm = nn.LayerNorm(channels, eps=norm_eps)
         self.pwconv1 = ChannelsLinear(channels, 4 * channels)
         self.act = nn.GELU()
+        self.grn = GlobalResponseNorm(4 * channels) if grn else None
         self.pwconv2 = ChannelsLinear(4 * channels, channels)
         if layer_scale_init_value > 0:
             scale = torch.full((channels,), float(layer_scale_init_value))
@@ -117,8 +155,10 @@ class ConvNeXtBlock(nn.Module):
             # The layer norm would copy it itself, in the backward pass again. Autocast
             # has the norm in the dtype of its parameters: one copy changes both.
             y = y.to(self.norm.weight.dtype, memory_format=torch.channels_last)
-        y = self.pwconv2(self.act(self.pwconv1(self.norm(y.permute(0, 2, 3, 1)))))
-        y = y.permute(0, 3, 1, 2)
+        y = self.act(self.pwconv1(self.norm(y.permute(0, 2, 3, 1))))
+        if self.grn is not None:
+            y = self.grn(y)
+        y = self.pwconv2(y).permute(0, 3, 1, 2)
         if self.gamma is None:
             return x + self.drop_path(y)
         scale = self.gamma.view(-1, 1, 1)
@@ -174,15 +214,15 @@ def build_depthwise(cfg: dict, channels: int) -> nn.Module:
     return build_conv_layer(cfg, channels, channels, padding=padding, groups=channels)
 
 
-def stem(in_channels: int, channels: int) -> nn.Sequential:
+def stem(in_channels: int, channels: int, norm_eps: float) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, channels, kernel_size=4, stride=4),
-        LayerNorm2d(channels, eps=1e-6),
+        LayerNorm2d(channels, eps=norm_eps),
     )
 
 
-def downsampling(before: int, after: int) -> nn.Sequential:
+def downsampling(before: int, after: int, norm_eps: float) -> nn.Sequential:
     return nn.Sequential(
-        LayerNorm2d(before, eps=1e-6),
+        LayerNorm2d(before, eps=norm_eps),
         nn.Conv2d(before, after, kernel_size=2, stride=2),
     )

@@ -13,9 +13,16 @@ from torch import Tensor, nn
 from .._listing import listing
 from ..checkpoint import ContentError, read_checkpoint, tensors_of
 from ..conversion import from_published, without_extent
-from ..conversion.convnext_weights import ANY_SQUARE
+from ..conversion.convnext_weights import ANY_SQUARE, read_convnext
+from ..conversion.licences import notices
+from ..conversion.recognition import prefixes_in, recognise
+from ..conversion.state_dicts import under
+from ..conversion.unrecognised import why_not
 from ..functional._arguments import as_bool
+from ..layers import DCLSConvNd
 from ..layers.noted import StateDictError
+from .architectures import ARCHITECTURES
+from .weight_facts import differences, facts_of
 
 # Keys that only a classifier's file has (head and final norm) or only a
 # dense-prediction backbone (the norms of the stages' outputs).
@@ -43,9 +50,11 @@ def load_pretrained(
     """Load a checkpoint file into a ConvNeXt backbone.
 
     The file may hold a plain state_dict, an mmengine checkpoint or the published
-    ``{'model': ...}``. Only a classifier's ``head`` and ``norm``, the outputs'
-    ``norm0`` to ``norm3`` and stages that the backbone does not build may be missing on
-    either side, which is logged as a warning.
+    ``{'model': ...}``, with the keys of any format in ``conversion``, which is
+    recognised and logged. Plain kernels start DCLS layers that have an element for each
+    tap. Only a classifier's ``head`` and ``norm``, the outputs' ``norm0`` to ``norm3``
+    and stages that the backbone does not build may be missing on either side, which is
+    logged as a warning.
 
     Args:
         backbone: module to fill.
@@ -76,6 +85,7 @@ def load_pretrained(
             )
         except ValueError as error:
             raise ContentError(f'{checkpoint}: {error}') from error
+    state_dict = in_our_keys(backbone, state_dict, checkpoint)
     if as_bool('init_cfg.any_extent', any_extent):
         state_dict = without_extent(state_dict)
     skipped = match_keys(backbone, state_dict, source=checkpoint)
@@ -98,24 +108,48 @@ def backbone_state_dict(
         ContentError: the checkpoint holds no weights, or none with the prefix.
     """
     weights: Any = tensors_of(checkpoint, source)  # torch's metadata has no type
-    start = len(prefix or '')
-    inside = OrderedDict(
-        (key[start:], value)
-        for key, value in weights.items()
-        if key.startswith(prefix or '')
-    )
+    inside = under(weights, prefix or '')
     if not inside:
         found = sorted({key.split('.')[0] + '.' for key in weights})
         raise ContentError(
             f"{source} has no keys with init_cfg's prefix {prefix!r}; its keys start "
             f'with {listing(found, SHOWN_KEYS)}'
         )
-    inside._metadata = OrderedDict(  # type: ignore[attr-defined]
-        (f'{name}.'[start:-1], of)
-        for name, of in weights._metadata.items()
-        if f'{name}.'.startswith(prefix or '')
-    )
     return inside
+
+
+def in_our_keys(
+    backbone: nn.Module, state_dict: Mapping[str, Tensor], source: str
+) -> Mapping[str, Tensor]:
+    """Return a state_dict of any ConvNeXt format under the backbone's keys.
+
+    Weights of a ConvNeXt with other kernels, which no format has, stay as they are.
+
+    Raises:
+        ContentError: the keys are of no format, and most are not the backbone's.
+    """
+    if recognise(state_dict) is None:
+        own = backbone.state_dict().keys()
+        if 2 * len(own & state_dict.keys()) > len(state_dict):
+            return state_dict
+        inside = any(f'backbone.{key}' in state_dict for key in own)
+        if inside and not prefixes_in(state_dict):
+            raise ContentError(
+                f'{source} is of a detector or segmentor with such a backbone: give '
+                "prefix='backbone.'"
+            )
+        raise ContentError(f'{source}: {why_not(state_dict)}')
+    try:
+        match, read = read_convnext(state_dict)
+    except (ValueError, TypeError) as error:
+        raise ContentError(f'{source}: {error}') from error
+    unread = f'; not read: {listing(match.left, SHOWN_KEYS)}' if match.left else ''
+    MMLogger.get_current_instance().info(
+        f'{source}: weights with the keys of {match.form.title} ({match.name}){unread}'
+    )
+    for notice in notices(match, source):
+        MMLogger.get_current_instance().warning(f'{source}: {notice}')
+    return read
 
 
 def match_keys(
@@ -130,7 +164,8 @@ def match_keys(
         ContentError: they differ in any other way.
     """
     own = backbone.state_dict()
-    missing = [key for key in own if key not in state_dict]
+    started = _started_from_plain(backbone, state_dict)
+    missing = [key for key in own if key not in state_dict and key not in started]
     left_over = [key for key in state_dict if key not in own]
     problems = [
         f'{what}: {listing(wrong, SHOWN_KEYS)}'
@@ -140,19 +175,44 @@ def match_keys(
     reshaped = [
         f'{key} {tuple(value.shape)} for {tuple(own[key].shape)}'
         for key, value in state_dict.items()
-        if key in own and value.shape != own[key].shape
+        if key in own and value.shape != own[key].shape and key not in started
     ]
     if reshaped:
         problems.append(f'of another shape: {listing(reshaped, SHOWN_KEYS)}')
     if problems:
-        raise ContentError(
-            f'{source} does not fit {type(backbone).__name__}; {"; ".join(problems)}. '
-            'Check arch, depthwise_cfg and, for the file of a whole detector or '
-            "segmentor, init_cfg's prefix='backbone.'"
-        )
+        raise ContentError(f'{source} {_misfit(backbone, state_dict, problems)}')
     _check_shared(backbone, state_dict, source)
     listed = (('not in the file, left as they were', missing), ('not used', left_over))
     return [f'{what}: {listing(keys, SHOWN_KEYS)}' for what, keys in listed if keys]
+
+
+def _started_from_plain(
+    backbone: nn.Module, state_dict: Mapping[str, Tensor]
+) -> set[str]:
+    """List the keys of DCLS layers that plain kernels in the state_dict will fill."""
+    return {
+        f'{name}.{parameter}'
+        for name, module in backbone.named_modules()
+        if isinstance(module, DCLSConvNd)
+        and f'{name}.P' not in state_dict
+        and f'{name}.weight' in state_dict
+        and state_dict[f'{name}.weight'].ndim == 2 + module.ndim
+        and state_dict[f'{name}.weight'].shape[:2] == module.kernel_channels
+        for parameter in ('weight', 'P', 'SIG')
+    }
+
+
+def _misfit(
+    backbone: Any, state_dict: Mapping[str, Tensor], problems: list[str]
+) -> str:
+    """Say what the file is and which arguments would load it, or else what differs."""
+    file, own = facts_of(state_dict), facts_of(backbone.state_dict())
+    arguments = []
+    if file is not None and own is not None:
+        arguments = differences(file, own, backbone.num_stages, ARCHITECTURES)
+    if arguments:
+        return f'is {file}: give the backbone {", ".join(arguments)}'
+    return f'does not fit the backbone; {"; ".join(problems)}'
 
 
 def _is_optional(key: str, backbone: Any) -> bool:

@@ -9,9 +9,10 @@ from torch import Tensor
 from .._listing import listing
 from .errors import ContentError, short
 
-# The keys under which mmengine looks for weights, and those of other packages too.
+# The keys under which mmengine looks for weights, and those of other packages too:
+# averaged weights first, as timm reads its own files.
 _KEYS = ('state_dict',)
-_ANY_KEYS = ('state_dict', 'model')
+_ANY_KEYS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
 _SHOWN = 8
 _WRAPPER = 'module.'
 
@@ -61,7 +62,8 @@ def tensors_of(checkpoint: Any, filename: str) -> OrderedDict[str, Tensor]:
         checkpoint, filename: see :func:`weights_of`.
 
     Returns:
-        A copy, with the ``_metadata`` that say how to read the layers' parameters.
+        A copy, with the ``_metadata`` that say how to read the layers' parameters, and
+        without the ``module.`` of a parallel model.
 
     Raises:
         ContentError: see :func:`weights_of`.
@@ -71,6 +73,8 @@ def tensors_of(checkpoint: Any, filename: str) -> OrderedDict[str, Tensor]:
         (key, value) for key, value in weights.items() if isinstance(value, Tensor)
     )
     tensors._metadata = OrderedDict(getattr(weights, '_metadata', None) or {})
+    if all(key.startswith(_WRAPPER) for key in tensors):
+        return without_wrapper(tensors)
     return tensors
 
 

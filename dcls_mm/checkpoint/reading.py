@@ -20,7 +20,7 @@ from urllib.error import URLError
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from . import archive
+from . import archive, safetensors_file
 from .errors import (
     CheckpointError,
     Damage,
@@ -45,7 +45,8 @@ def read_checkpoint(
 
     Args:
         filename: a path, a URL, or a model zoo's name that mmengine knows. Other kinds
-            (``s3://``) are left to the loader registered for them.
+            (``s3://``) are left to the loader registered for them. Files whose names
+            end in ``.safetensors`` need the package of that name.
         map_location: see ``torch.load``.
         sha256: the checksum that the file must have, in hexadecimal digits.
 
@@ -88,6 +89,8 @@ def read_checkpoint(
 def _read(file: BinaryIO, name: str, map_location: Any) -> Any:
     others = _allowed_by_others()
     try:
+        if str(file.name).endswith(safetensors_file.SUFFIX):
+            return safetensors_file.read(file, name, map_location)
         layout = archive.check(file, _names_with(others))
         renamed = archive.Renamed(
             file,
@@ -111,7 +114,7 @@ def _read(file: BinaryIO, name: str, map_location: Any) -> Any:
             'dcls_mm does not load it, because loading could run code from the file: '
             'ask its author for the state_dict alone'
         ) from refusal
-    except (MemoryError, torch.cuda.OutOfMemoryError):
+    except (CheckpointError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
         # torch seeks before the start of some truncated files.

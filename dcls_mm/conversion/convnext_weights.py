@@ -8,16 +8,18 @@ nothing is lost, although a dense-prediction backbone doesn't use them.
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .._listing import listing
 from ..functional import construct_kernel
-from ..functional._arguments import IntOrTuple, as_bool, as_tuple, check_choice
+from ..functional._arguments import IntOrTuple, as_bool, as_tuple
 from ..functional.interpolation import interpolation_name
 from ..layers import DCLSConv2d
 from .published_weights import from_published, to_published
+from .recognition import Match, matches, recognise
 from .state_dicts import (
     SHOWN_KEYS,
     check_noted,
@@ -29,33 +31,10 @@ from .state_dicts import (
     noted_axes,
     real_sigma,
     real_tensor,
+    under,
 )
+from .unrecognised import why_not
 
-# How each package's keys differ from the original's: pattern -> replacement.
-RELEASES = {
-    'convnext': {},
-    'mmpretrain': {
-        r'^backbone\.': '',
-        r'\.depthwise_conv\.': '.dwconv.',
-        r'\.pointwise_conv([12])\.': r'.pwconv\1.',
-        r'^head\.fc\.': 'head.',
-    },
-    'timm': {
-        r'^stem\.': 'downsample_layers.0.',
-        r'^stages\.(\d+)\.downsample\.': r'downsample_layers.\1.',
-        r'^stages\.(\d+)\.blocks\.': r'stages.\1.',
-        r'\.conv_dw\.': '.dwconv.',
-        r'\.mlp\.fc([12])\.': r'.pwconv\1.',
-        r'^head\.norm\.': 'norm.',
-        r'^head\.fc\.': 'head.',
-    },
-}
-
-PLAIN_KEY = (
-    r'downsample_layers\.\d+\.[01]\.(weight|bias)'
-    r'|stages\.\d+\.\d+\.(gamma|(dwconv|norm|pwconv[12])\.(weight|bias))'
-    r'|(norm\d*|head)\.(weight|bias)'
-)
 POSITION_KEY = r'(stages\.\d+)\.\d+\.dwconv\.(P|SIG)'
 
 # The published backbones have square kernels, whose conversion ignores the extent.
@@ -66,9 +45,11 @@ ANY_SQUARE = 1
 def from_convnext(
     state_dict: Mapping[str, Tensor],
     *,
-    release: str = 'convnext',
+    release: str | None = None,
     dilated_kernel_size: IntOrTuple = 17,
     interpolation: str = 'bilinear',
+    sigma: float | None = None,
+    prefix: str = '',
 ) -> OrderedDict:
     """Convert weights so that ConvNeXtDCLS computes what a plain ConvNeXt did.
 
@@ -79,18 +60,24 @@ def from_convnext(
 
     Args:
         state_dict: weights of a classifier or a backbone; left unchanged.
-        release: the source of its keys: 'convnext' (the original), 'mmpretrain' or
-            'timm'.
+        release: the format of its keys, by default recognised: 'convnext' (the original
+            release), 'dinov3', 'eupe', 'mmpretrain', 'timm', 'timm-features',
+            'torchvision', 'transformers' or 'transformers-dinov3'.
         dilated_kernel_size: extent in pixels, odd like the kernels of ``state_dict``.
-        interpolation: 'bilinear' or 'triangle', or 'max', whose SIG must then be 0.
+        interpolation: 'bilinear' and 'triangle', and 'max' with sigma 0, give the same
+            kernels. 'gauss' and 'max' with another sigma give the nearest ones, by
+            least squares.
+        sigma: SIG at the start in pixels, for 'gauss' and 'max'; by default the
+            published one.
+        prefix: what the backbone's keys start with; other keys are left unchanged.
 
     Returns:
         The weights, with weight (channels, 1, taps) and P (2, channels, 1, taps) in
         the depthwise convolutions.
 
     Raises:
-        ValueError, TypeError: an argument is invalid, or a plain ConvNeXt of this
-            release has no such key or shape; the message names it.
+        ValueError, TypeError: an argument is invalid, or no ConvNeXt of this
+            release has such a key or shape; the message names it.
 
     Example:
         >>> from dcls_mm import ConvNeXtDCLS
@@ -103,18 +90,66 @@ def from_convnext(
         >>> backbone.load_state_dict(from_convnext(plain.state_dict()))
         <All keys matched successfully>
     """
+    return start_of_convnext(
+        state_dict,
+        release=release,
+        dilated_kernel_size=dilated_kernel_size,
+        interpolation=interpolation,
+        sigma=sigma,
+        prefix=prefix,
+    ).weights
+
+
+class Start(NamedTuple):
+    """Weights that start a ConvNeXtDCLS from a plain ConvNeXt.
+
+    Attributes:
+        weights: what :func:`from_convnext` returns.
+        match: the format, and which keys were read or left.
+        error: the largest relative error of a kernel, see ``DCLSConv2d.from_conv``.
+    """
+
+    weights: OrderedDict
+    match: Match
+    error: float
+
+
+@torch.no_grad()
+def start_of_convnext(
+    state_dict: Mapping[str, Tensor],
+    *,
+    release: str | None = None,
+    dilated_kernel_size: IntOrTuple = 17,
+    interpolation: str = 'bilinear',
+    sigma: float | None = None,
+    prefix: str = '',
+) -> Start:
+    """Convert as :func:`from_convnext` does, and tell what became of the file."""
     extent = as_tuple('dilated_kernel_size', dilated_kernel_size, 2, minimum=1)
-    converted = OrderedDict()
-    converted._metadata = OrderedDict()
-    for key, value in _original_keys(state_dict, release).items():
+    check_state_dict(state_dict)
+    check_prefix(prefix)
+    match, read = read_convnext(under(state_dict, prefix), release)
+    if any(key.endswith('.dwconv.P') for key in read):
+        raise ValueError(
+            f'state_dict has positions already, in the keys of {match.form.title}: '
+            'ConvNeXtDCLS loads it as it is, or from_convnext_dcls converts it'
+        )
+    converted = copy_with_metadata(state_dict)
+    for key in [key for key in converted if key.startswith(prefix)]:
+        del converted[key]
+    error = 0.0
+    for name, value in read.items():
+        key = prefix + name
         if not key.endswith('.dwconv.weight'):
             converted[key] = value
             continue
-        layer = key[: -len('weight')]
-        grid = _on_a_grid(value, extent, interpolation, key)
-        converted.update({f'{layer}{name}': own for name, own in grid.items()})
-        converted._metadata[layer[:-1]] = dict(grid._metadata[''])
-    return converted
+        start = key[: -len('weight')]
+        layer = _layer_from(value, key, extent, interpolation, sigma)
+        own = layer.state_dict()
+        converted.update({f'{start}{tensor}': own[tensor] for tensor in own})
+        converted._metadata[start[:-1]] = dict(own._metadata[''])
+        error = max(error, layer.kernel_error)
+    return Start(converted, match, error)
 
 
 @torch.no_grad()
@@ -143,7 +178,7 @@ def to_convnext(
     extent = as_tuple('dilated_kernel_size', dilated_kernel_size, 2, minimum=1)
     name = interpolation_name(interpolation)
     converted = copy_with_metadata(state_dict)
-    _check_keys({key: key for key in state_dict}, 'ConvNeXtDCLS', positions=True)
+    _check_dcls(state_dict, 'ConvNeXtDCLS')
     for layer in layers_with_positions(state_dict, ''):
         positions = real_tensor(state_dict, f'{layer}P')
         sigma = real_sigma(state_dict, layer, 'interpolation', interpolation)
@@ -196,13 +231,8 @@ def from_convnext_dcls(
     check_state_dict(state_dict)
     check_prefix(prefix)
     as_bool('sync_positions', sync_positions)
-    backbone = {
-        key[len(prefix) :]: value
-        for key, value in state_dict.items()
-        if key.startswith(prefix)
-    }
-    names = {f'{prefix}{name}': name for name in backbone}
-    _check_keys(names, 'the published ConvNeXt-dcls', positions=True)
+    backbone = under(state_dict, prefix)
+    _check_dcls(backbone, 'the published ConvNeXt-dcls', prefix)
     if sync_positions:
         _check_shared(backbone, prefix)
     return from_published(
@@ -219,62 +249,60 @@ def to_convnext_dcls(
     )
 
 
-def _original_keys(state_dict: Mapping[str, Tensor], release: str) -> OrderedDict:
-    """Rename the keys of a plain ConvNeXt's state_dict to the original's."""
-    check_state_dict(state_dict)
-    check_choice('release', release, RELEASES)
-    names = {}
-    for key in state_dict:
-        name = key
-        for pattern, replacement in RELEASES[release].items():
-            name = re.sub(pattern, replacement, name)
-        names[key] = name
-    # mmpretrain names a classifier's only norm after the last stage's number.
-    norms = {name.split('.')[0] for name in names.values() if name.startswith('norm')}
-    if len(norms) == 1 and 'head.weight' in names.values():
-        names = {k: re.sub(r'^norm\d*\.', 'norm.', name) for k, name in names.items()}
-    _check_keys(names, f'a plain ConvNeXt with the keys of {release}', positions=False)
-    if release != 'convnext' and all(key == name for key, name in names.items()):
-        raise ValueError(
-            f'state_dict is not of {release}: it has the keys of the original release, '
-            f"'convnext', {listing(names, SHOWN_KEYS)}"
-        )
-    renamed = OrderedDict()
-    for key, name in names.items():
-        value = real_tensor(state_dict, key)
-        # Some variants have 1x1 convolutions in place of linear layers.
-        is_conv = re.search(r'\.pwconv[12]\.weight$', name) and value.ndim == 4
-        renamed[name] = value.flatten(1) if is_conv else value
-    return renamed
-
-
-def _check_keys(names: Mapping[str, str], source: str, positions: bool) -> None:
-    """Raise a ValueError for keys that don't belong or are missing.
+def read_convnext(
+    state_dict: Mapping[str, Tensor], release: str | None = None
+) -> tuple[Match, OrderedDict]:
+    """Read a state_dict of any format under the keys and shapes of the original.
 
     Args:
-        names: key of a state_dict -> its name in the original.
-        source: what the state_dict should be of.
-        positions: whether the depthwise convolutions have positions.
+        state_dict: weights of a classifier or a backbone; left unchanged.
+        release: the name of its format in ``FORMATS``; by default recognised.
+
+    Returns:
+        The match, and the weights with the metadata under the new names.
+
+    Raises:
+        ValueError, TypeError: it is of no format or another one, a value is no tensor
+            or keys that repeat each other differ.
     """
-    known = f'{PLAIN_KEY}|{POSITION_KEY}' if positions else PLAIN_KEY
-    unknown = [key for key, name in names.items() if not re.fullmatch(known, name)]
-    if unknown:
-        raise ValueError(
-            f'state_dict is not of {source}, which has no '
-            f'{listing(unknown, SHOWN_KEYS)}'
-        )
-    needed = '.dwconv.P' if positions else '.dwconv.weight'
-    if not any(name.endswith(needed) for name in names.values()):
-        raise ValueError(
-            f'state_dict is not of {source}: it has no stages.0.0{needed} or the like, '
-            f'only {listing(names, SHOWN_KEYS) or "nothing"}'
-        )
+    match = recognise(state_dict, release)
+    if match is None:
+        raise ValueError(why_not(state_dict, release))
+    for key, first in match.repeated.items():
+        if not torch.equal(*(real_tensor(state_dict, k) for k in (key, first))):
+            raise ValueError(
+                f'{key} differs from {first}, which {match.form.title} stores twice: '
+                'the file was changed'
+            )
+    read, noted = OrderedDict(), OrderedDict()
+    metadata = getattr(state_dict, '_metadata', None) or {}
+    for key, name in match.original_names().items():
+        value = real_tensor(state_dict, key)
+        read[name] = value.reshape(_shape(name, value))
+        module = key.rpartition('.')[0]
+        if module in metadata:
+            noted[name.rpartition('.')[0]] = dict(metadata[module])
+    read._metadata = noted
+    return match, read
 
 
-def _on_a_grid(
-    weight: Tensor, extent: tuple[int, ...], interpolation: str, key: str
-) -> dict[str, Tensor]:
-    """Return the parameters of a depthwise layer that computes what ``weight`` does."""
+def _shape(name: str, value: Tensor) -> tuple[int, ...]:
+    """Return the shape in the original; others add axes of one pixel or sample."""
+    if re.search(r'\.pwconv[12]\.weight$', name) and value.ndim == 4:
+        return tuple(value.shape[:2])
+    if re.search(r'\.(gamma|beta)$', name):
+        return (value.numel(),)
+    return tuple(value.shape)
+
+
+def _layer_from(
+    weight: Tensor,
+    key: str,
+    extent: tuple[int, ...],
+    interpolation: str,
+    sigma: float | None,
+) -> DCLSConv2d:
+    """Return a depthwise layer that computes what ``weight`` does."""
     if weight.ndim != 4 or weight.shape[1] != 1:
         raise ValueError(
             f'{key} must be depthwise, (channels, 1, height, width), '
@@ -292,10 +320,35 @@ def _on_a_grid(
             bias=False,
         )
         conv.weight = nn.Parameter(weight)
-        layer = DCLSConv2d.from_conv(
-            conv, dilated_kernel_size=extent, interpolation=interpolation
+        return DCLSConv2d.from_conv(
+            conv,
+            dilated_kernel_size=extent,
+            interpolation=interpolation,
+            initial_sigma=sigma,
         )
-    return layer.state_dict()
+
+
+def _check_dcls(
+    state_dict: Mapping[str, Tensor], source: str, prefix: str = ''
+) -> None:
+    """Raise a ValueError for keys that don't belong, or if no layer has positions.
+
+    Args:
+        state_dict: weights without ``prefix``, which only the message shows.
+        source: what the state_dict should be of.
+    """
+    (match,) = matches(state_dict, 'dcls')
+    if not any(key.endswith('.dwconv.P') for key in match.places):
+        raise ValueError(
+            f'state_dict is not of {source}: it has no stages.0.0.dwconv.P or the '
+            f'like, only {listing(state_dict, SHOWN_KEYS) or "nothing"}'
+        )
+    if match.unknown:
+        unknown = [prefix + key for key in match.unknown]
+        raise ValueError(
+            f'state_dict is not of {source}, which has no '
+            f'{listing(unknown, SHOWN_KEYS)}'
+        )
 
 
 def _check_shared(state_dict: Mapping[str, Tensor], prefix: str) -> None:

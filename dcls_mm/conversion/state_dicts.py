@@ -123,6 +123,23 @@ def copy_with_metadata(state_dict: Mapping[str, Tensor]) -> OrderedDict:
     return copied
 
 
+def under(state_dict: Mapping[str, Tensor], prefix: str) -> OrderedDict:
+    """Return what is under a prefix, without it; the metadata are kept."""
+    start = len(prefix)
+    inside = OrderedDict(
+        (key[start:], value)
+        for key, value in state_dict.items()
+        if key.startswith(prefix)
+    )
+    metadata = getattr(state_dict, '_metadata', None) or {}
+    inside._metadata = OrderedDict(
+        (f'{name}.'[start:-1], of)
+        for name, of in metadata.items()
+        if f'{name}.'.startswith(prefix)
+    )
+    return inside
+
+
 def noted_axes(
     state_dict: Mapping[str, Tensor], layer: str, default: tuple[int, ...] | None
 ) -> tuple[int, ...] | None:

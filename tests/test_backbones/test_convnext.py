@@ -257,6 +257,11 @@ def test_without_layer_scale():
     backbone(torch.randn(1, 3, 32, 32))
 
 
+def test_epsilon_of_all_norms():
+    norms = [m for m in small(norm_eps=0.5).modules() if isinstance(m, nn.LayerNorm)]
+    assert {norm.eps for norm in norms} == {0.5}
+
+
 def test_works_in_channels_last_memory_on_a_cpu():
     backbone = small()
     formats = []
@@ -321,7 +326,7 @@ def test_trains_under_autocast_with_checkpointing():
 @pytest.mark.parametrize(
     ('change', 'error', 'message'),
     [
-        (dict(arch='huge'), ValueError, "arch must be one of .*'tiny'.*got 'huge'"),
+        (dict(arch='vast'), ValueError, "arch must be one of .*'tiny'.*got 'vast'"),
         (dict(arch=dict(depths=[1])), ValueError, r'dict\(depths=..., dims=...\)'),
         (
             dict(arch=dict(depths=[1, 1], dims=[8])),
@@ -333,6 +338,8 @@ def test_trains_under_autocast_with_checkpointing():
         (dict(in_channels=0), ValueError, 'in_channels must be at least 1'),
         (dict(drop_path_rate=1), ValueError, r'drop_path_rate must be in \[0, 1\)'),
         (dict(layer_scale_init_value=-1), ValueError, 'layer_scale_init_value must'),
+        (dict(norm_eps=-1), ValueError, 'norm_eps must be finite and at least 0'),
+        (dict(grn='yes'), TypeError, 'grn must be'),
         (dict(out_indices=(0, 4)), ValueError, r'out_indices must .* 0\.\.3'),
         (
             dict(out_indices=(1, 0)),

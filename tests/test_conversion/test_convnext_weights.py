@@ -106,9 +106,11 @@ def test_plain_weights_on_a_grid(plain, release, interpolation):
 
 
 def test_norms_of_a_dense_backbone_stay(plain):
+    def key(k):
+        return k.replace('dwconv', 'depthwise_conv').replace('pwconv', 'pointwise_conv')
+
     theirs = OrderedDict(
-        ('backbone.' + k.replace('dwconv', 'depthwise_conv'), v)
-        for k, v in plain.state_dict().items()
+        (f'backbone.{key(k)}', v) for k, v in plain.state_dict().items()
     )
     converted = from_convnext(theirs, release='mmpretrain')
     ours = build(GRID)
@@ -170,16 +172,16 @@ def test_there_and_back_gives_the_grown_kernels(plain):
         (
             'convnext',
             lambda s: {**s, 'stages.0.0.grn.gamma': s['norm.bias']},
-            'has no stages.0.0.grn.gamma$',
+            'original release, which needs stages.0.0.grn.beta, stages.1.0.grn.beta',
         ),
         (
             'convnext',
             lambda s: {timm_key(k): v for k, v in s.items()},
-            'keys of convnext, which has no stem.0.weight, .* more',
+            "not of the original release, but of timm: give release='timm'$",
         ),
-        ('timm', lambda s: {'norm.weight': s['norm.weight']}, 'only norm.weight'),
-        ('timm', lambda s: {}, 'only nothing'),
-        ('timm', lambda s: s, "not of timm: .* 'convnext', downsample_layers.0.0.w"),
+        ('timm', lambda s: {'norm.weight': s['norm.weight']}, 'it has norm.weight$'),
+        ('timm', lambda s: {}, 'keys of timm: it has no keys$'),
+        ('timm', lambda s: s, "not of timm, but of the original .*'convnext'$"),
         ('torch', lambda s: s, "release must be one of .*'timm'.*got 'torch'"),
         (
             'convnext',
@@ -188,8 +190,11 @@ def test_there_and_back_gives_the_grown_kernels(plain):
         ),
         (
             'mmpretrain',
-            lambda s: {**s, 'backbone.stages.0.0.depthwise_conv.P': s['norm.bias']},
-            'no backbone.stages.0.0.depthwise_conv.P$',
+            lambda s: {
+                **{mmpretrain_key(k): v for k, v in s.items()},
+                'backbone.stages.0.0.depthwise_conv.P': s['norm.bias'],
+            },
+            'which has no backbone.stages.0.0.depthwise_conv.P$',
         ),
     ],
 )

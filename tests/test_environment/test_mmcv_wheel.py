@@ -143,8 +143,8 @@ def fake_build(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ('torch', 'standards'),
     [
-        ('2.14.1+cpu', b"['-std=c++14', '-std=c++17']"),
-        ('2.15.0+cu132', b"['-std=c++20', '-std=c++20']"),
+        ('2.13.0+cpu', b"['-std=c++14', '-std=c++17']"),
+        ('2.14.1+cu130', b"['-std=c++20', '-std=c++20']"),
     ],
 )
 def test_a_source_release_is_fetched_and_built(torch, standards, fake_build):

@@ -15,6 +15,9 @@ import torch
 
 from dcls_mm.backbones import ConvNeXtDCLS
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'test_conversion'))
+from other_convnexts import PACKAGES, random_weights  # noqa: E402
+
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'model_converters' / 'convert.py'
 
 
@@ -153,16 +156,116 @@ def test_positions_apart(tmp_path, convert):
     assert printed.startswith(str(tmp_path / 'converted.pth'))
 
 
+@pytest.mark.parametrize('name', PACKAGES)
+def test_formats_are_recognised(tmp_path, convert, name):
+    form, package = PACKAGES[name]
+    weights = random_weights(package, bool(package.v2))
+    if form == 'dinov3':
+        weights |= {f'norms.3.{t}': weights[f'norm.{t}'] for t in ('weight', 'bias')}
+    torch.save(weights, tmp_path / 'weights.pth')
+    printed = convert(tmp_path / 'weights.pth')
+    assert f'({form}, recognised by its keys); depthwise_cfg takes ' in printed
+    assert ('CC BY-NC 4.0' in printed) == bool(package.v2)
+    assert ('DINOv3 License' in printed) == ('dinov3' in form)
+    assert ('not used: norms.3.weight, norms.3.bias' in printed) == (form == 'dinov3')
+    converted = torch.load(tmp_path / 'converted.pth')['state_dict']
+    assert converted['stages.1.1.dwconv.P'].shape == (2, 12, 1, 49)
+
+
+@pytest.mark.parametrize('interpolation', ['triangle', 'max', 'gauss'])
+def test_other_interpolations(tmp_path, convert, plain_file, interpolation):
+    """What spreads over taps is fitted, and the error is said."""
+    options = ['--interpolation', interpolation, '--extent', '9']
+    options += ['--sigma', '0.1'] if interpolation != 'triangle' else []
+    printed = convert(plain_file, *options)
+    said = f"kernel_count=49, interpolation='{interpolation}', dilated_kernel_size=9"
+    assert said in printed
+    model = build(
+        {
+            **dcls(interpolation, count=49),
+            'dilated_kernel_size': 9,
+            'initial_sigma': 0.1,
+        }
+        if interpolation != 'triangle'
+        else {**dcls(interpolation, count=49), 'dilated_kernel_size': 9}
+    )
+    converted = torch.load(tmp_path / 'converted.pth')['state_dict']
+    model.load_state_dict(converted)
+    source = torch.load(plain_file)['model']
+    worst = 0.0
+    for i, stage in enumerate(model.stages):
+        for j, block in enumerate(stage):
+            plain = source[f'stages.{i}.{j}.dwconv.weight']
+            plain = torch.nn.functional.pad(plain, [1] * 4)
+            error = (block.dwconv.kernel() - plain).norm() / plain.norm()
+            worst = max(worst, error.item())
+    if interpolation == 'triangle':
+        assert worst < 1e-6 and 'relative error' not in printed
+    else:
+        assert f'a relative error of up to {worst:.2g}' in printed and worst > 1e-3
+
+
+@pytest.mark.parametrize('form', ['timm', 'convnext', 'mmpretrain backbone'])
+def test_a_detector_with_a_plain_backbone(tmp_path, convert, form):
+    """Its other parts and classes stay, so that it can be given as load_from."""
+    name = {'convnext': 'release'}.get(form, form)
+    package = PACKAGES[name][1]
+    checkpoint = whole(random_weights(package, False), 'neck.a', 'rpn_head.b')
+    torch.save(checkpoint, tmp_path / 'old.pth')
+    assert 'recognised by its keys' in convert(tmp_path / 'old.pth')
+    converted = torch.load(tmp_path / 'converted.pth')
+    assert converted['meta']['dataset_meta']['classes'] == ('wall', 'sky')
+    assert {'neck.a', 'rpn_head.b', 'backbone.stages.0.0.dwconv.P'} <= set(
+        converted['state_dict']
+    )
+
+
+def test_a_published_detector_is_recognised(tmp_path, convert):
+    torch.save(whole(published(), 'neck.a', 'rpn_head.b'), tmp_path / 'old.pth')
+    assert 'pass --version v0' in convert(tmp_path / 'old.pth')
+    torch.save(whole(published(), 'roi_head.a'), tmp_path / 'detector.pth')
+    options = ['--version', 'v0']
+    assert '(dcls-mmdet2, recognised' in convert(tmp_path / 'detector.pth', *options)
+    torch.save(whole(published(), 'decode_head.a'), tmp_path / 'segmentor.pth')
+    options += ['--force']
+    assert '(dcls-mmseg0, recognised' in convert(tmp_path / 'segmentor.pth', *options)
+
+
+def test_a_part_of_another_model(tmp_path, convert):
+    weights = random_weights(PACKAGES['timm'][1], False)
+    both = {f'{part}.{k}': v for part in ('a', 'b') for k, v in weights.items()}
+    torch.save({**both, 'text.weight': torch.ones(2)}, tmp_path / 'both.pth')
+    assert "prefix='a.'" in convert(tmp_path / 'both.pth')
+    convert(tmp_path / 'both.pth', '--prefix', 'b.')
+    converted = torch.load(tmp_path / 'converted.pth')['state_dict']
+    assert all(key.startswith(('downs', 'stages', 'norm', 'head')) for key in converted)
+    weights = {f'visual.trunk.{k}': v for k, v in weights.items()}
+    torch.save({**weights, 'text.weight': torch.ones(2)}, tmp_path / 'clip.pth')
+    convert(tmp_path / 'clip.pth', '--force')
+    again = torch.load(tmp_path / 'converted.pth')['state_dict']
+    assert list(again) == list(converted)
+
+
+def test_a_safetensors_file(tmp_path, convert):
+    safetensors = pytest.importorskip('safetensors.torch')
+    weights = random_weights(PACKAGES['torchvision'][1], False)
+    safetensors.save_file(weights, tmp_path / 'model.safetensors')
+    assert '(torchvision, recognised' in convert(tmp_path / 'model.safetensors')
+
+
 @pytest.mark.parametrize(
     ('content', 'options', 'message'),
     [
+        ('plain', ['--sigma', '0.1'], 'initial_sigma'),
+        ('plain', ['--from', 'dcls', '--sigma', '0.1'], '--sigma is for convnext'),
+        ({'layer1.0.conv1.weight': torch.ones(1)}, [], 'looks like a ResNet'),
         ('plain', ['--from', 'dcls', '--version', 'v0'], 'only downsample_layers.0.0'),
         ('plain', ['--from', 'dcls'], 'only downsample_layers.0.0.weight'),
         ('plain', ['--from', 'dcls-mmdet2'], 'has no downsample_layers.0.0.weight, '),
         ('plain', ['--from', 'convnext', '--version', 'v0'], '--version and'),
         ('plain', ['--from', 'dcls', '--extent', '9'], '--extent is for convnext'),
         ('plain', ['--from', 'convnext', '--extent', '0'], 'dilated_kernel_size'),
-        ('bilinear', ['--from', 'convnext'], 'convnext, which has no .*dwconv.P, '),
+        ('bilinear', ['--from', 'convnext'], 'ConvNeXtDCLS loads it as it is$'),
         ('bilinear', ['--from', 'dcls'], 'has no SIG.*--version v0 .*or v1$'),
         ('gauss', ['--from', 'dcls'], 'has SIG.*--version gauss .*or max$'),
         ('gauss', ['--from', 'dcls', '--version', 'v0'], "version can't be 'v0'"),

@@ -151,7 +151,7 @@ ROWS = [
         convnext(out_indices=None), TypeError, 'out_indices must be an integer, got N'
     ),
     wrong(convnext(out_indices=(0.0, 1)), TypeError, 'out_indices must be an integer'),
-    wrong(convnext(arch='huge'), ValueError, 'arch must be one of', "'tiny'", "'huge'"),
+    wrong(convnext(arch='vast'), ValueError, 'arch must be one of', "'tiny'", "'vast'"),
     wrong(convnext(arch=None), ValueError, 'arch must be a dict(depths=..., dims=...)'),
     wrong(
         convnext(arch=dict(depths=[1])), ValueError, 'arch must be a dict(depths=...,'
@@ -290,8 +290,8 @@ ROWS = [
         pretrained(depthwise_cfg=dict(GAUSS, kernel_count=4)),
         ContentError,
         *(
-            'does not fit ConvNeXtDCLS',
-            'stages.0.0.dwconv.weight (4, 1, 3) for (4, 1, 4)',
+            'is a ConvNeXt-dcls of depths 1, 1 and dims 4, 8 with 3 elements per',
+            "give the backbone depthwise_cfg=dict(type='DCLSConv2d', kernel_count=3, ",
         ),
     ),
     wrong(

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from dcls_mm import conversion
+from dcls_mm.backbones import ConvNeXtDCLS
 from dcls_mm.layers import DCLSConv2d, dropin
 from dcls_mm.layers.dropin import LegacyDcls2d
 
@@ -26,10 +27,17 @@ ARGUMENTS = {
 }
 
 PUBLISHED = dropin.Dcls2d(4, 4, 3, dilated_kernel_size=5, version='v0').state_dict()
-PLAIN = {'stages.0.0.dwconv.weight': torch.zeros(4, 1, 7, 7)}
+PLAIN = dict(
+    ConvNeXtDCLS(
+        dict(depths=[2], dims=[4]),
+        depthwise_cfg=dict(type='Conv2d', kernel_size=7),
+        out_indices=0,
+    ).state_dict()
+)
 BACKBONE = {
-    'stages.0.0.dwconv.weight': torch.zeros(4, 1, 3),
-    'stages.0.0.dwconv.P': torch.zeros(2, 4, 1, 3),
+    **PLAIN,
+    **{f'stages.0.{i}.dwconv.weight': torch.zeros(4, 1, 3) for i in range(2)},
+    **{f'stages.0.{i}.dwconv.P': torch.zeros(2, 4, 1, 3) for i in range(2)},
 }
 LEGACY = dict(LegacyDcls2d(4, 4, 3).state_dict())
 
@@ -181,21 +189,20 @@ ROWS = [
     wrong(
         convert('from_convnext', {}),
         ValueError,
-        'state_dict is not of a plain ConvNeXt',
-        'stages.0.0.dwconv.weight',
-        'only nothing',
+        'state_dict is not of a ConvNeXt with the keys of any of the original release',
+        'it has no keys',
     ),
     wrong(
         convert('from_convnext', BACKBONE),
         ValueError,
-        'not of a plain ConvNeXt',
-        'which has no stages.0.0.dwconv.P',
+        'state_dict has positions already, in the keys of ConvNeXt-dcls',
+        'from_convnext_dcls',
     ),
     wrong(
         convert('from_convnext', PLAIN, release='timm'),
         ValueError,
-        'state_dict is not of timm',
-        "'convnext'",
+        'state_dict is not of timm, but of the original release',
+        "release='convnext'",
     ),
     wrong(
         convert('to_convnext', PLAIN),
@@ -276,21 +283,27 @@ ROWS = [
         'SIG must be shaped like P, (2, 4, 4, 3), got (1, 4, 4, 3)',
     ),
     wrong(
-        convert('from_convnext', {'stages.0.0.dwconv.weight': None}),
+        convert('from_convnext', {**PLAIN, 'stages.0.0.dwconv.weight': None}),
         TypeError,
         f'stages.0.0.dwconv.weight {NOT_FLOATING} NoneType',
     ),
     wrong(
         convert(
             'from_convnext',
-            {'stages.0.0.dwconv.weight': torch.zeros(4, 1, 7, 7, dtype=torch.int8)},
+            {
+                **PLAIN,
+                'stages.0.0.dwconv.weight': torch.zeros(4, 1, 7, 7, dtype=torch.int8),
+            },
         ),
         TypeError,
         NOT_FLOATING,
         'torch.int8',
     ),
     wrong(
-        convert('from_convnext', {'stages.0.0.dwconv.weight': torch.zeros(4, 4, 7, 7)}),
+        convert(
+            'from_convnext',
+            {**PLAIN, 'stages.0.0.dwconv.weight': torch.zeros(4, 4, 7, 7)},
+        ),
         ValueError,
         'must be depthwise, (channels, 1, height, width), got (4, 4, 7, 7)',
     ),
@@ -324,7 +337,10 @@ ROWS = [
     wrong(
         convert(
             'to_convnext',
-            {**BACKBONE, 'stages.0.0.dwconv.SIG': torch.zeros(2, 4, 1, 3)},
+            {
+                **BACKBONE,
+                **{f'stages.0.{i}.dwconv.SIG': torch.ones(2, 4, 1, 3) for i in (0, 1)},
+            },
         ),
         ValueError,
         'has stages.0.0.dwconv.SIG',
@@ -434,7 +450,8 @@ ROWS = [
     wrong(
         convert('from_convnext', PLAIN, release=['timm']),
         ValueError,
-        "release must be one of ['convnext', 'mmpretrain', 'timm'], got ['timm']",
+        "release must be one of ['convnext', 'dcls', 'dinov3', 'eupe', ",
+        "got ['timm']",
     ),
     wrong(
         convert('to_convnext', BACKBONE, dilated_kernel_size='17'),
@@ -497,8 +514,8 @@ ROWS = [
     wrong(
         lambda: command('tools/model_converters/convert.py', 'a.pth', 'b.pth'),
         SystemExit,
-        'status 2',
-        'the following arguments are required: --from',
+        'error: ',
+        'a.pth does not exist',
     ),
     wrong(
         lambda: command(
@@ -506,7 +523,7 @@ ROWS = [
             *('--from', 'dcls', '--extent', '17'),
         ),
         SystemExit,
-        'error: --extent is for convnext, mmpretrain, timm',
+        'error: --extent is for convnext, dinov3, eupe, mmpretrain, timm, ',
         'dcls weights have their own',
     ),
     wrong(

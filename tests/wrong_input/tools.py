@@ -326,7 +326,11 @@ ROWS = [
         'error: checkpoint a.pth does not exist',
     ),
     # convert.py
-    says(lambda: CONVERT('a.pth', 'b.pth'), 'required: --from'),
+    says(
+        lambda: CONVERT(weights({'a.weight': torch.ones(1)}), 'b.pth'),
+        'error: weights.pth: state_dict is not of a ConvNeXt with the keys of any of ',
+        'it has a.weight',
+    ),
     says(
         lambda: CONVERT('a.pth', 'b.pth', '--from', 'keras'), "invalid choice: 'keras'"
     ),
@@ -345,7 +349,8 @@ ROWS = [
     ),
     says(
         lambda: CONVERT(weights(), 'b.pth', '--from', 'dcls', '--extent', 17),
-        'error: --extent is for convnext, mmpretrain, timm; dcls weights have',
+        'error: --extent is for convnext, dinov3, eupe, mmpretrain, timm, ',
+        'dcls weights have their own',
     ),
     says(
         lambda: CONVERT(weights(), 'b.pth', '--from', 'timm', '--sha256', '12'),
@@ -357,8 +362,7 @@ ROWS = [
             weights({'stages.0.blocks.0.conv_dw.weight': torch.ones(8, 1, 7, 7)}),
             *('b.pth', '--from', 'timm', '--extent', 4),
         ),
-        'error: weights.pth, --extent 4: dilated_kernel_size (4, 4) differs from the ',
-        'change it by one',
+        'error: weights.pth, --extent 4: state_dict is not quite of timm, which needs ',
     ),
     says(
         lambda: CONVERT(weights(), 'b.pth', '--from', 'timm'),

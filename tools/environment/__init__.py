@@ -24,6 +24,7 @@ STACKS = {
     'oldest': Stack('.venv-oldest', ('verified.txt', 'oldest.txt'), (3, 10)),
     'newest': Stack('.venv-newest', ('verified.txt', 'newest.txt'), (3, 12)),
     'onedl': Stack('.venv-onedl', ('verified.txt', 'onedl.txt'), mmcv='onedl-mmcv'),
+    'timm': Stack('.venv-timm', ('verified.txt', 'timm.txt')),
 }
 
 STACK = os.environ.get('STACK') or 'stock'

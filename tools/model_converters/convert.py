@@ -16,11 +16,14 @@ def parse_args():
         '--from',
         dest='form',
         choices=convert.FORMS,
-        required=True,
-        help='what the checkpoint is: a published ConvNeXt-dcls classifier (dcls), '
-        'detector (dcls-mmdet2) or segmentor (dcls-mmseg0), or a plain ConvNeXt with '
-        'the names of the original release (convnext), mmpretrain or timm; in a plain '
-        'ConvNeXt each tap of a depthwise convolution becomes an element',
+        help='what the checkpoint is, by default recognised by its keys: a published '
+        'ConvNeXt-dcls classifier (dcls), detector (dcls-mmdet2) or segmentor '
+        '(dcls-mmseg0), or a plain ConvNeXt of that package (convnext: the original '
+        'release); in a plain ConvNeXt each tap of a depthwise convolution becomes an '
+        'element',
+    )
+    parser.add_argument(
+        '--prefix', help='convert only the keys that start with this, and strip it'
     )
     parser.add_argument(
         '--version',
@@ -31,6 +34,14 @@ def parse_args():
         '--extent',
         type=int,
         help='dilated_kernel_size for a plain ConvNeXt (default: 17)',
+    )
+    parser.add_argument(
+        '--interpolation',
+        choices=['bilinear', 'triangle', 'max', 'gauss'],
+        help='of the layers that start from a plain ConvNeXt (default: bilinear)',
+    )
+    parser.add_argument(
+        '--sigma', type=float, help='SIG at the start in pixels, for gauss and max'
     )
     parser.add_argument(
         '--no-sync-positions',

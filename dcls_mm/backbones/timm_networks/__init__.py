@@ -1,0 +1,1 @@
+"""The published DCLS networks for timm; importing ``dcls`` registers them."""
