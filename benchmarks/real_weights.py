@@ -55,7 +55,10 @@ def main() -> int:
     torch.manual_seed(0)
     photographs = find_photographs(args.photographs)
     if not photographs:
-        print(f'no photographs in {args.photographs}: give a COCO folder')
+        print(
+            f'no photographs in {args.photographs}: --photographs must be a folder '
+            'with both splits of COCO 2017'
+        )
         return 1
     tables = Tables()
     print('## Real trained weights\n')

@@ -1,5 +1,6 @@
 """benchmarks/real_weights.py: its networks and readers, without the published files."""
 
+import base64
 import json
 import sys
 from pathlib import Path
@@ -76,6 +77,18 @@ def test_the_swapped_network_computes_the_same(lite0, options, loaded):
     images = torch.randn(2, 3, 75, 64)
     with torch.no_grad():
         assert difference(ours(images), lite0(images)) < 1e-5
+
+
+def test_a_ring_of_elements_leaves_less_of_an_error(lite0):
+    options = dict(interpolation='gauss', initial_sigma=0.1)
+    errors = [
+        max(x.kernel_error for x in layers_of(swapped(lite0, swap)))
+        for swap in (
+            Swap({5: 17}, None, options),
+            Swap({5: 17}, None, options, rings=1),
+        )
+    ]
+    assert 0 < 10 * errors[1] < errors[0]
 
 
 @pytest.mark.parametrize('stride', [1, 2])
@@ -221,6 +234,15 @@ def test_operators_that_are_not_known_are_refused(tmp_path):
     graph = read_graph(write_graph(tmp_path, nodes, arrays))
     with pytest.raises(ValueError, match='last: the operator Softmax is unknown'):
         GraphModel(*graph, ['last'])
+    attributes = nodes[1]['attr']
+    for key, value in [
+        ('dilations', dict(list=dict(i=['1', '2', '2', '1']))),
+        ('fused_ops', dict(list=dict(s=[base64.b64encode(b'Elu').decode()]))),
+    ]:
+        nodes[1]['attr'] = {**attributes, key: value}
+        graph = read_graph(write_graph(tmp_path, nodes, arrays))
+        with pytest.raises(ValueError, match='deep: a convolution with .* is unknown'):
+            GraphModel(*graph, ['both'])
     nodes[-1] = node('last', 'Sigmoid', 'nowhere')
     with pytest.raises(ValueError, match=r"last needs \['nowhere'\]"):
         read_graph(write_graph(tmp_path, nodes, arrays))

@@ -16,7 +16,7 @@ from .efficientnet_lite0 import (
 from .imagenet import name_of
 from .learning import learn
 from .photographs import Photograph, central_square
-from .swap import INTERPOLATIONS, Outputs, Swap, compare
+from .swap import IN_A_RING, INTERPOLATIONS, Outputs, Swap, compare
 
 SHOWN = 5
 STRIDED = r'_blocks\.(1|3|5|11)\.'
@@ -29,6 +29,7 @@ SWAPS = [
     Swap(WIDE, loaded=True),
     Swap({3: 11, 5: 17}),
     *(Swap(WIDE, options=options) for options in INTERPOLATIONS),
+    *(Swap(WIDE, options=options, rings=1) for options in IN_A_RING),
 ]
 
 

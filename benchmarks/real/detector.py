@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from .graph import GraphModel
 from .photographs import Photograph, class_names, squeezed
-from .swap import INTERPOLATIONS, Outputs, Swap, compare
+from .swap import IN_A_RING, INTERPOLATIONS, Outputs, Swap, compare
 from .tfjs import read_graph
 
 FILE = 'models/centernet.json'
@@ -35,6 +35,7 @@ SWAPS = [
     Swap(WIDE),
     Swap(WIDE, loaded=True),
     *(Swap(WIDE, options=options) for options in INTERPOLATIONS),
+    *(Swap(WIDE, options=options, rings=1) for options in IN_A_RING),
 ]
 
 

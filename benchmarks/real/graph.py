@@ -11,6 +11,8 @@ from .padding import SamePad2d
 from .tfjs import Node
 
 ACTIVATIONS = {'Relu': nn.ReLU, 'Relu6': nn.ReLU6}
+# What convolutions must have, if they say it.
+EXPECTED = {'data_format': 'NHWC', 'dilations': [1, 1, 1, 1], 'explicit_paddings': []}
 
 
 class GraphModel(nn.Module):
@@ -81,17 +83,22 @@ def _needed(nodes: list[Node], outputs: list[str]) -> list[Node]:
 
 def _conv(node: Node, constants: dict[str, Tensor]) -> nn.Sequential:
     """Return padding, convolution, and the activation that is fused with it."""
-    kernel, *bias = (constants[name] for name in node.inputs[1:])
     attributes = node.attributes
-    rows, columns, inputs, outputs = kernel.shape
+    activations = [
+        name for name in attributes.get('fused_ops', []) if name != 'BiasAdd'
+    ]
+    other = {k for k, v in EXPECTED.items() if attributes.get(k, v) != v}
+    if other or not set(activations) <= set(ACTIVATIONS):
+        told = {key: attributes[key] for key in sorted(other)} or activations
+        raise ValueError(f'{node.name}: a convolution with {told} is unknown')
+    kernel, *bias = (constants[name] for name in node.inputs[1:])
+    rows, columns, inputs, _ = kernel.shape
     depthwise = 'Depthwise' in node.operator
     if depthwise:
-        # Each input channel has ``outputs`` kernels, one after the other.
+        # An input channel may have several kernels, one after the other.
         weight = kernel.permute(2, 3, 0, 1).reshape(-1, 1, rows, columns)
     else:
         weight = kernel.permute(3, 2, 0, 1)
-    if set(attributes.get('dilations', [1])) != {1}:
-        raise ValueError(f'{node.name} is dilated: {attributes["dilations"]}')
     stride = tuple(attributes['strides'][1:3])
     conv = nn.Conv2d(
         inputs,
@@ -109,9 +116,8 @@ def _conv(node: Node, constants: dict[str, Tensor]) -> nn.Sequential:
     if attributes['padding'] == 'SAME':
         parts.append(SamePad2d((rows, columns), stride))
     parts.append(conv)
-    for name in attributes.get('fused_ops', []):
-        if name != 'BiasAdd':
-            parts.append(ACTIVATIONS[name]())
+    for name in activations:
+        parts.append(ACTIVATIONS[name]())
     return parts
 
 

@@ -32,12 +32,12 @@ class Photograph(NamedTuple):
 
 
 def find_photographs(folder: Path) -> list[Photograph]:
-    """List the photographs of both splits; none if the folder has no annotations."""
-    found = []
+    """List the photographs of both splits; none if one has no annotations."""
+    found: list[Photograph] = []
     for split in SPLITS:
         file = annotation_file(folder, split)
         if not file.is_file():
-            continue
+            return []
         content = json.loads(file.read_text())
         names = {item['id']: item['name'] for item in content['categories']}
         for image in sorted(content['images'], key=lambda image: image['id']):

@@ -22,6 +22,11 @@ INTERPOLATIONS: list[dict[str, Any]] = [
     *(dict(interpolation='gauss', initial_sigma=sigma) for sigma in (0, 0.1, 0.23)),
 ]
 
+# A ring of elements around the kernel cancels what wide ones spread there.
+IN_A_RING: list[dict[str, Any]] = [
+    dict(interpolation='gauss', initial_sigma=sigma) for sigma in (0.05, 0.1, 0.23)
+]
+
 
 class Swap(NamedTuple):
     """Which depthwise convolutions are replaced, and by which layers.
@@ -31,12 +36,14 @@ class Swap(NamedTuple):
         name: regular expression for the convolutions' names; None for all.
         options: other keyword arguments of the layers.
         loaded: whether an empty network is changed, and then loads the state_dict.
+        rings: rings of elements around the taps of each kernel.
     """
 
     extents: dict[int, int]
     name: str | None = None
     options: Mapping[str, Any] = MappingProxyType({})
     loaded: bool = False
+    rings: int = 0
 
 
 def swapped(model: nn.Module, swap: Swap) -> nn.Module:
@@ -47,7 +54,7 @@ def swapped(model: nn.Module, swap: Swap) -> nn.Module:
         for parameter in model.parameters():
             nn.init.zeros_(parameter)
     with warnings.catch_warnings():
-        # Only 'bilinear' learns from this start; the others are compared, not trained.
+        # Of the exact starts only 'bilinear' can learn; the others are just compared.
         warnings.filterwarnings('ignore', "start='conv' puts the positions")
         for size, extent in swap.extents.items():
             replace_convs(
@@ -56,6 +63,7 @@ def swapped(model: nn.Module, swap: Swap) -> nn.Module:
                 name=swap.name,
                 kernel_size=size,
                 depthwise=True,
+                kernel_count=(size + 2 * swap.rings) ** 2,
                 dilated_kernel_size=extent,
                 **swap.options,
             )
@@ -99,6 +107,7 @@ def compare(
             'of stride 2': sum(max(layer.stride) > 1 for layer in layers),
             'start': 'loaded' if swap.loaded else 'replaced',
             'interpolation': _interpolation(layers[0]),
+            'rings': swap.rings,
             'kernel error': error,
         }
         for dtype, outputs in expected.items():
