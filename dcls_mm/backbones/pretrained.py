@@ -132,9 +132,8 @@ def in_our_keys(
         own = backbone.state_dict().keys()
         if 2 * len(own & state_dict.keys()) > len(state_dict):
             return state_dict
-        if not prefixes_in(state_dict) and any(
-            f'backbone.{k}' in state_dict for k in own
-        ):
+        inside = any(f'backbone.{key}' in state_dict for key in own)
+        if inside and not prefixes_in(state_dict):
             raise ContentError(
                 f'{source} is of a detector or segmentor with such a backbone: give '
                 "prefix='backbone.'"
@@ -144,8 +143,9 @@ def in_our_keys(
         match, read = read_convnext(state_dict)
     except (ValueError, TypeError) as error:
         raise ContentError(f'{source}: {error}') from error
+    unread = f'; not read: {listing(match.left, SHOWN_KEYS)}' if match.left else ''
     MMLogger.get_current_instance().info(
-        f'{source}: weights with the keys of {match.form.title} ({match.name})'
+        f'{source}: weights with the keys of {match.form.title} ({match.name}){unread}'
     )
     for notice in notices(match, source):
         MMLogger.get_current_instance().warning(f'{source}: {notice}')
@@ -164,12 +164,8 @@ def match_keys(
         ContentError: they differ in any other way.
     """
     own = backbone.state_dict()
-    starts = _plain_starts(backbone, state_dict)
-    missing = [
-        key
-        for key in own
-        if key not in state_dict and key.rpartition('.')[0] not in starts
-    ]
+    started = _started_from_plain(backbone, state_dict)
+    missing = [key for key in own if key not in state_dict and key not in started]
     left_over = [key for key in state_dict if key not in own]
     problems = [
         f'{what}: {listing(wrong, SHOWN_KEYS)}'
@@ -179,9 +175,7 @@ def match_keys(
     reshaped = [
         f'{key} {tuple(value.shape)} for {tuple(own[key].shape)}'
         for key, value in state_dict.items()
-        if key in own
-        and value.shape != own[key].shape
-        and not (key.endswith('.weight') and key.rpartition('.')[0] in starts)
+        if key in own and value.shape != own[key].shape and key not in started
     ]
     if reshaped:
         problems.append(f'of another shape: {listing(reshaped, SHOWN_KEYS)}')
@@ -192,15 +186,19 @@ def match_keys(
     return [f'{what}: {listing(keys, SHOWN_KEYS)}' for what, keys in listed if keys]
 
 
-def _plain_starts(backbone: nn.Module, state_dict: Mapping[str, Tensor]) -> set[str]:
-    """List the DCLS layers that start from a plain kernel in the state_dict."""
+def _started_from_plain(
+    backbone: nn.Module, state_dict: Mapping[str, Tensor]
+) -> set[str]:
+    """List the keys of DCLS layers that plain kernels in the state_dict will fill."""
     return {
-        name
+        f'{name}.{parameter}'
         for name, module in backbone.named_modules()
         if isinstance(module, DCLSConvNd)
         and f'{name}.P' not in state_dict
         and f'{name}.weight' in state_dict
         and state_dict[f'{name}.weight'].ndim == 2 + module.ndim
+        and state_dict[f'{name}.weight'].shape[:2] == module.kernel_channels
+        for parameter in ('weight', 'P', 'SIG')
     }
 
 

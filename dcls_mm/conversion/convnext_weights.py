@@ -61,8 +61,8 @@ def from_convnext(
     Args:
         state_dict: weights of a classifier or a backbone; left unchanged.
         release: the format of its keys, by default recognised: 'convnext' (the original
-            release), 'dinov3', 'mmpretrain', 'timm', 'timm-features', 'torchvision',
-            'transformers' or 'transformers-dinov3'.
+            release), 'dinov3', 'eupe', 'mmpretrain', 'timm', 'timm-features',
+            'torchvision', 'transformers' or 'transformers-dinov3'.
         dilated_kernel_size: extent in pixels, odd like the kernels of ``state_dict``.
         interpolation: 'bilinear' and 'triangle', and 'max' with sigma 0, give the same
             kernels. 'gauss' and 'max' with another sigma give the nearest ones, by

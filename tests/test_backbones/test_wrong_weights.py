@@ -1,5 +1,6 @@
 """Files that don't fit: one sentence says what they are, and its advice works."""
 
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -154,3 +155,24 @@ def test_what_the_sentences_say(tmp_path, arguments, others, message):
     init_cfg = dict(type='Pretrained', checkpoint=str(path))
     with pytest.raises(ContentError, match=message):
         ConvNeXtDCLS(**{**plain, **others}, init_cfg=init_cfg).init_weights()
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda key: {key('bias'): None}, 'missing: stages.0.0.dwconv.bias'),
+        (
+            lambda key: {key('weight'): torch.ones(4, 4, 3, 3)},
+            r'of another shape: stages.0.0.dwconv.weight \(4, 4, 3, 3\) for',
+        ),
+    ],
+)
+def test_plain_kernels_start_no_more_than_the_kernels(tmp_path, change, message):
+    arguments = dict(arch=dict(depths=(1, 2), dims=(4, 8)), depthwise_cfg=PLAIN)
+    weights = build(arguments).state_dict()
+    weights |= change('stages.0.0.dwconv.{}'.format)
+    weights = {key: value for key, value in weights.items() if value is not None}
+    torch.save(weights, tmp_path / 'weights.pth')
+    arguments['depthwise_cfg'] = LEARNED
+    said = refusal(lambda: build(arguments, tmp_path / 'weights.pth'))
+    assert said is not None and re.search(message, said), said

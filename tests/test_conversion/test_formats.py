@@ -228,6 +228,15 @@ def test_learned_positions_in_timms_keys(tmp_path):
         from_convnext(timm)
 
 
+def test_what_is_not_read_is_logged(tmp_path, said):
+    weights = random_weights(PACKAGES['timm'][1], False)
+    weights['head.pre_logits.fc.weight'] = torch.ones(3, 3)
+    torch.save(weights, tmp_path / 'weights.pth')
+    load(tmp_path / 'weights.pth')
+    assert 'not read: head.pre_logits.fc.weight' in said[0]
+    assert 'not used: norm.weight, norm.bias, head.weight, head.bias' in said[-1]
+
+
 @pytest.mark.parametrize(
     ('name', 'file', 'notice'),
     [

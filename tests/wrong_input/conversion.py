@@ -450,7 +450,7 @@ ROWS = [
     wrong(
         convert('from_convnext', PLAIN, release=['timm']),
         ValueError,
-        "release must be one of ['convnext', 'dcls', 'dinov3', 'mmpretrain', ",
+        "release must be one of ['convnext', 'dcls', 'dinov3', 'eupe', ",
         "got ['timm']",
     ),
     wrong(
@@ -523,7 +523,7 @@ ROWS = [
             *('--from', 'dcls', '--extent', '17'),
         ),
         SystemExit,
-        'error: --extent is for convnext, dinov3, mmpretrain, timm, ',
+        'error: --extent is for convnext, dinov3, eupe, mmpretrain, timm, ',
         'dcls weights have their own',
     ),
     wrong(

@@ -349,7 +349,7 @@ ROWS = [
     ),
     says(
         lambda: CONVERT(weights(), 'b.pth', '--from', 'dcls', '--extent', 17),
-        'error: --extent is for convnext, dinov3, mmpretrain, timm, ',
+        'error: --extent is for convnext, dinov3, eupe, mmpretrain, timm, ',
         'dcls weights have their own',
     ),
     says(
