@@ -163,6 +163,39 @@ def test_another_network_is_one_sentence(create):
     assert str(error.value).count('\n') == 1
 
 
+def other_size(create):
+    return create('convnext_dcls_small').state_dict()
+
+
+def plain(create):
+    return original_state_dict(create('convnext_tiny').state_dict(), 'convnext')
+
+
+def other_width(create):
+    return create('convnext_dcls_tiny', dims=(8, 16, 24, 32)).state_dict()
+
+
+def other_classes(create):
+    return create('convnext_dcls_tiny', num_classes=7).state_dict()
+
+
+@pytest.mark.parametrize(
+    ('file', 'message'),
+    [
+        (other_size, r'it has 27 blocks in stages\.2 instead of 9$'),
+        (other_width, r'its shapes differ, stem\.0\.weight \(8, 3, 4, 4\) instead of'),
+        (other_classes, r'head\.fc\.weight \(7, 768\) instead of \(1000, 768\)'),
+        (plain, r"no positions .P., as a plain network: .* start='conv'$"),
+    ],
+)
+def test_another_size_is_one_sentence(file, message, create):
+    weights = file(create)
+    with pytest.raises(RuntimeError, match='not of convnext_dcls_tiny: ') as error:
+        create('convnext_dcls_tiny').load_state_dict(weights)
+    assert re.search(message, str(error.value))
+    assert str(error.value).count('\n') == 1
+
+
 def test_a_mixture_is_one_sentence(create):
     model = create('convformer_dcls_s18')
     weights = model.state_dict()

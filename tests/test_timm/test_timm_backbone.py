@@ -114,12 +114,12 @@ WEIGHTS = {
         r'does not fit caformer_dcls_s18; missing: stages.0.blocks.0.token_mixer.dwcon',
     ),
     'a key is left over': (
-        lambda w: w.update({'stages.0.blocks.9.norm1.weight': torch.ones(64)}),
-        r'does not fit caformer_dcls_s18; not in the model: stages.0.blocks.9.norm1.w',
+        lambda w: w.update({'stages.0.blocks.0.extra': torch.ones(64)}),
+        r'does not fit caformer_dcls_s18; not in the model: stages.0.blocks.0.extra',
     ),
     'a shape differs': (
         lambda w: w.update({'stem.conv.bias': torch.ones(3)}),
-        r'does not fit caformer_dcls_s18: size mismatch for stem.conv.bias',
+        r'its shapes differ, stem.conv.bias \(3,\) instead of \(64,\)',
     ),
     'another extent': (
         lambda w: w._metadata['stages.0.blocks.0.token_mixer.dwconv'].update(

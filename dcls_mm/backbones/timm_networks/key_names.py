@@ -114,7 +114,7 @@ class RenamedKeys:
         """Rename the keys under ``prefix`` in place.
 
         Raises:
-            StateDictError: the names are of several sources, or of another model.
+            StateDictError: the names are of two sources, or of another network or size.
         """
         inside = {
             key[len(prefix) :]: state_dict[key]
@@ -122,6 +122,10 @@ class RenamedKeys:
             if key.startswith(prefix)
         }
         renamed = self.renamed(module, inside)
+        if reason := _misfit(renamed, module.state_dict(keep_vars=True)):
+            raise StateDictError(
+                module, f'the state_dict is not of {self.model}: {reason}'
+            )
         if renamed is not inside:
             for key in inside:
                 del state_dict[prefix + key]
@@ -131,12 +135,11 @@ class RenamedKeys:
         """Return a state_dict with timm's names; itself if it has them already.
 
         Raises:
-            StateDictError: see ``__call__``.
+            StateDictError: the names are of two sources.
         """
         own = module.state_dict(keep_vars=True)
         foreign = [key for key in given if re.match(self.names.own, key)]
         if not foreign:
-            self._check_family(module, given, own)
             return given
         # MetaFormer's own head has a norm of timm's name for another one.
         mixed = [key for key in given if key in own and not _is_head(key)]
@@ -148,11 +151,10 @@ class RenamedKeys:
                 f'({listing(mixed, SHOWN_KEYS)}): it must have been put together from '
                 'two files',
             )
-        renamed = {self.timm_name(key): value for key, value in given.items()}
-        self._check_family(module, renamed, own)
+        names = {key: self.timm_name(key) for key in given}
         return {
-            key: _reshaped(value, own[key]) if key in own else value
-            for key, value in renamed.items()
+            name: _reshaped(given[key], own[name]) if name in own else given[key]
+            for key, name in names.items()
         }
 
     def timm_name(self, key: str) -> str:
@@ -161,19 +163,56 @@ class RenamedKeys:
             key = re.sub(pattern, replacement, key)
         return key
 
-    def _check_family(
-        self, module: nn.Module, given: Iterable[str], own: Mapping[str, Tensor]
-    ) -> None:
-        """Refuse the state_dict of another architecture or depth in one sentence."""
-        expected = {key for key in own if not _is_head(key)}
-        body = {key for key in given if not _is_head(key)}
-        if len(body & expected) * 2 < len(expected):
-            raise StateDictError(
-                module,
-                f'the state_dict is not of {self.model}: it has '
-                f'{listing(sorted(body - expected), SHOWN_KEYS) or "nothing"} and '
-                f'lacks {listing(sorted(expected - body), SHOWN_KEYS)}',
+
+def _misfit(given: Mapping[str, Any], own: Mapping[str, Tensor]) -> str | None:
+    """Return why a state_dict is of another architecture or size, or None.
+
+    It may lack keys or have others, which is for torch's ``strict`` to judge.
+    """
+    body, expected = ({k for k in keys if not _is_head(k)} for keys in (given, own))
+    if len(body & expected) * 2 < len(expected):
+        has = listing(sorted(body - expected), SHOWN_KEYS) or 'nothing'
+        return f'it has {has} and lacks {listing(sorted(expected - body), SHOWN_KEYS)}'
+    blocks, expected_blocks = _blocks(body), _blocks(expected)
+    for stage in blocks.keys() & expected_blocks.keys():
+        if blocks[stage] != expected_blocks[stage]:
+            return (
+                f'it has {len(blocks[stage])} blocks in {stage} instead of '
+                f'{len(expected_blocks[stage])}'
             )
+    shapes = [
+        f'{key} {tuple(given[key].shape)} instead of {tuple(value.shape)}'
+        for key, value in own.items()
+        if key in given and not _takes(value, given[key])
+    ]
+    if not shapes:
+        return None
+    differing = f'its shapes differ, {listing(shapes, SHOWN_KEYS)}'
+    if any(key.endswith('.P') for key in own.keys() - given.keys()):
+        differing += (
+            '. It has no positions (P), as a plain network: load it there, and start '
+            "from its kernels by dcls_mm.replace_convs with start='conv'"
+        )
+    return differing
+
+
+def _blocks(keys: Iterable[str]) -> dict[str, set[str]]:
+    """Return the numbers of the blocks of each stage."""
+    found: dict[str, set[str]] = {}
+    for key in keys:
+        block = re.match(r'(stages\.\d+)\.blocks\.(\d+)|(layer\d+)\.(\d+)', key)
+        if block:
+            stage, number = filter(None, block.groups())
+            found.setdefault(stage, set()).add(number)
+    return found
+
+
+def _takes(own: Tensor, value: Any) -> bool:
+    """Return whether a parameter takes a value, or a DCLS layer a plain kernel."""
+    if not isinstance(value, Tensor) or value.shape == own.shape:
+        return True
+    plain = own.ndim == 3 and value.ndim == 4
+    return plain and value.shape[2:].numel() == own.shape[-1]
 
 
 def _is_head(key: str) -> bool:
