@@ -1,7 +1,7 @@
 """Registers the published DCLS networks with timm when it is imported.
 
 timm's scripts then build them by name: `train.py --device-modules dcls_mm.timm_models`,
-and `tools/timm/run.py` for scripts without that option.
+and `tools/run_timm.py` for scripts without that option.
 """
 
 try:

@@ -54,8 +54,9 @@ def swapped(model: nn.Module, swap: Swap) -> nn.Module:
         for parameter in model.parameters():
             nn.init.zeros_(parameter)
     with warnings.catch_warnings():
-        # Of the exact starts only 'bilinear' can learn; the others are just compared.
-        warnings.filterwarnings('ignore', "start='conv' puts the positions")
+        # Of positions that can't learn, which are just compared, and of errors, which
+        # the table has.
+        warnings.filterwarnings('ignore', "start='conv'")
         for size, extent in swap.extents.items():
             replace_convs(
                 model,

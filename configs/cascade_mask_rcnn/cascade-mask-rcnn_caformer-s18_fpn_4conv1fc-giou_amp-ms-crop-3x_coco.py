@@ -7,7 +7,7 @@ _base_ = [
     '../_base_/schedules/schedule_3x.py',
     '../_base_/mmdet_runtime.py',
 ]
-# ImageNet-1k, 83.6 % top-1.
+# ImageNet-1k.
 checkpoint_file = (
     'https://huggingface.co/sail/dl/resolve/main/caformer/caformer_s18.pth'
 )

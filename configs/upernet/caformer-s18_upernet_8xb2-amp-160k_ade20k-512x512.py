@@ -7,7 +7,7 @@ _base_ = [
     '../_base_/schedules/schedule_160k.py',
     '../_base_/mmseg_runtime.py',
 ]
-# ImageNet-1k, 83.6 % top-1.
+# ImageNet-1k.
 checkpoint_file = (
     'https://huggingface.co/sail/dl/resolve/main/caformer/caformer_s18.pth'
 )

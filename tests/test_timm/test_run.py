@@ -1,4 +1,4 @@
-"""tools/timm/run.py, which runs timm's scripts."""
+"""tools/run_timm.py, which runs timm's scripts."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'timm' / 'run.py'
+TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'run_timm.py'
 
 # What timm's validate.py does with the network and the file.
 SCRIPT = """

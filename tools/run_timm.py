@@ -1,6 +1,6 @@
 """Run a script of timm's repository with the published DCLS networks registered.
 
-    python tools/timm/run.py PATH/TO/validate.py --model convnext_dcls_tiny ...
+    python tools/run_timm.py PATH/TO/validate.py --model convnext_dcls_tiny ...
 
 The script gets its arguments as they are.
 """
@@ -10,7 +10,7 @@ import runpy
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # dcls_mm, uninstalled
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # dcls_mm, uninstalled
 
 
 def parse_args():
