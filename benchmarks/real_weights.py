@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--photographs',
         type=Path,
-        default=ROOT.parent / 'shared' / 'data' / 'coco',
+        default=ROOT / 'data' / 'coco',
         help='a folder laid out as COCO 2017 is (%(default)s)',
     )
     parser.add_argument(
