@@ -438,7 +438,9 @@ ROWS = [
         *('must be as many as these', 'make kernel_count 9 or leave it out, got 4'),
     ),
     wrong(
-        lambda: DCLSConv2d(2, 2, 7).load_state_dict(nn.Conv2d(2, 2, 5).state_dict()),
+        lambda: DCLSConv2d(
+            2, 2, kernel_count=26, dilated_kernel_size=7
+        ).load_state_dict(nn.Conv2d(2, 2, 5).state_dict()),
         StateDictError,
         *('has the 5x5 kernel of a plain convolution', 'make kernel_count 25'),
     ),
