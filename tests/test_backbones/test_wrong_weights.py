@@ -92,10 +92,10 @@ def test_the_advice_loads_the_file(tmp_path, of_file, of_backbone):
 def test_a_mixture_of_two_packages(tmp_path, data):
     names = data.draw(st.lists(st.sampled_from([*PACKAGES]), min_size=2, max_size=2))
     forms, packages = zip(*(PACKAGES[name] for name in names))
-    if forms[0] == forms[1]:
-        return
     first, second = (random_weights(p, bool(p.v2), torch.float32) for p in packages)
     inner = [key for key in second if key.count('.') > 2 and key not in first]
+    if forms[0] == forms[1] or not inner:  # DINOv3 has the original's keys
+        return
     added = data.draw(st.lists(st.sampled_from(inner), min_size=1, unique=True))
     kept = data.draw(st.sets(st.sampled_from([*first]), min_size=len(first) // 2))
     mixed = {key: first[key] for key in kept} | {key: second[key] for key in added}
