@@ -45,11 +45,14 @@ def test_other_snippets():
     for snippet in others:
         if 'from_conv' in snippet:
             names['conv'] = conv = torch.nn.Conv2d(8, 8, 7, padding=3, groups=8)
+            names['model'] = model = torch.nn.Sequential(conv)
         exec(snippet, names)
     assert names['y'].shape == (1, 96, 56, 56)
     x = torch.randn(1, 8, 20, 20)
     assert names['layer'].extent == (17, 17)
-    assert_close(names['layer'](x), conv(x), factor=5)
+    for replaced in (names['layer'], model):
+        assert_close(replaced(x), conv(x), factor=5)
+    assert names['replaced'].became == 'DCLSConv2d 17x17, 8 groups'
 
 
 def test_snippets_import_what_the_front_has_from_it():
