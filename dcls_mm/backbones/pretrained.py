@@ -1,6 +1,7 @@
 """Loading of a trained backbone's weights, with nothing silently lost."""
 
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -90,9 +91,19 @@ def load_pretrained(
         state_dict = without_extent(state_dict)
     skipped = match_keys(backbone, state_dict, source=checkpoint)
     try:
-        backbone.load_state_dict(state_dict, strict=False)
+        with warnings.catch_warnings():  # of each layer's error; the largest is logged
+            warnings.filterwarnings('ignore', '.*with a relative error of')
+            backbone.load_state_dict(state_dict, strict=False)
     except StateDictError as error:
         raise ContentError(f'{checkpoint}: {error.reason}') from error
+    layers = (m for m in backbone.modules() if isinstance(m, DCLSConvNd))
+    error = max((layer.kernel_error for layer in layers), default=0.0)
+    if error:
+        logger.warning(
+            f'{checkpoint}: elements give the plain kernels with a relative error of '
+            f'up to {error:.2g}; narrower ones (initial_sigma), or more for a ring of '
+            'taps around the kernel (kernel_count=81 for 7x7), leave less'
+        )
     if skipped:
         logger.warning(f'{checkpoint}: ' + '; '.join(skipped))
 

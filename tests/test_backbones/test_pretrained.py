@@ -323,3 +323,28 @@ def test_another_extent_only_on_purpose(tmp_path):
     x = torch.randn(1, 3, 32, 32)
     for output, expected in zip(loaded(x), source(x)):
         assert_close(output, expected, factor=5)
+
+
+@pytest.mark.parametrize('interpolation', ['bilinear', 'gauss'])
+@pytest.mark.parametrize('count', [49, 81])
+def test_the_error_of_a_start_from_plain_kernels_is_logged_once(
+    tmp_path, monkeypatch, recwarn, interpolation, count
+):
+    from mmengine.logging import MMLogger
+
+    said = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text: said.append(text))
+    plain = build(depthwise_cfg=dict(type='Conv2d', kernel_size=7))
+    torch.save(plain.state_dict(), tmp_path / 'plain.pth')
+    learned = dict(
+        type='DCLSConv2d',
+        kernel_count=count,
+        dilated_kernel_size=17,
+        interpolation=interpolation,
+    )
+    backbone = build_from(tmp_path / 'plain.pth', depthwise_cfg=learned)
+    errors = [block.dwconv.kernel_error for stage in backbone.stages for block in stage]
+    wanted = [f'relative error of up to {max(errors):.2g}'] if any(errors) else []
+    assert bool(wanted) == (interpolation == 'gauss')
+    assert len(said) == len(wanted) and all(w in t for w, t in zip(wanted, said))
+    assert not [w for w in recwarn if 'relative error' in str(w.message)]
