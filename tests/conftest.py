@@ -30,6 +30,7 @@ SLOW = {
     'test_compare_configs.py',
     'test_compiled.py',
     'test_configs.py',
+    'test_conftest.py',
     'test_demo.py',
     'test_distinct_names_hook.py',
     'test_distributed.py',
@@ -52,6 +53,7 @@ SLOW = {
     'test_small_models.py',
     'test_tool_matrix.py',
     'test_train_and_test.py',
+    'test_train_resume_and_test',
     'test_update_zoo.py',
     'test_zoo.py',
 }
