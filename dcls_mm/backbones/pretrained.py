@@ -22,6 +22,7 @@ from ..conversion.unrecognised import why_not
 from ..functional._arguments import as_bool
 from ..layers import DCLSConvNd
 from ..layers.noted import StateDictError
+from ..layers.plain_kernels import has_plain_kernel
 from .architectures import ARCHITECTURES
 from .weight_facts import differences, facts_of
 
@@ -205,10 +206,7 @@ def _started_from_plain(
         f'{name}.{parameter}'
         for name, module in backbone.named_modules()
         if isinstance(module, DCLSConvNd)
-        and f'{name}.P' not in state_dict
-        and f'{name}.weight' in state_dict
-        and state_dict[f'{name}.weight'].ndim == 2 + module.ndim
-        and state_dict[f'{name}.weight'].shape[:2] == module.kernel_channels
+        and has_plain_kernel(module, state_dict, f'{name}.')
         for parameter in ('weight', 'P', 'SIG')
     }
 

@@ -1,5 +1,6 @@
 """Any registered backbone with convolutions replaced by DCLS layers."""
 
+import copy
 from typing import Any
 
 from mmengine.model import BaseModule
@@ -114,7 +115,8 @@ class ReplacedConvBackbone(BaseModule):
         switch_to_deploy(self, round_positions, form)
 
     def _build_plain(self) -> Any:
-        backbone = MODELS.build(self._backbone_cfg)
+        # A copy, as some models write into their config.
+        backbone = MODELS.build(copy.deepcopy(self._backbone_cfg))
         backbone.train()  # some freeze their stages here; many return nothing
         return backbone
 

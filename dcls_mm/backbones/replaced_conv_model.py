@@ -1,5 +1,6 @@
 """Any registered model with convolutions replaced, in its neck and heads too."""
 
+import copy
 import inspect
 from functools import partial
 from typing import Any
@@ -58,7 +59,7 @@ def ReplacedConvModel(
             f'got {model_type!r}'
         )
     plain = dict(model, type=model_type)
-    built = MODELS.build(plain)
+    built = _build(plain)
     log_replaced(_replace(built, choices))
     # Not a closure, so that the model can be copied and pickled.
     built.init_weights = partial(_init_weights, built, plain, choices)
@@ -74,12 +75,17 @@ def _init_weights(built: Any, plain: dict, choices: list[dict[str, Any]]) -> Non
     if getattr(built, 'is_init', False):
         type(built).init_weights(built)
         return
-    initialized = MODELS.build(plain)
+    initialized = _build(plain)
     initialized.init_weights()
     _replace(initialized, choices)
     # An optimizer or a wrapper may hold the parameters, so only copy the values.
     built.load_state_dict(initialized.state_dict())
     built._is_init = True
+
+
+def _build(plain: dict) -> Any:
+    # A copy, as models write into their config: mmseg's can't be built from it again.
+    return MODELS.build(copy.deepcopy(plain))
 
 
 def _replace(model: nn.Module, choices: list[dict[str, Any]]) -> list[Replaced]:

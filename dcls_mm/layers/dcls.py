@@ -314,8 +314,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
         self, state_dict, prefix, local_metadata, *others
     ) -> None:
         """Load parameters, or start from a plain convolution's, as from_conv does."""
-        accepts = self.accepts_plain_kernels
-        if accepts and load_plain(self, state_dict, prefix, local_metadata):
+        if load_plain(self, state_dict, prefix, local_metadata):
             local_metadata = {**local_metadata, **self.notes()}
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *others)
 

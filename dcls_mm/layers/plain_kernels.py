@@ -90,6 +90,21 @@ def elements_of(
     return Elements(weight, positions, sigma, error)
 
 
+def has_plain_kernel(layer: 'DCLSConvNd', state_dict: Mapping, prefix: str) -> bool:
+    """Return whether a layer would start from a plain kernel in a state_dict.
+
+    That is a ``weight`` of the form of one under ``prefix``, and no ``P``.
+    """
+    kernel = state_dict.get(f'{prefix}weight')
+    return (
+        layer.accepts_plain_kernels
+        and f'{prefix}P' not in state_dict
+        and isinstance(kernel, Tensor)
+        and kernel.ndim == 2 + layer.ndim
+        and tuple(kernel.shape[:2]) == layer.kernel_channels
+    )
+
+
 def load_plain(
     layer: 'DCLSConvNd',
     state_dict: MutableMapping[str, Any],
@@ -103,8 +118,7 @@ def load_plain(
 
     Args:
         layer: the layer that will load the state_dict.
-        state_dict: changed in place if it has a plain kernel under ``prefix``: a
-            ``weight`` of that form and no ``P``.
+        state_dict: changed in place if :func:`has_plain_kernel`.
         prefix: the layer's name with a dot after it, or ''.
         notes: the state_dict's metadata for the layer; those of a DCLS layer say that
             this is no plain convolution.
@@ -115,18 +129,12 @@ def load_plain(
     Raises:
         StateDictError: the layer can't have elements on its taps.
     """
-    key = f'{prefix}weight'
-    kernel = state_dict.get(key)
     if f'{prefix}P' in state_dict:
         layer.kernel_error = 0.0
+    if 'position_axes' in notes or not has_plain_kernel(layer, state_dict, prefix):
         return False
-    if (
-        'position_axes' in notes
-        or not isinstance(kernel, Tensor)
-        or kernel.ndim != 2 + layer.ndim
-        or tuple(kernel.shape[:2]) != layer.kernel_channels
-    ):
-        return False
+    key = f'{prefix}weight'
+    kernel = state_dict[key]
     size = tuple(kernel.shape[2:])
     same = size == layer.kernel_size
     try:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import assert_close
 from mmdet.apis import inference_detector, init_detector
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import save_checkpoint
 from mmengine.runner.checkpoint import load_checkpoint
@@ -150,6 +150,24 @@ def test_a_segmentor():
     model.load_state_dict(source.state_dict())
     assert type(model).__name__ == 'EncoderDecoder'
     for actual, expected in zip(outputs(model), outputs(source)):
+        assert_close(actual, expected, factor=50)
+
+
+def test_a_segmentor_with_pretrained_beside_its_backbone(tmp_path):
+    """As in mmseg's own configs; its models write that into the backbone's config."""
+    init_default_scope('mmseg')
+    config = segmentor()
+    source = randomized(MODELS.build(copy.deepcopy(config['model'])))
+    file = str(tmp_path / 'backbone.pth')
+    save_checkpoint(dict(state_dict=source.backbone.state_dict()), file)
+    swapped = swapped_config(config, dict(layer=DCLS, name='backbone', kernel_size=3))
+    model = MODELS.build(ConfigDict(swapped, pretrained=file))
+    model.init_weights()
+    images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        found = model.eval().backbone(images)
+        wanted = source.eval().backbone(images)
+    for actual, expected in zip(found, wanted):
         assert_close(actual, expected, factor=50)
 
 

@@ -202,3 +202,22 @@ def test_folded_backbone_computes_the_same():
         assert not any(key.endswith('.P') for key in backbone.state_dict())
         for ours, theirs in zip(backbone(images), expected):
             assert_close(ours, theirs, factor=5)
+
+
+@pytest.mark.parametrize('count', [49, 81])
+@pytest.mark.parametrize('name', ['convnext_atto', 'caformer_s18'])
+def test_a_plain_network_with_its_convolutions_replaced(name, count):
+    plain = build(name, out_indices=(0, 1))
+    replaced = MODELS.build(
+        dict(
+            type='ReplacedConvBackbone',
+            backbone=dict(type='TimmBackbone', model_name=name, out_indices=(0, 1)),
+            layer=dict(type='DCLSConv2d', kernel_count=count, dilated_kernel_size=17),
+            depthwise=True,
+        )
+    ).eval()
+    replaced.backbone.load_state_dict(plain.state_dict())
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        for actual, expected in zip(replaced(x), plain(x)):
+            assert_close(actual, expected, factor=50)

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ..._listing import listing
+from ...layers import DCLSConvNd
 from ...layers.noted import StateDictError
+from ...layers.plain_kernels import has_plain_kernel
 
 SHOWN_KEYS = 4
 
@@ -122,7 +124,7 @@ class RenamedKeys:
             if key.startswith(prefix)
         }
         renamed = self.renamed(module, inside)
-        if reason := _misfit(renamed, module.state_dict(keep_vars=True)):
+        if reason := _misfit(renamed, module):
             raise StateDictError(
                 module, f'the state_dict is not of {self.model}: {reason}'
             )
@@ -164,11 +166,17 @@ class RenamedKeys:
         return key
 
 
-def _misfit(given: Mapping[str, Any], own: Mapping[str, Tensor]) -> str | None:
+def _misfit(given: Mapping[str, Any], module: nn.Module) -> str | None:
     """Return why a state_dict is of another architecture or size, or None.
 
     It may lack keys or have others, which is for torch's ``strict`` to judge.
     """
+    own = module.state_dict(keep_vars=True)
+    started = {
+        f'{name}.weight'
+        for name, layer in module.named_modules()
+        if isinstance(layer, DCLSConvNd) and has_plain_kernel(layer, given, f'{name}.')
+    }
     body, expected = ({k for k in keys if not _is_head(k)} for keys in (given, own))
     if len(body & expected) * 2 < len(expected):
         has = listing(sorted(body - expected), SHOWN_KEYS) or 'nothing'
@@ -183,7 +191,9 @@ def _misfit(given: Mapping[str, Any], own: Mapping[str, Tensor]) -> str | None:
     shapes = [
         f'{key} {tuple(given[key].shape)} instead of {tuple(value.shape)}'
         for key, value in own.items()
-        if key in given and not _takes(value, given[key])
+        if isinstance(given.get(key), Tensor)
+        and given[key].shape != value.shape
+        and key not in started
     ]
     if not shapes:
         return None
@@ -205,14 +215,6 @@ def _blocks(keys: Iterable[str]) -> dict[str, set[str]]:
             stage, number = filter(None, block.groups())
             found.setdefault(stage, set()).add(number)
     return found
-
-
-def _takes(own: Tensor, value: Any) -> bool:
-    """Return whether a parameter takes a value, or a DCLS layer a plain kernel."""
-    if not isinstance(value, Tensor) or value.shape == own.shape:
-        return True
-    plain = own.ndim == 3 and value.ndim == 4
-    return plain and value.shape[2:].numel() == own.shape[-1]
 
 
 def _is_head(key: str) -> bool:
