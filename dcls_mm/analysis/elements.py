@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..layers.positions import LearnedPositions
+from ..layers.starts import initial_spread
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class LayerElements:
             pixels.
         interpolation: interpolation of the layers.
         initial_positions: how the positions started.
+        initial_spread: the standard deviation at the start in pixels, if that was
+            'normal', else None.
         learned: whether the positions are learned.
         positions: (kernels, count, axes), in pixels from the kernel's centre.
         sigma: |SIG| in the same shape, in pixels; None without sigma.
@@ -32,6 +35,7 @@ class LayerElements:
     limits: tuple[tuple[int, int], ...]
     interpolation: str
     initial_positions: str
+    initial_spread: float | None
     learned: bool
     positions: np.ndarray
     sigma: np.ndarray | None
@@ -82,6 +86,7 @@ def collect_elements(model: nn.Module) -> dict[str, LayerElements]:
             limits=tuple(layer.position_limits(axis) for axis in axes),
             interpolation=layer.interpolation,
             initial_positions=layer.initial_positions,
+            initial_spread=initial_spread(layer),
             learned=layer.P.requires_grad,
             positions=_rows(layer, layer.P),
             sigma=sigma,

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..layers.positions import POSITION_STD
 from .elements import LayerElements, at_border
 
 # Few enough that the pairs of elements of wide layers need little memory.
@@ -132,7 +131,7 @@ def _layer_statistics(layer: LayerElements, blocks: list) -> LayerStatistics:
         kernels=positions.shape[0],
         count=positions.shape[1],
         learned=layer.learned,
-        moved=_MOVED.get(layer.initial_positions, _always)(positions, spread),
+        moved=_MOVED.get(layer.initial_positions, _always)(layer, spread),
         spread=spread,
         border=float(at_border(positions, limits).mean()),
         even_border=even_border(layer.extent),
@@ -214,16 +213,16 @@ def _histograms(
     return tuple(found)
 
 
-def _always(positions: np.ndarray, spread: float) -> bool:
+def _always(layer: LayerElements, spread: float) -> bool:
     return True
 
 
-def _beyond_normal(positions: np.ndarray, spread: float) -> bool:
-    return spread > 1.1 * POSITION_STD
+def _beyond_normal(layer: LayerElements, spread: float) -> bool:
+    return layer.initial_spread is None or spread > 1.1 * layer.initial_spread
 
 
-def _off_the_grid(positions: np.ndarray, spread: float) -> bool:
-    return bool((positions != np.round(positions)).any())
+def _off_the_grid(layer: LayerElements, spread: float) -> bool:
+    return bool((layer.positions != np.round(layer.positions)).any())
 
 
 # initial_positions -> whether positions have left them.

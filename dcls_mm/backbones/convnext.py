@@ -48,7 +48,8 @@ class ConvNeXtDCLS(BaseModule):
             and its arguments except channels, groups, stride and padding, which the
             backbone sets to keep the size. Examples: ``dict(type='DCLSConv2d',
             kernel_count=34, dilated_kernel_size=17)``, ``dict(type='Conv2d',
-            kernel_size=7)``, ``dict(type='Conv2d', kernel_size=7, dilation=2)``.
+            kernel_size=7)``, ``dict(type='Conv2d', kernel_size=7, dilation=2)``. A list
+            has one for each stage of ``arch``.
         sync_positions: share positions (and sigma) among the blocks of a stage, as the
             published models do; convs without positions are not affected.
         drop_path_rate: rate of the last block; it grows linearly from 0 at the first.
@@ -91,7 +92,7 @@ class ConvNeXtDCLS(BaseModule):
         self,
         arch: str | dict = 'tiny',
         in_channels: int = 3,
-        depthwise_cfg: dict | None = None,
+        depthwise_cfg: dict | Sequence[dict] | None = None,
         sync_positions: bool = True,
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float = 1e-6,
@@ -126,11 +127,12 @@ class ConvNeXtDCLS(BaseModule):
         last_block = max(1, sum(depths) - 1)
         rates = (drop_path_rate * i / last_block for i in range(sum(depths)))
         self.stages = nn.ModuleList()
-        for depth, channels in zip(depths[:built], dims):
+        depthwise = _one_per_stage(depthwise_cfg, self.num_stages)
+        for depth, channels, cfg in zip(depths[:built], dims, depthwise):
             blocks = [
                 ConvNeXtBlock(
                     channels,
-                    DCLS_17X17 if depthwise_cfg is None else depthwise_cfg,
+                    cfg,
                     next(rates),
                     layer_scale_init_value,
                     with_cp,
@@ -337,6 +339,19 @@ def _depths_and_dims(arch: str | dict) -> tuple[tuple, tuple]:
         as_tuple('arch.depths', depths, len(depths), minimum=1),
         as_tuple('arch.dims', dims, len(dims), minimum=1),
     )
+
+
+def _one_per_stage(cfg: Any, stages: int) -> Sequence[Any]:
+    if cfg is None:
+        cfg = DCLS_17X17
+    if not isinstance(cfg, (list, tuple)):
+        return [cfg] * stages
+    if len(cfg) != stages:
+        raise ValueError(
+            f'depthwise_cfg must be one dict, or one for each of the {stages} stages, '
+            f'got {len(cfg)}'
+        )
+    return cfg
 
 
 def _stage_indices(out_indices: int | Sequence[int], stages: int) -> tuple[int, ...]:

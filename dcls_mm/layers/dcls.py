@@ -19,7 +19,8 @@ from ..functional.scatter import construct_checked
 from .formulations import Formulations
 from .geometry import grown_padding, layer_geometry
 from .plain_kernels import elements_of, load_plain
-from .positions import INITIAL_POSITIONS, LearnedPositions, initialize_sigma
+from .positions import LearnedPositions
+from .starts import INITIAL_POSITIONS, check_spread, initialize_sigma
 
 PlainConv = (
     nn.Conv1d
@@ -71,8 +72,12 @@ class DCLSConvNd(LearnedPositions, Formulations):
             convolves with the taps of the elements alone, and 'sample' samples the
             input at the positions. 'auto' takes whichever of the first two should be
             faster. See :mod:`.formulations`.
-        initial_positions: 'normal' (published), 'uniform' or 'grid' (the replaced
-            conv's taps, and those of rings around it if there are as many elements).
+        initial_positions: 'normal' (around the centre, published), 'uniform' (anywhere
+            in the extent), 'even' (the same, but far from each other) or 'grid' (the
+            replaced conv's taps, and those of rings around it if there are as many
+            elements).
+        initial_spread: standard deviation of 'normal', in pixels; by default 0.5, as
+            published.
         initial_sigma: in pixels, for 'max' and 'gauss'; by default the published value.
         learn_positions, learn_sigma: False keeps the initial values.
         integer_positions: whether evaluation rounds the positions to whole pixels.
@@ -135,6 +140,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
         per_output_positions: bool = True,
         formulation: str = 'auto',
         initial_positions: str = 'normal',
+        initial_spread: float | None = None,
         initial_sigma: float | None = None,
         learn_positions: bool = True,
         learn_sigma: bool = True,
@@ -174,6 +180,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
         self.formulation = formulation
         self.integer_positions = as_bool('integer_positions', integer_positions)
         self.initial_positions = initial_positions
+        self.initial_spread = initial_spread
         self.initial_sigma = initial_sigma
         if initial_sigma is not None:
             as_float('initial_sigma', initial_sigma)
@@ -321,6 +328,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
     def _check_choices(self, learn_sigma: bool) -> None:
         self._check_formulation()
         check_choice('initial_positions', self.initial_positions, INITIAL_POSITIONS)
+        check_spread(self.initial_positions, self.initial_spread)
         has_sigma = INTERPOLATIONS[self.interpolation].has_sigma
         if not has_sigma and (self.initial_sigma is not None or not learn_sigma):
             raise ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..functional.scatter import construct_checked
 from .noted import StateDictError
-from .positions import grid_places, grid_size, starting_sigma
+from .starts import grid_places, grid_size, starting_sigma
 
 if TYPE_CHECKING:
     from .dcls import DCLSConvNd

@@ -1,29 +1,24 @@
-"""The positions and sigmas of a layer: initial values, changes, freezing, loading."""
+"""The positions and sigmas of a layer: changes, sharing, freezing, loading."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..functional import INTERPOLATIONS
 from ..functional._arguments import as_float
-from .geometry import extent_of
 from .noted import NotedState, as_noted, is_other_interpolation, other_extent
 from .published import is_published, published_axes, published_version
-
-# The standard deviation of the published initial positions, in pixels.
-POSITION_STD = 0.5
 
 
 class LearnedPositions(NotedState):
     """The base of layers with positions.
 
     A subclass has the attributes ``ndim``, ``extent``, ``kernel_size``, ``dilation``,
-    ``kernel_count``, ``interpolation`` and ``initial_sigma``, and the parameters ``P``
-    and ``SIG`` (None without sigma). ``position_axes`` are the spatial axes of their
-    rows, and ``axes_given`` tells whether these were given explicitly.
+    ``kernel_count``, ``interpolation``, ``initial_positions``, ``initial_spread`` and
+    ``initial_sigma``, and the parameters ``P`` and ``SIG`` (None without sigma).
+    ``position_axes`` are the spatial axes of their rows, and ``axes_given`` tells
+    whether these were given explicitly.
     """
 
     axes_given = False
@@ -34,6 +29,8 @@ class LearnedPositions(NotedState):
     dilation: tuple[int, ...]
     kernel_count: int
     interpolation: str
+    initial_positions: str
+    initial_spread: float | None
     initial_sigma: float | None
     position_axes: tuple[int, ...]
     P: nn.Parameter
@@ -209,102 +206,3 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 def _freeze(parameter: nn.Parameter) -> None:
     parameter.requires_grad_(False)
     parameter.grad = None  # otherwise the optimizer's next step still uses it
-
-
-def normal_positions(layer: LearnedPositions) -> None:
-    """Draw from N(0, 0.5 pixels), as published if all axes are learned."""
-    nn.init.normal_(layer.P, std=POSITION_STD)
-    layer.clamp_positions()
-
-
-def uniform_positions(layer: LearnedPositions) -> None:
-    """Draw uniformly from first to last tap, as published if some axes are dense."""
-    for positions, axis in zip(layer.P, layer.position_axes):
-        nn.init.uniform_(positions, *layer.position_limits(axis))
-
-
-@torch.no_grad()
-def grid_positions(layer: LearnedPositions) -> None:
-    """Place elements on the taps of the replaced dilated conv, and rings around it."""
-    size = grid_size(layer, layer.kernel_size)
-    places = grid_places(layer, size, layer.dilation)
-    for positions, row in zip(layer.P, places):
-        positions.copy_(row)
-
-
-def grid_size(layer: LearnedPositions, kernel_size: tuple[int, ...]) -> tuple[int, ...]:
-    """Return a plain kernel's size, with the rings for which a layer has elements.
-
-    Each ring adds one tap on every side. If no number of rings gives as many taps as
-    the layer has elements, it is the size itself.
-    """
-    learned = layer.position_axes
-
-    def with_rings(count: int) -> tuple[int, ...]:
-        return tuple(n + 2 * count * (i in learned) for i, n in enumerate(kernel_size))
-
-    rings = 0
-    while math.prod(with_rings(rings)[axis] for axis in learned) < layer.kernel_count:
-        rings += 1
-    taps = math.prod(with_rings(rings)[axis] for axis in learned)
-    return with_rings(rings if taps == layer.kernel_count else 0)
-
-
-def grid_places(
-    layer: LearnedPositions, kernel_size: tuple[int, ...], dilation: tuple[int, ...]
-) -> Tensor:
-    """Return the positions of a plain convolution's taps, the last axis fastest.
-
-    Returns:
-        (rows of P, taps along the learned axes), in pixels from the layer's centre.
-
-    Raises:
-        ValueError: the number of elements is not that of the taps, or the taps don't
-            fit into the extent.
-    """
-    learned = sorted(layer.position_axes)
-    span = extent_of(kernel_size, dilation)
-    taps = []
-    for axis in range(layer.ndim):
-        margin = layer.extent[axis] - span[axis]
-        if margin < 0 or margin % 2 or (margin and axis not in learned):
-            larger = ', or larger by an even number' if axis in learned else ''
-            raise ValueError(
-                "elements on a plain convolution's taps need a dilated_kernel_size "
-                'equal to its extent, dilation * (kernel_size - 1) + 1'
-                f'{larger}: axis {axis} has {layer.extent[axis]} for {span[axis]}'
-            )
-        if axis in learned:
-            first = layer.position_limits(axis)[0] + margin // 2
-            taps.append(first + dilation[axis] * torch.arange(kernel_size[axis]))
-    places = torch.cartesian_prod(*taps).view(-1, len(learned))
-    if len(places) != layer.kernel_count:
-        raise ValueError(
-            "elements on a plain convolution's taps must be as many as these: make "
-            f'kernel_count {len(places)} or leave it out, got {layer.kernel_count} '
-            f'(kernel_size {kernel_size})'
-        )
-    return places[:, [learned.index(axis) for axis in layer.position_axes]].T
-
-
-# The argument initial_positions of a layer -> a function that fills P in place.
-INITIAL_POSITIONS = {
-    'normal': normal_positions,
-    'uniform': uniform_positions,
-    'grid': grid_positions,
-}
-
-
-def starting_sigma(layer: LearnedPositions) -> float:
-    """Return the value of SIG at the start, in pixels: the given or published one."""
-    if layer.initial_sigma is not None:
-        return layer.initial_sigma
-    # None if the interpolation has been changed to one that doesn't read SIG.
-    return INTERPOLATIONS[layer.interpolation].initial_sigma or 0.0
-
-
-@torch.no_grad()
-def initialize_sigma(layer: LearnedPositions) -> None:
-    """Set SIG, if any, to its initial value."""
-    if layer.SIG is not None:
-        layer.SIG.fill_(starting_sigma(layer))

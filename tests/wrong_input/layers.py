@@ -171,7 +171,7 @@ ROWS = [
         dcls(initial_positions=['normal']),
         ValueError,
         *(
-            "initial_positions must be one of ['normal', 'uniform', 'grid']",
+            "initial_positions must be one of ['normal', 'uniform', 'even', 'grid']",
             "['normal']",
         ),
     ),
