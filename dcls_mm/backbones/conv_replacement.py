@@ -74,9 +74,9 @@ def replace_convs(
         start: 'conv' makes each layer compute what the convolution computes, using
             ``layer.from_conv``, or nearly so if its elements spread over several taps
             ('gauss', or 'max' with a sigma); the error is listed. 'fresh' keeps the
-            convolution's geometry and the layer's own initial values. 'conv' puts the
-            positions on whole pixels, from which neither 'triangle' nor 'max' with
-            sigma 0 can move them: these give a warning.
+            convolution's geometry and the layer's own initial values. Without a local
+            branch, 'conv' puts the positions on whole pixels, from which neither
+            'triangle' nor 'max' with sigma 0 can move them: these give a warning.
         share_positions: regular expression to search for in the name. Layers for which
             its groups match the same text share their positions (and sigma), provided
             that the positions' shapes and the convolutions' kernel sizes and dilations
@@ -274,7 +274,9 @@ def _warn_of_stuck_positions(layers: Iterable[ConstructedConvNd]) -> None:
     only an element that reaches the next pixel has a gradient there.
     """
     for layer in layers:
-        learns = isinstance(layer, LearnedPositions) and layer.P.requires_grad
+        if not isinstance(layer, DCLSConvNd) or layer.initial_positions != 'grid':
+            continue
+        learns = layer.P.requires_grad
         if learns and layer.interpolation != 'bilinear' and not layer.kernel_error:
             warnings.warn(
                 f"start='conv' puts the positions on whole pixels, where interpolation "

@@ -288,8 +288,9 @@ class ConvNeXtDCLS(BaseModule):
         """
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear, ConstructedConvNd)):
-                if hasattr(module, 'weight'):
-                    nn.init.trunc_normal_(module.weight, std=0.02)
+                for name in ('weight', 'local_weight'):
+                    if getattr(module, name, None) is not None:
+                        nn.init.trunc_normal_(getattr(module, name), std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 

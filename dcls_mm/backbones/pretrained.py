@@ -207,7 +207,7 @@ def _started_from_plain(
         for name, module in backbone.named_modules()
         if isinstance(module, DCLSConvNd)
         and has_plain_kernel(module, state_dict, f'{name}.')
-        for parameter in ('weight', 'P', 'SIG')
+        for parameter in ('weight', 'P', 'SIG', 'local_weight')
     }
 
 

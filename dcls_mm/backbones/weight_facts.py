@@ -89,6 +89,8 @@ def _depthwise(state_dict: Mapping[str, Tensor], layer: str) -> dict[str, Any]:
         cfg['dilated_kernel_size'] = tuple(notes['extent'])
     if 'interpolation' in notes or f'{layer}.SIG' in state_dict:
         cfg['interpolation'] = notes.get('interpolation', 'gauss')
+    if f'{layer}.local_weight' in state_dict:
+        cfg['local_size'] = tuple(state_dict[f'{layer}.local_weight'].shape[2:])
     return cfg
 
 
@@ -117,9 +119,9 @@ def differences(
         found.append(f'layer_scale_init_value={value}')
     learned = 'kernel_count' in file.depthwise
     plain_in_learned = not learned and 'kernel_count' in own.depthwise
-    shared = file.depthwise.keys() & own.depthwise.keys()
+    compared = {*(file.depthwise.keys() & own.depthwise.keys()), 'local_size'}
     if not plain_in_learned and any(
-        file.depthwise[key] != own.depthwise[key] for key in shared
+        file.depthwise.get(key) != own.depthwise.get(key) for key in compared
     ):
         given = ', '.join(f'{key}={value!r}' for key, value in file.depthwise.items())
         missing = learned and 'dilated_kernel_size' not in file.depthwise

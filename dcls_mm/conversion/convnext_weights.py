@@ -18,6 +18,7 @@ from ..functional import construct_kernel
 from ..functional._arguments import IntOrTuple, as_bool, as_tuple
 from ..functional.interpolation import interpolation_name
 from ..layers import DCLSConv2d
+from ..layers.local_branch import in_extent
 from .published_weights import from_published, to_published
 from .recognition import Match, matches, recognise
 from .state_dicts import (
@@ -193,13 +194,16 @@ def to_convnext(
         argument = f'interpolation={interpolation!r}'
         check_noted(state_dict, layer, argument, name, extent)
         order = [axes.index(axis) for axis in range(2)]
-        converted[f'{layer}weight'] = construct_kernel(
+        kernel = construct_kernel(
             real_tensor(state_dict, f'{layer}weight'),
             positions[order],
             None if sigma is None else sigma[order],
             kernel_size=extent,
             interpolation=name,
         )
+        if converted.pop(f'{layer}local_weight', None) is not None:
+            kernel += in_extent(real_tensor(state_dict, f'{layer}local_weight'), extent)
+        converted[f'{layer}weight'] = kernel
         note_position_axes(converted, layer, None)
     return converted
 

@@ -22,6 +22,7 @@ from .state_dicts import (
     noted_axes,
     real_tensor,
     refuse_converted,
+    refuse_local,
 )
 
 
@@ -98,6 +99,7 @@ def to_legacy(
     extent = extent_of(kernel_size, dilation)
     converted = copy_with_metadata(state_dict)
     for layer in layers_with_positions(state_dict, prefix):
+        refuse_local(state_dict, layer, 'a legacy layer')
         positions = real_tensor(state_dict, f'{layer}P')
         weight = real_tensor(state_dict, f'{layer}weight')
         _check_shapes(positions, weight, 3, formulation, layer)

@@ -24,6 +24,7 @@ from .state_dicts import (
     real_sigma,
     real_tensor,
     refuse_converted,
+    refuse_local,
 )
 
 
@@ -105,11 +106,12 @@ def to_published(
 
     Raises:
         ValueError, TypeError: as in :func:`from_published`, or the published package
-            has no such layer, or none that narrow.
+            has no such layer, none with a local branch, or none that narrow.
     """
     name = published_interpolation(version)
     converted = copy_with_metadata(state_dict)
     for layer in layers_with_positions(state_dict, prefix):
+        refuse_local(state_dict, layer, 'the published package')
         positions, sigma, weight = _parameters(state_dict, layer, version)
         rows = len(positions)
         axes = _own_axes(state_dict, layer, rows, weight)

@@ -199,7 +199,7 @@ def _patterns(name: str, prefix: str) -> list[tuple[str, re.Pattern]]:
     form = FORMATS[name]
     tensors = {'scale': (), 'grn': form.grn, 'depthwise': ('weight', 'bias')}
     if form.learned:
-        tensors['depthwise'] += ('P', 'SIG')
+        tensors['depthwise'] += ('P', 'SIG', 'local_weight')
     patterns = []
     for part, template in {**form.modules, **form.outside}.items():
         start = '' if part in form.outside else prefix
@@ -214,7 +214,8 @@ def _whole(places: set[Place]) -> list[Place]:
     """List what a network must have of which these are some of the places.
 
     Everything up to the last stage and the last block of each; scales, response norms,
-    biases and positions of the depthwise convolutions in all blocks or in none.
+    biases, positions and local branches of the depthwise convolutions in all blocks or
+    in none.
     """
     blocks: dict[int, int] = {}
     for place in places:
@@ -229,7 +230,7 @@ def _whole(places: set[Place]) -> list[Place]:
     always = {(part, t) for part in ('norm', 'linear 1', 'linear 2') for t in pair}
     always |= {('depthwise', 'weight')}
     optional = {
-        *(('depthwise', tensor) for tensor in ('bias', 'P', 'SIG')),
+        *(('depthwise', name) for name in ('bias', 'P', 'SIG', 'local_weight')),
         *(('grn', tensor) for tensor in ('gamma', 'beta')),
         ('scale', None),
     }

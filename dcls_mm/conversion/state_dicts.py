@@ -181,6 +181,15 @@ def refuse_converted(state_dict: Mapping[str, Tensor], layer: str) -> None:
         )
 
 
+def refuse_local(state_dict: Mapping[str, Tensor], layer: str, target: str) -> None:
+    """Raise a ValueError if a layer has a local branch, which ``target`` has not."""
+    if f'{layer}local_weight' in state_dict:
+        raise ValueError(
+            f'{layer}local_weight must not be in the state_dict, as {target} has no '
+            'local branch: train without local_size'
+        )
+
+
 def check_noted(
     state_dict: Mapping[str, Tensor],
     layer: str,

@@ -18,7 +18,7 @@ from ..functional.interpolation import interpolation_name
 from ..functional.scatter import construct_checked
 from .formulations import Formulations
 from .geometry import grown_padding, layer_geometry
-from .plain_kernels import elements_of, load_plain
+from .plain_kernels import load_plain, start_from
 from .positions import LearnedPositions
 from .starts import INITIAL_POSITIONS, check_spread, initialize_sigma
 
@@ -50,6 +50,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
     - P (learned axes, *weight's shape, without ``out`` if shared), the positions in
       pixels from the kernel's centre, which is tap ``extent // 2``;
     - SIG, shaped like P, in pixels; for 'max' and 'gauss' only;
+    - local_weight (out, in // groups, *local_size), with ``local_size`` only;
     - bias (out,).
 
     A state_dict of the convolution that it replaces can be loaded too, without ``P``:
@@ -81,6 +82,9 @@ class DCLSConvNd(LearnedPositions, Formulations):
         initial_sigma: in pixels, for 'max' and 'gauss'; by default the published value.
         learn_positions, learn_sigma: False keeps the initial values.
         integer_positions: whether evaluation rounds the positions to whole pixels.
+        local_size: size of a dense kernel in the centre that is learned too and added
+            to that of the elements; one int for the learned axes, or one per axis. It
+            is odd, or even in an even extent. By default there is none.
         backend: a backend of ``functional.convolve`` to force; None chooses one.
 
     Raises:
@@ -145,6 +149,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
         learn_positions: bool = True,
         learn_sigma: bool = True,
         integer_positions: bool = False,
+        local_size: IntOrTuple | None = None,
         backend: str | None = None,
     ):
         geometry = layer_geometry(
@@ -197,6 +202,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
             self.SIG = nn.Parameter(torch.empty_like(self.P))
         else:
             self.register_parameter('SIG', None)
+        self.register_local(local_size, self.dense_axes, device, dtype)
         self.register_bias(bias, device, dtype)
         self.reset_parameters()
         if not learn_positions:
@@ -216,6 +222,10 @@ class DCLSConvNd(LearnedPositions, Formulations):
         elements are (``initial_sigma``), and if ``kernel_count`` is that of a kernel
         with a ring of taps more, such as 49 for 5x5.
 
+        With ``local_size`` the local branch gets the kernel of ``conv``, and the
+        elements weight 0 at their ``initial_positions``. This is exact for every
+        interpolation and number of elements.
+
         Args:
             conv: the torch.nn.ConvNd to replace, with as many axes (transposed for a
                 transposed layer); its weights and bias are copied.
@@ -225,7 +235,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
         Raises:
             TypeError: ``conv`` is of another kind.
             ValueError: ``options`` do not fit it, such as another number of elements
-                than its taps.
+                than its taps, or a local branch smaller than it.
 
         Example:
             >>> import torch
@@ -243,20 +253,22 @@ class DCLSConvNd(LearnedPositions, Formulations):
                 f'got {type(conv).__name__}'
             )
         arguments = {name: getattr(conv, name) for name in cls.CONV_ARGUMENTS}
+        if options.get('local_size') is None:
+            arguments['initial_positions'] = 'grid'
         layer = cls(
             **arguments,
             bias=conv.bias is not None,
             device=conv.weight.device,
             dtype=conv.weight.dtype,
-            initial_positions='grid',
             **options,
         )
-        elements = elements_of(layer, conv.weight, layer.dilation)
+        start = start_from(layer, conv.weight, layer.dilation)
         with torch.no_grad():
-            layer.weight.copy_(elements.weight)
+            for name, value in start.parameters.items():
+                getattr(layer, name).copy_(value)
             if conv.bias is not None and layer.bias is not None:
                 layer.bias.copy_(conv.bias)
-        layer.kernel_error = elements.error
+        layer.kernel_error = start.error
         return layer
 
     @property
@@ -301,7 +313,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
         return self.weight, positions, sigma
 
     def kernel(self) -> Tensor:
-        """Return the constructed kernel, (*kernel_channels, *dilated_kernel_size)."""
+        """Return the whole kernel, (*kernel_channels, *dilated_kernel_size)."""
         weight, positions, sigma = self.elements()
         name = self.interpolation  # it may have been assigned, and so may the extent
         if name not in INTERPOLATIONS:
@@ -312,10 +324,10 @@ class DCLSConvNd(LearnedPositions, Formulations):
         axes = sorted(self.position_axes)
         extent = tuple(map(self.extent.__getitem__, axes))
         kernel = construct_checked(weight, positions, sigma, extent, name, self.backend)
-        if not self.dense_axes:
-            return kernel
-        made = [2 + i for i in (*self.dense_axes, *axes)]
-        return kernel.movedim(list(range(2, 2 + self.ndim)), made)
+        if self.dense_axes:
+            made = [2 + i for i in (*self.dense_axes, *axes)]
+            kernel = kernel.movedim(list(range(2, 2 + self.ndim)), made)
+        return self.with_local_kernel(kernel)
 
     def _load_from_state_dict(
         self, state_dict, prefix, local_metadata, *others
@@ -348,6 +360,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
             ('per_output_positions', True),
             ('formulation', 'auto'),
             ('integer_positions', False),
+            ('local_size', None),
         ]
         for name, default in optional:
             if getattr(self, name) != default:

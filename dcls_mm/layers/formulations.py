@@ -23,7 +23,7 @@ from ..functional.convolution import check_input
 from ..functional.interpolation import interpolation_name
 from ..functional.native_code.direct import Elements
 from ..functional.sparse_kernel import SparseKernel
-from .base import ConstructedConvNd
+from .local_branch import LocalBranch
 
 FORMULATIONS = ('auto', 'construct', 'direct', 'sample')
 
@@ -31,7 +31,7 @@ FORMULATIONS = ('auto', 'construct', 'direct', 'sample')
 NARROW = ('bilinear', 'triangle')
 
 
-class Formulations(ConstructedConvNd):
+class Formulations(LocalBranch):
     """The part of :class:`.dcls.DCLSConvNd` that convolves."""
 
     # Whether kernel() is DCLSConvNd's own, not a subclass's.
@@ -101,6 +101,8 @@ class Formulations(ConstructedConvNd):
     def elements_on_all_axes(self) -> tuple[Tensor, Tensor]:
         """Return the elements with a position along dense axes too.
 
+        Those of the local branch, if there is one, are among them.
+
         Returns:
             Weight (out, in // groups, n), and positions (ndim, out, in // groups, n) in
             pixels, where ``out`` is 1 if the outputs share them.
@@ -117,7 +119,7 @@ class Formulations(ConstructedConvNd):
                 shape[2 + i] = len(taps)
                 rows[axis] = taps.view(shape).expand_as(positions[0])
             positions = torch.stack([rows[axis] for axis in range(self.ndim)])
-        return weight.flatten(2), positions.flatten(3)
+        return self.with_local_elements(weight.flatten(2), positions.flatten(3))
 
     def _check_formulation(self) -> None:
         """Raise a ValueError unless the layer's arguments allow its formulation."""

@@ -1,4 +1,7 @@
-"""Elements that compute what the kernel of a plain convolution computes."""
+"""Layers that start from the kernel of a plain convolution.
+
+Their elements reproduce it or, if there is a local branch, that takes it over.
+"""
 
 import warnings
 from collections.abc import Mapping, MutableMapping
@@ -9,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..functional.scatter import construct_checked
+from .geometry import extent_of
+from .local_branch import margins
 from .noted import StateDictError
 from .starts import grid_places, grid_size, starting_sigma
 
@@ -20,26 +25,73 @@ if TYPE_CHECKING:
 LEAST_SINGULAR_VALUE = 1e-2
 
 
-class Elements(NamedTuple):
+class Start(NamedTuple):
     """Parameters of a layer that reproduce a plain kernel.
 
     Attributes:
-        weight, positions, sigma: what ``weight``, ``P`` and ``SIG`` of the layer should
-            be; sigma is None if the layer has none.
+        parameters: what the parameters of the layer should be, by name.
         error: the norm of what the constructed kernel differs by, relative to the plain
             kernel's; 0 if each element stays on one tap.
     """
 
-    weight: Tensor
-    positions: Tensor
-    sigma: Tensor | None
+    parameters: dict[str, Tensor]
     error: float
 
 
 @torch.no_grad()
-def elements_of(
+def start_from(layer: 'DCLSConvNd', kernel: Tensor, dilation: tuple[int, ...]) -> Start:
+    """Return the parameters with which a layer computes a plain kernel.
+
+    A local branch takes it over exactly, and the elements stay where they are, with
+    weight 0. Without one see :func:`_elements_on_taps`.
+
+    Args:
+        layer: the layer that gets them.
+        kernel: weight of the plain convolution, (out, in // groups, *kernel_size), or
+            as a transposed one has it.
+        dilation: its dilation per axis.
+
+    Raises:
+        ValueError: the layer has another number of elements, or its extent or its
+            local branch can't hold the kernel.
+    """
+    if layer.local_weight is None:
+        return _elements_on_taps(layer, kernel, dilation)
+    local = kernel.new_zeros(layer.local_weight.shape)
+    local[_places_in_local(layer, tuple(kernel.shape[2:]), dilation)] = kernel
+    parameters = {
+        'weight': kernel.new_zeros(layer.weight.shape),
+        'P': layer.P.clone(),
+        'local_weight': local,
+    }
+    if layer.SIG is not None:
+        parameters['SIG'] = layer.SIG.clone()
+    return Start(parameters, 0.0)
+
+
+def _places_in_local(
+    layer: 'DCLSConvNd', kernel_size: tuple[int, ...], dilation: tuple[int, ...]
+) -> tuple[slice, ...]:
+    """Return which taps of the local branch are those of a plain kernel."""
+    assert layer.local_size is not None
+    places = [slice(None)] * 2
+    starts = [before for before, _ in margins(layer.local_size, layer.extent)]
+    for axis, span in enumerate(extent_of(kernel_size, dilation)):
+        margin = layer.extent[axis] - span
+        first = margin // 2 - starts[axis]
+        if margin % 2 or first < 0 or first + span > layer.local_size[axis]:
+            raise ValueError(
+                'local_size must be at least the extent of the plain kernel, dilation *'
+                f' (kernel_size - 1) + 1, with the same centre: axis {axis} has '
+                f'{layer.local_size[axis]} for {span} in {layer.extent[axis]}'
+            )
+        places.append(slice(first, first + span, dilation[axis]))
+    return tuple(places)
+
+
+def _elements_on_taps(
     layer: 'DCLSConvNd', kernel: Tensor, dilation: tuple[int, ...]
-) -> Elements:
+) -> Start:
     """Return the elements on the taps of a plain kernel that reproduce it best.
 
     Elements that stay on one tap, those of 'bilinear' and 'triangle' and of 'max' with
@@ -48,16 +100,7 @@ def elements_of(
     many elements as a kernel one or more rings larger has taps, those beyond the
     kernel's own start at weight 0, or cancel what the others spread there.
 
-    Args:
-        layer: the layer that gets them; its interpolation, extent and initial sigma
-            count, its values don't.
-        kernel: weight of the plain convolution, (out, in // groups, *kernel_size), or
-            as a transposed one has it.
-        dilation: its dilation per axis.
-
-    Raises:
-        ValueError: the layer has another number of elements, or its extent can't hold
-            them.
+    The layer's interpolation, extent and initial sigma count, its values don't.
     """
     size = grid_size(layer, tuple(kernel.shape[2:]))
     rings = [(n - old) // 2 for n, old in zip(size, kernel.shape[2:])]
@@ -67,16 +110,16 @@ def elements_of(
     target = kernel.permute(order).reshape(layer.weight.shape)
     positions = places.view(len(places), *(1,) * (layer.P.ndim - 2), -1)
     positions = positions.to(layer.P).expand_as(layer.P)
-    sigma = None
+    others = {'P': positions}
     if layer.SIG is not None:
-        sigma = torch.full_like(layer.SIG, starting_sigma(layer))
+        others['SIG'] = torch.full_like(layer.SIG, starting_sigma(layer))
     if kernel.is_meta:  # it has shapes only
-        return Elements(target, positions, sigma, 0.0)
+        return Start({'weight': target, **others}, 0.0)
     kernels = _kernels_of_elements(layer, places)
     spread = (kernels != 0).sum(1).max() > 1
     if not spread:
         weight = target / kernels.amax(1).to(target)
-        return Elements(weight, positions, sigma, 0.0)
+        return Start({'weight': weight, **others}, 0.0)
     # The plain kernel in the extent: each tap is where its element's position is.
     at = _tap_indices(layer, places)
     wanted = target.detach().double().cpu().flatten(0, -2)
@@ -87,7 +130,7 @@ def elements_of(
     made = weight.double().cpu().flatten(0, -2) @ kernels
     norm = inside.norm().item()
     error = (made - inside).norm().item() / norm if norm else 0.0
-    return Elements(weight, positions, sigma, error)
+    return Start({'weight': weight, **others}, error)
 
 
 def has_plain_kernel(layer: 'DCLSConvNd', state_dict: Mapping, prefix: str) -> bool:
@@ -113,8 +156,9 @@ def load_plain(
 ) -> bool:
     """Replace a plain convolution's kernel in a state_dict by a layer's parameters.
 
-    The elements are put on the kernel's taps, with the dilation of the convolution that
-    the layer replaces if the kernel has its size. A fit that is not exact is a warning.
+    The layer starts from it as :func:`start_from` says, with the dilation of the
+    convolution that the layer replaces if the kernel has its size. A fit that is not
+    exact is a warning.
 
     Args:
         layer: the layer that will load the state_dict.
@@ -127,7 +171,7 @@ def load_plain(
         Whether there was one.
 
     Raises:
-        StateDictError: the layer can't have elements on its taps.
+        StateDictError: the layer can't hold it.
     """
     if f'{prefix}P' in state_dict:
         layer.kernel_error = 0.0
@@ -138,15 +182,13 @@ def load_plain(
     size = tuple(kernel.shape[2:])
     same = size == layer.kernel_size
     try:
-        start = elements_of(layer, kernel, layer.dilation if same else (1,) * len(size))
+        start = start_from(layer, kernel, layer.dilation if same else (1,) * len(size))
     except ValueError as error:
         by = 'x'.join(map(str, size))
         reason = f'{key}: the state_dict has the {by} kernel of a plain convolution'
         raise StateDictError(layer, f'{reason}; {error}') from error
-    values = (start.weight, start.positions, start.sigma)
-    for name, value in zip(('weight', 'P', 'SIG'), values):
-        if value is not None:
-            state_dict[f'{prefix}{name}'] = value
+    for name, value in start.parameters.items():
+        state_dict[f'{prefix}{name}'] = value
     layer.kernel_error = start.error
     if start.error:
         warnings.warn(

@@ -127,7 +127,8 @@ class LearnedPositions(NotedState):
         if f'{prefix}P' not in state_dict:
             return None
         return (
-            self._other_axes(f'{prefix}P', notes)
+            super().misreading(state_dict, prefix, notes)
+            or self._other_axes(f'{prefix}P', notes)
             or self._other_interpolation(f'{prefix}P', notes.get('interpolation'))
             or other_extent(f'{prefix}P', notes.get('extent'), self.extent)
         )
