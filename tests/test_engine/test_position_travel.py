@@ -1,68 +1,14 @@
-"""What is foretold of the travel is what a training then does, step by step."""
-
-import math
-import re
+"""The learning rates of a position_travel add up to it, in trainings of all kinds."""
 
 import pytest
 import torch
-from mmengine.registry import LOOPS
-from mmengine.runner import EpochBasedTrainLoop
-from travel_toy import EPOCH, train
+from mmengine.optim.scheduler import ExponentialLR
+from mmengine.registry import PARAM_SCHEDULERS
+from travel_toy import EPOCH, HOOK, SCHEDULES, WARM_UP, figures, total, train
 
 from dcls_mm.checks.errors import ConfigError
 from dcls_mm.engine.hooks.resume_match_hook import ResumeMatchHook
-
-HOOK = {'type': 'PositionTravelHook'}
-WARM_UP = {'type': 'LinearLR', 'start_factor': 0.1, 'by_epoch': False, 'end': 5}
-SCHEDULES = {
-    'constant': None,
-    'warm-up and poly': [
-        WARM_UP,
-        dict(type='PolyLR', power=0.9, eta_min=1e-4, begin=5, end=16, by_epoch=False),
-    ],
-    'poly to zero': [dict(type='PolyLR', power=1.0, by_epoch=False)],
-    'cosine by epoch': [dict(type='CosineAnnealingLR', eta_min_ratio=0.05)],
-    'cosine by epoch, converted': [
-        WARM_UP,
-        dict(
-            type='CosineAnnealingLR',
-            begin=1,
-            end=4,
-            T_max=3,
-            eta_min=1e-5,
-            convert_to_iter_based=True,
-        ),
-    ],
-    'steps': [WARM_UP, dict(type='MultiStepLR', milestones=[2, 3], gamma=0.1)],
-    'restarts': [
-        dict(
-            type='CosineRestartLR',
-            periods=[6, 10],
-            restart_weights=[1, 0.5],
-            eta_min=0.0,
-            by_epoch=False,
-        )
-    ],
-    'one cycle': [
-        dict(type='OneCycleLR', eta_max=0.02, total_steps=17, by_epoch=False)
-    ],
-    'momentum too': [
-        WARM_UP,
-        dict(type='LinearMomentum', start_factor=0.5, by_epoch=False, end=8),
-    ],
-}
-
-
-def total(steps):
-    return math.fsum(rate for _, rate in steps)
-
-
-def figures(text):
-    """Return the pixels, steps, percent and extent of a line."""
-    found = re.search(
-        r'at most (\S+) pixels in (\d+) steps, (\d+)% of their extent of (\d+)', text
-    )
-    return tuple(map(float, found.groups()))
+from dcls_mm.engine.optimizers.position_travel import moves_by_rate
 
 
 @pytest.mark.parametrize('schedule', SCHEDULES.values(), ids=list(SCHEDULES))
@@ -74,52 +20,6 @@ def test_the_rates_add_up_to_the_travel(tmp_path, schedule):
     assert len(steps) == 6
     assert total(steps) == pytest.approx(17.0, rel=1e-9)
     assert [figures(text) for _, text in done.said] == [(17, len(steps), 340, 5)]
-
-
-@pytest.mark.parametrize('schedule', SCHEDULES.values(), ids=list(SCHEDULES))
-def test_the_line_says_the_sum_of_the_rates(tmp_path, schedule):
-    wrapper = dict(paramwise_cfg=dict(position_lr_mult=5.0))
-    done = train(tmp_path, HOOK, param_scheduler=schedule, optim_wrapper=wrapper)
-    ((_, text),) = done.said
-    assert text.startswith('positions of position can travel')
-    pixels, steps, percent, extent = figures(text)
-    assert steps == len(done.steps['position']) == 16
-    assert pixels == pytest.approx(total(done.steps['position']), rel=5e-3)
-    assert percent == pytest.approx(100 * pixels / extent, abs=0.6)
-
-
-@pytest.mark.parametrize('name', ['warm-up and poly'])
-def test_the_multiplier_that_is_advised_gives_one_extent(tmp_path, name):
-    schedule = SCHEDULES[name]
-    wrapper = dict(paramwise_cfg=dict(position_lr_mult=0.5))
-    done = train(tmp_path / '1', HOOK, param_scheduler=schedule, optim_wrapper=wrapper)
-    ((level, text),) = done.said
-    assert level == 'WARNING' and 'or position_travel=5 ' in text
-    multiplier = float(re.search(r'position_lr_mult=(\S+)', text)[1])
-    wrapper = dict(paramwise_cfg=dict(position_lr_mult=multiplier))
-    done = train(tmp_path / '2', HOOK, param_scheduler=schedule, optim_wrapper=wrapper)
-    assert total(done.steps['position']) == pytest.approx(5.0, rel=5e-3)
-    assert done.said[0][0] == 'INFO'
-
-
-@pytest.mark.parametrize('travel, level', [(1.24, 'WARNING'), (1.26, 'INFO')])
-def test_less_than_a_quarter_of_the_extent_is_warned_of(tmp_path, travel, level):
-    wrapper = dict(optimizer=dict(type='AdamW', lr=travel / 16))
-    done = train(tmp_path, HOOK, optim_wrapper=wrapper)
-    assert [line[0] for line in done.said] == [level]
-
-
-def test_a_small_travel_that_was_asked_for_is_no_warning(tmp_path):
-    wrapper = dict(paramwise_cfg=dict(position_travel=0.5))
-    done = train(tmp_path, HOOK, optim_wrapper=wrapper)
-    assert [level for level, _ in done.said] == ['INFO']
-
-
-def test_one_cycle_takes_no_multiplier(tmp_path):
-    """Its eta_max is absolute."""
-    schedule = SCHEDULES['one cycle']
-    ((level, text),) = train(tmp_path, HOOK, param_scheduler=schedule).said
-    assert level == 'WARNING' and 'one extent needs position_travel=5 (' in text
 
 
 def test_adamw_moves_positions_as_far(tmp_path):
@@ -162,18 +62,6 @@ def test_every_depth_travels_as_far(tmp_path):
         for group in done.runner.optim_wrapper.optimizer.param_groups
     }
     assert scales[groups[0]] == pytest.approx(scales[groups[1]])
-
-
-def test_the_advice_counts_the_depth(tmp_path):
-    decayed = dict(decay_type='layer_wise', decay_rate=0.5, num_layers=4)
-    wrapper = dict(paramwise_cfg=dict(decayed, position_lr_mult=2.0))
-    done = train(tmp_path, HOOK, model='DeepToy', optim_wrapper=wrapper)
-    advised = {
-        re.search(r'of (\S+) can', text)[1]: re.search(r'_mult=(\S+)', text)[1]
-        for _, text in done.said
-    }
-    # 2 * 5 pixels / (2 * 0.01 a step * 16 steps * decay)
-    assert advised == {'layer_1_position': '500', 'layer_3_position': '125'}
 
 
 @pytest.mark.parametrize('sigma_lr_mult', [None, 0.5])
@@ -282,68 +170,6 @@ def test_a_resumed_training_goes_on_with_its_rates(tmp_path):
     assert not [text for level, text in rest.lines if 'overrides the config' in text]
 
 
-def test_groups_of_other_constructors(tmp_path):
-    """mmengine's makes one group for each parameter, without names."""
-    wrapper = dict(
-        constructor='DefaultOptimWrapperConstructor',
-        paramwise_cfg=dict(
-            bypass_duplicate=True, custom_keys={'.P': dict(lr_mult=2.0)}
-        ),
-    )
-    ((level, text),) = train(tmp_path, HOOK, optim_wrapper=wrapper).said
-    assert level == 'WARNING'
-    assert text.startswith('positions of net.0.P, net.2.P can travel at most 0.32 ')
-    assert 'a learning rate 15.6 times as high or position_travel=5 ' in text
-
-
-def test_a_custom_key_of_positions_is_a_group(tmp_path):
-    wrapper = dict(paramwise_cfg=dict(custom_keys={'2.P': dict(lr_mult=50.0)}))
-    said = train(tmp_path, HOOK, optim_wrapper=wrapper).said
-    levels = {text.split()[2]: level for level, text in said}
-    assert levels == {'position': 'WARNING', 'custom_2.P': 'INFO'}
-
-
-def test_each_training_has_the_lines_once(tmp_path):
-    hooks = [{'type': 'ClampPositionsHook'}, HOOK, {'type': 'RepulsionLossHook'}, HOOK]
-    assert len(train(tmp_path, *hooks).said) == 1
-
-
-def test_what_does_not_learn_has_no_line(tmp_path):
-    def freeze(runner):
-        for layer in runner.model.net:
-            layer.freeze_positions()
-
-    assert not train(tmp_path / '1', HOOK, before=freeze).said
-    wrapper = dict(paramwise_cfg=dict(position_lr_mult=0.0))
-    assert not train(tmp_path / '2', HOOK, optim_wrapper=wrapper).said
-    assert not train(tmp_path / '3', HOOK, model='ToyModel').said
-
-
-@pytest.mark.parametrize('kind', ['SGD', 'Adagrad'])
-def test_other_optimizers_foretell_nothing(tmp_path, kind):
-    wrapper = dict(optimizer=dict(type=kind, lr=0.01))
-    ((level, text),) = train(tmp_path, HOOK, optim_wrapper=wrapper).said
-    assert level == 'INFO' and f'the steps of {kind} are not as long' in text
-
-
-@LOOPS.register_module(force=True)
-class Endless(EpochBasedTrainLoop):
-    """A loop that does not say how many epochs it has."""
-
-    max_epochs = None
-
-
-def test_a_loop_without_a_length(tmp_path):
-    endless = dict(type='Endless', max_epochs=1)
-    done = train(tmp_path / '1', HOOK, train_cfg=endless)
-    assert done.steps and not done.said
-    assert [text for _, text in done.lines if 'Endless must have whole numbers' in text]
-    wrapper = dict(paramwise_cfg=dict(position_travel=17.0))
-    message = 'train_cfg: Endless must have .* got 4 and None'
-    with pytest.raises(ConfigError, match=message):
-        train(tmp_path / '2', HOOK, train_cfg=endless, optim_wrapper=wrapper)
-
-
 def test_a_travel_that_no_rate_gives(tmp_path):
     """The lowest of 16 steps are 0, 1/15, ..., 1 times 0.5 pixels."""
     schedule = [dict(type='PolyLR', power=1.0, eta_min=0.5, by_epoch=False)]
@@ -365,3 +191,43 @@ def test_without_the_hook_the_first_step_is_refused(tmp_path):
         ConfigError, match="add dict.type='PositionTravelHook'. to cust"
     ):
         train(tmp_path, optim_wrapper=wrapper)
+
+
+@PARAM_SCHEDULERS.register_module(force=True)
+class CappedLR(ExponentialLR):
+    """A scheduler whose rates are not linear in the group's."""
+
+    def _get_value(self):
+        return [min(0.015, value) for value in super()._get_value()]
+
+
+def test_a_scheduler_that_is_not_linear(tmp_path):
+    capped = [dict(type='CappedLR', gamma=0.9)]
+    done = train(tmp_path / '1', HOOK, param_scheduler=capped)
+    assert done.steps and not done.said
+    message = 'param_scheduler: CappedLR must be linear'
+    assert [text for _, text in done.lines if text.startswith(message)]
+    wrapper = dict(paramwise_cfg=dict(position_travel=2.0))
+    with pytest.raises(ConfigError, match=message):
+        train(tmp_path / '2', HOOK, param_scheduler=capped, optim_wrapper=wrapper)
+
+
+def test_the_optimizers_whose_steps_are_as_long_as_the_rate():
+    values = [torch.zeros(1, requires_grad=True)]
+
+    def is_one(kind, base=torch.optim.SGD, **group):
+        optimizer = type(kind, (base,), {})(values, lr=0.1)
+        return moves_by_rate(optimizer, group)
+
+    for name in ('Adam', 'AdamW', 'Adamax', 'NAdam', 'RAdam'):
+        assert moves_by_rate(getattr(torch.optim, name)(values), {})
+    for name in ('SGD', 'Adagrad', 'RMSprop', 'Adafactor'):
+        assert not moves_by_rate(getattr(torch.optim, name)(values), {})
+    for name in ('Lion', 'FusedAdam', 'PagedAdamW8bit', 'Lion8bit'):
+        assert is_one(name)
+    for name in ('DAdaptAdam', 'LAMB', 'Lionel'):
+        assert not is_one(name)
+    assert is_one('People', base=torch.optim.AdamW)
+    assert is_one('Lamb', weight_decay=0.0, always_adapt=False)
+    assert not is_one('Lamb', weight_decay=0.1)
+    assert not is_one('Lamb', weight_decay=0.0, always_adapt=True)

@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import math
+import re
 from types import SimpleNamespace
 
 from mmengine.config import Config
@@ -12,6 +14,49 @@ from positions_toy import PositionsToy
 from toy import toy_config
 
 EPOCH = 4  # iterations, of toy_config's data
+HOOK = {'type': 'PositionTravelHook'}
+WARM_UP = {'type': 'LinearLR', 'start_factor': 0.1, 'by_epoch': False, 'end': 5}
+SCHEDULES = {
+    'constant': None,
+    'warm-up and poly': [
+        WARM_UP,
+        dict(type='PolyLR', power=0.9, eta_min=1e-4, begin=5, end=16, by_epoch=False),
+    ],
+    'poly to zero': [dict(type='PolyLR', power=1.0, by_epoch=False)],
+    'cosine by epoch': [dict(type='CosineAnnealingLR', eta_min_ratio=0.05)],
+    'cosine by epoch, converted': [
+        WARM_UP,
+        dict(
+            type='CosineAnnealingLR',
+            begin=1,
+            end=4,
+            T_max=3,
+            eta_min=1e-5,
+            convert_to_iter_based=True,
+        ),
+    ],
+    'steps': [WARM_UP, dict(type='MultiStepLR', milestones=[2, 3], gamma=0.1)],
+    'restarts': [
+        dict(
+            type='CosineRestartLR',
+            periods=[6, 10],
+            restart_weights=[1, 0.5],
+            eta_min=0.0,
+            by_epoch=False,
+        )
+    ],
+    'one cycle': [
+        dict(type='OneCycleLR', eta_max=0.02, total_steps=17, by_epoch=False)
+    ],
+    'plateau, not validated': [
+        WARM_UP,
+        dict(type='ReduceOnPlateauLR', monitor='loss', rule='less', patience=0),
+    ],
+    'momentum too': [
+        WARM_UP,
+        dict(type='LinearMomentum', start_factor=0.5, by_epoch=False, end=8),
+    ],
+}
 
 
 @MODELS.register_module(force=True)
@@ -112,3 +157,16 @@ def train(work_dir, *hooks, before=lambda runner: None, **settings):
         steps.setdefault(name, []).append((epoch, rate))
     said = [line for line in lines.records if line[1].startswith('positions of')]
     return SimpleNamespace(runner=runner, steps=steps, said=said, lines=lines.records)
+
+
+def total(steps):
+    """Return the sum of the rates of all steps."""
+    return math.fsum(rate for _, rate in steps)
+
+
+def figures(text):
+    """Return the pixels, steps, percent and extent of a line."""
+    found = re.search(
+        r'at most (\S+) pixels in (\d+) steps, (\d+)% of their extent of (\d+)', text
+    )
+    return tuple(map(float, found.groups()))

@@ -5,9 +5,8 @@
 # optim_wrapper = _base_.position_learning
 # custom_hooks = [_base_.clamp_positions]
 #
-# A position moves by at most its rate, in pixels, a step: 1.5 pixels in the 600 steps of
-# a small training at 5e-3 with warm-up and decay.
-# To say instead how far positions can travel in the whole training, in pixels:
+# In each step a position moves by about its rate, in pixels: by at most 1.5 pixels in
+# 600 steps at 5e-3 with warm-up and decay. To give the whole travel instead, in pixels:
 #
 # optim_wrapper = dict(
 #     constructor='DCLSOptimizerConstructor', paramwise_cfg=dict(position_travel=17.0)

@@ -25,8 +25,6 @@ from ..optimizers.position_travel import (
 # The share of their extent that positions should be able to travel.
 _LEAST_SHARE = 0.25
 
-_SETTINGS = 'optim_wrapper.paramwise_cfg'
-
 
 class PositionTravelHook(Hook):
     """A hook that logs how far positions can travel, and sets ``position_travel``.
@@ -67,18 +65,17 @@ class PositionTravelHook(Hook):
             groups = wrapper.optimizer.param_groups
             movers = _movers(groups, positions)
             unsettled = [i for i, group in enumerate(groups) if UNSETTLED in group]
-            chosen = {*movers, *unsettled}
-            if not chosen:
-                continue
             try:
                 iterations = iterations_of(runner._train_loop, wrapper, frozen)
+                if not iterations:  # the training is over
+                    continue
+                chosen = {*movers, *unsettled}
                 travels = foretell(groups, schedulers, chosen, iterations)
             except ConfigError as error:
                 if unsettled:
                     raise
-                runner.logger.info(error)
-                continue
-            if not iterations:  # the training is over
+                if movers:
+                    runner.logger.info(error)
                 continue
             for i in unsettled:
                 travels[i] = settle(groups, schedulers, i, travels[i])
@@ -136,7 +133,7 @@ def _line(
     """Return the level and the text of a group's line in the log."""
     if not moves_by_rate(optimizer, group):
         return logging.INFO, (
-            'can travel no one knows how far, as the steps of '
+            'can travel an unknown distance, as the steps of '
             f'{type(optimizer).__name__} are not as long as the learning rate'
         )
     share = travel.pixels / extent
@@ -151,13 +148,12 @@ def _line(
 
 def _advice(group: dict[str, Any], travel: Travel, extent: int) -> str:
     """Return what to set for a travel of one extent."""
-    remedy = f'position_travel={extent}'
+    remedy = f'position_travel={extent} (DCLSOptimizerConstructor)'
     factor = travel.factor_for(extent)
-    if 'max_lr' in group or factor is None:  # the schedule sets the rate
-        pass
-    elif 'position_lr_mult' in group:
-        multiplier = factor * group['position_lr_mult']
-        remedy = f'position_lr_mult={multiplier:.3g} or {remedy}'
-    else:
-        remedy = f'a learning rate {factor:.3g} times as high or {remedy}'
-    return f'one extent needs {remedy} (DCLSOptimizerConstructor)'
+    if factor is not None and 'max_lr' not in group:  # that is OneCycleLR's own rate
+        if 'position_lr_mult' in group:
+            multiplier = factor * group['position_lr_mult']
+            remedy = f'position_lr_mult={multiplier:.3g} or {remedy}'
+        else:
+            remedy = f'a learning rate {factor:.3g} times as high or {remedy}'
+    return f'one extent needs {remedy}'

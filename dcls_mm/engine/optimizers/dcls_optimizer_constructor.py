@@ -120,7 +120,10 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
     """
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Refuse a model that FSDP shards: its flat parameters would not decay."""
+        """Build the optimizer and its wrapper.
+
+        A model that FSDP shards is refused: its flat parameters would not decay.
+        """
         check_unsharded(model, f'optim_wrapper.constructor: {type(self).__name__}')
         wrapper = super().__call__(model)
         if self.paramwise_cfg['position_travel'] is not None:

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
-from mmengine.runner.base_loop import BaseLoop
+from mmengine.runner import BaseLoop
 from torch.optim import Optimizer
 
 from ..._listing import listing
@@ -206,9 +206,8 @@ def _travel(
         kinds = listing([type(scheduler).__name__ for scheduler in schedulers])
         raise ConfigError(
             f'param_scheduler: {kinds} must be linear in the learning rate to tell how '
-            'far positions travel, but at three times the rate, that is '
-            f'{three:.3g} pixels, and {one:.3g} and {two:.3g} at the rate and twice '
-            'the rate'
+            f'far positions travel, but at 1, 2 and 3 times the rate it is {one:.3g}, '
+            f'{two:.3g} and {three:.3g} pixels'
         )
     return travel
 
