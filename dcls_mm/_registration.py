@@ -45,6 +45,7 @@ REGISTERED = {
             'EpochSeedHook',
             'FiniteLossHook',
             'FreezePositionsHook',
+            'PositionTravelHook',
             'PositionsVisualizationHook',
             'RepulsionLossHook',
             'SigmaAnnealingHook',

@@ -60,7 +60,7 @@ RULES = (
         lambda layer: layer.learned and not layer.moved,
         lambda layer: f'spread {layer.spread:.2f} pixels',
         'train longer before judging extent, count or sharing; let the positions learn '
-        'faster (DCLSOptimizerConstructor, position_lr_mult=5 as published)',
+        'faster (position_travel, in pixels, of DCLSOptimizerConstructor)',
         'they are still distributed as they started: normal, with a spread of 0.5 '
         'pixels (up to a tenth more), or on the whole pixels of the grid',
         judges_training=False,

@@ -169,6 +169,15 @@ def test_the_command_says_it_before_training(tmp_path):
     assert not list((tmp_path / 'work').glob('*.pth'))
 
 
+def test_the_command_sets_and_logs_the_travel_of_positions(tmp_path):
+    paramwise_cfg = {'position_travel': 1.0}
+    said = command(
+        tmp_path, constructor='DCLSOptimizerConstructor', paramwise_cfg=paramwise_cfg
+    )
+    line = 'positions of position can travel at most 1 pixels in 4 steps, 20% of '
+    assert said.count(f'{line}their extent of 5') == 1
+
+
 @pytest.mark.parametrize(
     'changes, count',
     [

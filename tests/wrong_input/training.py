@@ -80,7 +80,13 @@ def unfinished(value: float) -> None:
     watching.after_train_iter(runner, 0, outputs={'loss_x': torch.tensor(value)})
 
 
-def constructor(key: str, *says: str, optimizer: Any = None, **cfg: Any) -> Wrong:
+def head() -> nn.Module:
+    return nn.ModuleDict({'head': nn.Linear(2, 2)})
+
+
+def constructor(
+    key: str, *says: str, optimizer: Any = None, model: Callable = head, **cfg: Any
+) -> Wrong:
     """Make a row for DCLSOptimizerConstructor with an invalid paramwise_cfg."""
     settings = dict(type='AdamW', lr=0.1, weight_decay=0.1)
     settings.update(optimizer or {})
@@ -88,7 +94,7 @@ def constructor(key: str, *says: str, optimizer: Any = None, **cfg: Any) -> Wron
     def call():
         MMLogger.get_instance('wrong_input')
         construct = DCLSOptimizerConstructor(dict(optimizer=settings), cfg)
-        construct(nn.ModuleDict({'head': nn.Linear(2, 2)}))
+        construct(model())
 
     return wrong(call, ConfigError, f'optim_wrapper.{key}', *says)
 
@@ -169,6 +175,32 @@ ROWS = [
     constructor(f'{PARAMWISE}.positions_lr_mult is unknown', positions_lr_mult=1),
     constructor(f'{PARAMWISE}.position_lr_mult', 'at least 0', position_lr_mult=-1),
     constructor(f'{PARAMWISE}.position_lr_mult', "'5'", position_lr_mult='5'),
+    constructor(f'{PARAMWISE}.position_travel must be', "'17'", position_travel='17'),
+    constructor(f'{PARAMWISE}.position_travel must be', 'True', position_travel=True),
+    constructor(f'{PARAMWISE}.position_travel must be', 'nan', position_travel=NAN),
+    constructor(
+        f'{PARAMWISE}.position_travel must be above 0, in pixels', position_travel=0
+    ),
+    constructor(
+        f'{PARAMWISE}.position_travel must be left out if there is position_lr_mult',
+        'set either to None',
+        position_travel=17,
+        position_lr_mult=5,
+    ),
+    constructor(
+        'optimizer.lr must be above 0',
+        'position_travel multiplies it',
+        optimizer=dict(lr=0),
+        position_travel=17,
+    ),
+    constructor(
+        f'{PARAMWISE}.position_travel must be left out for SGD',
+        'such as AdamW',
+        'set position_lr_mult',
+        optimizer=dict(type='SGD'),
+        model=layer,
+        position_travel=17,
+    ),
     constructor(f'{PARAMWISE}.sigma_lr_mult', 'finite', 'nan', sigma_lr_mult=NAN),
     constructor(f'{PARAMWISE}.mask_lr_mult', 'a number', 'True', mask_lr_mult=True),
     constructor(f'{PARAMWISE}.bias_lr_mult', 'at least 0', bias_lr_mult=-2.0),

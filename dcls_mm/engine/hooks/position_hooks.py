@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from mmengine.hooks import Hook
 from torch import nn
 
 from ...checkpoint.matching import unwrapped
@@ -14,13 +13,16 @@ from ...functional.repulsion import repulsion
 from ...layers.positions import LearnedPositions
 from ..optimizers.dcls_optimizer_constructor import check_unsharded
 from .added_loss import AddedLoss
+from .position_travel_hook import PositionTravelHook
 
 # The parameters that the hooks handle, by their names in configs.
 PARAMETERS = {'positions': 'P', 'sigma': 'SIG'}
 
 
-class PositionHook(Hook):
+class PositionHook(PositionTravelHook):
     """A base class of the hooks on learned positions.
+
+    Like PositionTravelHook, they log how far positions can travel.
 
     They run after the optimizer's step and before mmengine's EMAHook, which has
     priority 'NORMAL' (50), so that the average is of the final positions. Whatever the
@@ -31,8 +33,6 @@ class PositionHook(Hook):
     Args:
         by_epoch: whether ``begin`` and ``end`` count epochs or iterations, from 0.
     """
-
-    priority = 40  # mmengine's 'ABOVE_NORMAL'
 
     def __init__(self, by_epoch: bool = True) -> None:
         self.by_epoch = checked(as_bool, f'{type(self).__name__}.by_epoch', by_epoch)
@@ -176,6 +176,14 @@ class FreezePositionsHook(PositionHook):
         self.parameters = tuple(names)
         self._kept: list[tuple[nn.Parameter, torch.Tensor]] = []
 
+    def freezes_positions(self, epoch: int, iteration: int) -> bool:
+        """Return whether it freezes positions in an iteration."""
+        now = epoch if self.by_epoch else iteration
+        return 'positions' in self.parameters and self._freezes(now)
+
+    def _freezes(self, now: int) -> bool:
+        return self.begin <= now and (self.end is None or now < self.end)
+
     def before_train(self, runner) -> None:
         """Find the parameters to freeze; raise a ConfigError if there is no sigma."""
         super().before_train(runner)
@@ -184,8 +192,7 @@ class FreezePositionsHook(PositionHook):
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Note the values when freezing begins."""
-        now = self._now(runner)
-        if now < self.begin or (self.end is not None and now >= self.end):
+        if not self._freezes(self._now(runner)):
             self._kept = []
         elif not self._kept:
             self._kept = [(value, value.detach().clone()) for value in self._frozen]

@@ -24,6 +24,7 @@ from .paramwise import (
     stock_rate,
     unknown_settings,
 )
+from .position_travel import KEY, UNSETTLED, refuse_unsettled
 
 DECAY_TYPES = ('layer_wise', 'stage_wise')
 
@@ -32,6 +33,7 @@ _DEFAULTS = dict(
     decay_rate=None,
     num_layers=None,
     position_lr_mult=1.0,
+    position_travel=None,
     sigma_lr_mult=None,
     mask_lr_mult=1.0,
     custom_keys={},
@@ -90,7 +92,14 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
             - ``decay_rate`` in (0, 1] and ``num_layers``, with ``decay_type``.
             - ``position_lr_mult``: for the positions P of DCLS layers, 1 by default;
               the published training from scratch used 5.
-            - ``sigma_lr_mult``: for their SIG; by default ``position_lr_mult``.
+            - ``position_travel``: how far positions can travel in the whole training,
+              in pixels, above 0, instead of ``position_lr_mult``. Their learning rate
+              is then what the schedule and its length require, whatever the depth
+              and the scaling to a batch size. It needs :class:`.PositionTravelHook`,
+              mmengine's runner, and an optimizer whose steps are as long as the
+              learning rate, as with AdamW.
+            - ``sigma_lr_mult``: for their SIG; by default they learn as fast as the
+              positions.
             - ``mask_lr_mult``: for the masks of FlexConv layers, 1 by default; the
               published training used 0.1.
             - ``custom_keys``: part of a parameter's name -> a dict of ``lr_mult`` and
@@ -111,15 +120,22 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
     """
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Refuse a model that FSDP shards: its flat parameters would not decay."""
+        """Build the optimizer and its wrapper.
+
+        A model that FSDP shards is refused: its flat parameters would not decay.
+        """
         check_unsharded(model, f'optim_wrapper.constructor: {type(self).__name__}')
-        return super().__call__(model)
+        wrapper = super().__call__(model)
+        if self.paramwise_cfg['position_travel'] is not None:
+            refuse_unsettled(wrapper.optimizer)
+        return wrapper
 
     def add_params(self, params: list, module: nn.Module, **kwargs) -> None:
         """Append the parameter groups of ``module`` to ``params``, one per kind.
 
         Besides what the optimizer reads, a group has ``group_name``, ``param_names``
-        and ``lr_scale``, the ratio of its learning rate to the optimizer's.
+        and ``lr_scale``, the ratio of its learning rate to the optimizer's. That of
+        positions has ``position_lr_mult`` or ``position_travel``.
         """
         groups = {}
         for parameter, kind in self._kinds(module):
@@ -127,8 +143,11 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
             group['params'].append(parameter.value)
             group['param_names'].append(parameter.full_name)
         for name, group in groups.items():
+            rate = f'lr x {group["lr_scale"]:.4g}'
+            if UNSETTLED in group:
+                rate = f'lr by position_travel={group[UNSETTLED]:g}'
             print_log(
-                f'parameter group {name}: lr x {group["lr_scale"]:.4g}, weight_decay '
+                f'parameter group {name}: {rate}, weight_decay '
                 f'{group.get("weight_decay")}, {len(group["params"])} parameters',
                 logger='current',
             )
@@ -176,7 +195,7 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
             multipliers = settings.pop('lr_mult', 1.0), settings.pop('decay_mult', 1.0)
             return _Kind(f'custom_{key}', *multipliers, settings)
         if placed:
-            return _Kind(placed, cfg.get(f'{placed}_lr_mult', 1.0), 0.0)
+            return self._of_places(placed)
         lr_key, lr_mult = stock_rate(parameter, cfg)
         decay_key, decay_mult = stock_decay(parameter, cfg)
         if not decay_key:
@@ -189,6 +208,14 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
             decay_key = 'no_decay' if undecayed else 'decay'
         names = [key.replace('_mult', '') for key in (lr_key, decay_key) if key]
         return _Kind('_'.join(names), lr_mult, decay_mult)
+
+    def _of_places(self, name: str) -> _Kind:
+        cfg = self.paramwise_cfg
+        lr_mult = cfg.get(f'{name}_lr_mult', 1.0)
+        if lr_mult is None:  # for positions, and for sigma as for positions
+            return _Kind(name, 1.0, 0.0, {UNSETTLED: cfg['position_travel']})
+        settings = {'position_lr_mult': lr_mult} if name == 'position' else {}
+        return _Kind(name, lr_mult, 0.0, settings)
 
     def _backbones(self, model: nn.Module) -> list[tuple[str, nn.Module]]:
         """Return the modules that define depth, each with its parameters' prefix."""
@@ -238,13 +265,29 @@ class DCLSOptimizerConstructor(DefaultOptimWrapperConstructor):
                     f'optim_wrapper.paramwise_cfg.{key} is unknown to '
                     f'{type(self).__name__}, which takes {", ".join(_DEFAULTS)}'
                 )
-        cfg = self.paramwise_cfg = {**_DEFAULTS, **self.paramwise_cfg}
-        for key in ('position_lr_mult', 'mask_lr_mult'):
-            if cfg[key] is None:
-                cfg[key] = _DEFAULTS[key]
+        given = {k: v for k, v in self.paramwise_cfg.items() if v is not None}
+        cfg = self.paramwise_cfg = {**_DEFAULTS, **given}
+        if 'position_travel' in given:
+            self._validate_travel('position_lr_mult' in given)
+            cfg['position_lr_mult'] = None
         if cfg['sigma_lr_mult'] is None:
             cfg['sigma_lr_mult'] = cfg['position_lr_mult']
         self._validate_decay()
+
+    def _validate_travel(self, has_multiplier: bool) -> None:
+        travel = checked(as_float, KEY, self.paramwise_cfg['position_travel'])
+        if travel <= 0:
+            raise _bad('position_travel', 'above 0, in pixels', travel)
+        if has_multiplier:
+            raise ConfigError(
+                f'{KEY} must be left out if there is position_lr_mult, as both set the '
+                f'learning rate of positions, got {travel:g}: set either to None'
+            )
+        if self.base_lr == 0:
+            raise ConfigError(
+                'optim_wrapper.optimizer.lr must be above 0, got 0: position_travel '
+                'multiplies it'
+            )
 
     def _validate_decay(self) -> None:
         keys = ('decay_type', 'decay_rate', 'num_layers')

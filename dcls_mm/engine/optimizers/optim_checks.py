@@ -13,6 +13,7 @@ from ...checks.config_tree import find_class
 from ...checks.errors import ConfigError
 from ...layers.base import ConstructedConvNd
 from ..hooks.finite_loss_hook import FiniteLossHook
+from ..hooks.position_travel_hook import PositionTravelHook
 from .dcls_optimizer_constructor import DCLSOptimizerConstructor, placed_parameters
 from .paramwise import STOCK_KEYS, check_rates, parameters_with_places, unknown_settings
 
@@ -38,9 +39,10 @@ REMEDY = (
 
 
 def guard_training(runner: Runner) -> None:
-    """Check the optimizer's part of the config, and make sure that losses are watched.
+    """Check the optimizer's part of the config, and add hooks that guard the training.
 
-    If the config has a FiniteLossHook of its own, none is added.
+    A FiniteLossHook watches the losses, and a PositionTravelHook logs how far positions
+    can travel, unless the config has such hooks of its own.
 
     Raises:
         ConfigError: see :func:`check_optimizer`.
@@ -51,8 +53,9 @@ def guard_training(runner: Runner) -> None:
         notices += _decayed_places(runner)
     for notice in notices:
         runner.logger.warning(notice)
-    if not any(isinstance(hook, FiniteLossHook) for hook in runner.hooks):
-        runner.register_hook(FiniteLossHook())
+    for kind in (FiniteLossHook, PositionTravelHook):
+        if not any(isinstance(hook, kind) for hook in runner.hooks):
+            runner.register_hook(kind())
 
 
 def _decayed_places(runner: Runner) -> list[str]:
