@@ -99,6 +99,10 @@ ROWS = [
         *(ValueError, "of interpolation 'max'", "version='gauss' would compute"),
     ),
     wrong(
+        convert('to_convnext', noted_layer(DWCONV, local_size=3, branch_norms=True)),
+        *(ValueError, 'no norms', f'{DWCONV}.branch_norms.', 'fold the model with'),
+    ),
+    wrong(
         convert('to_convnext', noted_layer(DWCONV, interpolation='gauss')),
         *(ValueError, 'bilinear'),
     ),
