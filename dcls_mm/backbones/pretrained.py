@@ -142,7 +142,9 @@ def in_our_keys(
     """
     if recognise(state_dict) is None:
         own = backbone.state_dict().keys()
-        if 2 * len(own & state_dict.keys()) > len(state_dict):
+        # The norms in layers, which no format has, say nothing about the rest.
+        keys = {key for key in state_dict if '.branch_norms.' not in key}
+        if 2 * len(own & keys) > len(keys):
             return state_dict
         inside = any(f'backbone.{key}' in state_dict for key in own)
         if inside and not prefixes_in(state_dict):

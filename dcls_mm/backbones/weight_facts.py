@@ -91,6 +91,8 @@ def _depthwise(state_dict: Mapping[str, Tensor], layer: str) -> dict[str, Any]:
         cfg['interpolation'] = notes.get('interpolation', 'gauss')
     if f'{layer}.local_weight' in state_dict:
         cfg['local_size'] = tuple(state_dict[f'{layer}.local_weight'].shape[2:])
+    if f'{layer}.branch_norms.local.weight' in state_dict:
+        cfg['branch_norms'] = True
     return cfg
 
 
@@ -119,7 +121,8 @@ def differences(
         found.append(f'layer_scale_init_value={value}')
     learned = 'kernel_count' in file.depthwise
     plain_in_learned = not learned and 'kernel_count' in own.depthwise
-    compared = {*(file.depthwise.keys() & own.depthwise.keys()), 'local_size'}
+    compared = file.depthwise.keys() & own.depthwise.keys()
+    compared |= {'local_size', 'branch_norms'}
     if not plain_in_learned and any(
         file.depthwise.get(key) != own.depthwise.get(key) for key in compared
     ):

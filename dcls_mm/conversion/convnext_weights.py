@@ -179,6 +179,11 @@ def to_convnext(
     extent = as_tuple('dilated_kernel_size', dilated_kernel_size, 2, minimum=1)
     name = interpolation_name(interpolation)
     converted = copy_with_metadata(state_dict)
+    if normed := [key for key in state_dict if '.branch_norms.' in key]:
+        raise ValueError(
+            f'state_dict must have no norms in its layers, got {normed[0]}: fold the '
+            'model with switch_to_deploy, and save that'
+        )
     _check_dcls(state_dict, 'ConvNeXtDCLS')
     for layer in layers_with_positions(state_dict, ''):
         positions = real_tensor(state_dict, f'{layer}P')

@@ -21,6 +21,7 @@ from ..functional.convolution import (
 )
 from ..functional.padding import check_padding_mode
 from ..functional.sparse_kernel import SparseKernel
+from .geometry import margins
 from .kept_kernel import KeptKernel, made_from
 from .noted import NotedState
 from .shared import SharedParameters
@@ -134,18 +135,28 @@ class ConstructedConvNd(SharedParameters, NotedState):
         """
         raise NotImplementedError(f'{type(self).__name__} must define kernel()')
 
+    def kernel_bias(self) -> Tensor | None:
+        """Return what is added to the convolution with :meth:`kernel`, (out,)."""
+        return self.bias
+
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x``, (batch, in, *size), to (batch, out, *out_size)."""
         check_input(x, self.ndim, self.in_channels)
-        return self._convolve(x, self._kernel_for_call(), self.backend)
+        return self._convolve(
+            x, self._kernel_for_call(), self.kernel_bias(), self.backend
+        )
 
     def _convolve(
-        self, x: Tensor, kernel: Tensor | SparseKernel, backend: str | None
+        self,
+        x: Tensor,
+        kernel: Tensor | SparseKernel,
+        bias: Tensor | None,
+        backend: str | None,
     ) -> Tensor:
         return convolve_checked(
             x,
             kernel,
-            self.bias,
+            bias,
             self.stride,
             self.padding_sides(kernel),
             self.groups,
@@ -161,8 +172,11 @@ class ConstructedConvNd(SharedParameters, NotedState):
         sides = padding_sides(self.padding, self.extent, self.stride)
         if kernel.shape[2:] == self.extent:
             return sides
-        cropped = [(n - taps) // 2 for n, taps in zip(self.extent, kernel.shape[2:])]
-        return [(before - c, after - c) for (before, after), c in zip(sides, cropped)]
+        cropped = margins(kernel.shape[2:], self.extent)
+        return [
+            (before - first, after - last)
+            for (before, after), (first, last) in zip(sides, cropped)
+        ]
 
     def _kernel_for_call(self) -> Tensor | SparseKernel:
         """Return the kernel in the form that leaves most backends to choose from."""

@@ -51,6 +51,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
       pixels from the kernel's centre, which is tap ``extent // 2``;
     - SIG, shaped like P, in pixels; for 'max' and 'gauss' only;
     - local_weight (out, in // groups, *local_size), with ``local_size`` only;
+    - those of the norms ``branch_norms``, if any;
     - bias (out,).
 
     A state_dict of the convolution that it replaces can be loaded too, without ``P``:
@@ -85,6 +86,8 @@ class DCLSConvNd(LearnedPositions, Formulations):
         local_size: size of a dense kernel in the centre that is learned too and added
             to that of the elements; one int for the learned axes, or one per axis. It
             is odd, or even in an even extent. By default there is none.
+        branch_norms: whether a batch norm follows each of the two in training; in
+            evaluation they are part of the kernel. See :mod:`.local_branch`.
         backend: a backend of ``functional.convolve`` to force; None chooses one.
 
     Raises:
@@ -150,6 +153,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
         learn_sigma: bool = True,
         integer_positions: bool = False,
         local_size: IntOrTuple | None = None,
+        branch_norms: bool = False,
         backend: str | None = None,
     ):
         geometry = layer_geometry(
@@ -202,7 +206,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
             self.SIG = nn.Parameter(torch.empty_like(self.P))
         else:
             self.register_parameter('SIG', None)
-        self.register_local(local_size, self.dense_axes, device, dtype)
+        self.register_local(local_size, branch_norms, device, dtype)
         self.register_bias(bias, device, dtype)
         self.reset_parameters()
         if not learn_positions:
@@ -313,7 +317,15 @@ class DCLSConvNd(LearnedPositions, Formulations):
         return self.weight, positions, sigma
 
     def kernel(self) -> Tensor:
-        """Return the whole kernel, (*kernel_channels, *dilated_kernel_size)."""
+        """Return the kernel of evaluation, (*kernel_channels, *dilated_kernel_size).
+
+        That of training differs with ``branch_norms`` alone, where the norms take the
+        statistics of the batch.
+        """
+        return self.with_local_kernel(self._element_kernel())
+
+    def _element_kernel(self) -> Tensor:
+        """Return the kernel constructed from the elements, without a local branch."""
         weight, positions, sigma = self.elements()
         name = self.interpolation  # it may have been assigned, and so may the extent
         if name not in INTERPOLATIONS:
@@ -324,10 +336,10 @@ class DCLSConvNd(LearnedPositions, Formulations):
         axes = sorted(self.position_axes)
         extent = tuple(map(self.extent.__getitem__, axes))
         kernel = construct_checked(weight, positions, sigma, extent, name, self.backend)
-        if self.dense_axes:
-            made = [2 + i for i in (*self.dense_axes, *axes)]
-            kernel = kernel.movedim(list(range(2, 2 + self.ndim)), made)
-        return self.with_local_kernel(kernel)
+        if not self.dense_axes:
+            return kernel
+        made = [2 + i for i in (*self.dense_axes, *axes)]
+        return kernel.movedim(list(range(2, 2 + self.ndim)), made)
 
     def _load_from_state_dict(
         self, state_dict, prefix, local_metadata, *others

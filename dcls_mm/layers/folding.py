@@ -18,6 +18,9 @@ FORWARD_PASS = ('forward', '_conv_forward')
 # All other parameters are weights of a kernel or of the network that makes it.
 NOT_WEIGHTS = {'bias', 'P', 'SIG'}
 
+# What the bias of the convolution comes from.
+BIASES = {'bias', 'branch_norms'}
+
 
 class Folded(NamedTuple):
     """A layer that has become a convolution with a fixed kernel.
@@ -154,7 +157,7 @@ def _fixed(
 ) -> tuple[Tensor, list[tuple[int, int]]]:
     """Return the kernel of a layer's evaluation mode, and its padding, not negative."""
     _check_only_convolves(layer)
-    training = layer.training
+    modes = [(module, module.training) for module in layer.modules()]
     rounding = getattr(layer, 'integer_positions', False)
     try:
         layer.eval()
@@ -163,7 +166,9 @@ def _fixed(
             layer.integer_positions = True  # type: ignore[assignment]
         return _with_whole_sides(layer, layer.kernel())
     finally:
-        layer.train(training)
+        layer.forget()
+        for module, training in modes:
+            module.training = training
         if hasattr(layer, 'integer_positions'):
             layer.integer_positions = rounding  # type: ignore[assignment]
 
@@ -172,7 +177,7 @@ def _sparse(
     layer: ConstructedConvNd, kernel: Tensor, sides: list[tuple[int, int]]
 ) -> nn.Module:
     conv = SparseConvNd(
-        kernel, layer.bias, layer.in_channels, sides, layer.padding_mode
+        kernel, layer.kernel_bias(), layer.in_channels, sides, layer.padding_mode
     )
     return conv.train(layer.training)
 
@@ -181,6 +186,7 @@ def _sparse(
 def _dense(
     layer: ConstructedConvNd, kernel: Tensor, sides: list[tuple[int, int]]
 ) -> nn.Module:
+    bias = layer.kernel_bias()
     options = {'output_padding': layer.output_padding} if layer.transposed else {}
     kind = getattr(nn, f'Conv{"Transpose" * layer.transposed}{layer.ndim}d')
     uneven = layer.padding != 'same' and any(one != other for one, other in sides)
@@ -193,7 +199,7 @@ def _dense(
         stride=layer.stride,
         padding='same' if layer.padding == 'same' else padding,
         groups=layer.groups,
-        bias=layer.bias is not None,
+        bias=bias is not None,
         padding_mode=layer.padding_mode,
         device=kernel.device,
         dtype=kernel.dtype,
@@ -202,9 +208,9 @@ def _dense(
     conv.weight.copy_(kernel)
     learned = _learned(layer)
     conv.weight.requires_grad_(bool(learned - NOT_WEIGHTS))
-    if layer.bias is not None:
-        conv.bias.copy_(layer.bias)
-        conv.bias.requires_grad_('bias' in learned)
+    if bias is not None:
+        conv.bias.copy_(bias)
+        conv.bias.requires_grad_(not learned.isdisjoint(BIASES))
     if uneven:
         pad = getattr(nn, f'ConstantPad{layer.ndim}d')
         last_axis_first = [side for pair in reversed(sides) for side in pair]

@@ -12,6 +12,7 @@
 - 'auto' takes 'direct' where that should be faster, else 'construct'.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,20 +43,28 @@ class Formulations(LocalBranch):
     learned_axes: Any
     dense_axes: Any
     elements: Any
+    _element_kernel: Any
     position_limits: Any
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x``, (batch, in, *size), to (batch, out, *out_size)."""
-        if self.formulation != 'sample':
-            check_input(x, self.ndim, self.in_channels)
-            backend = 'direct' if self.formulation == 'direct' else self.backend
-            return self._convolve(x, self._kernel_for_call(), backend)
-        weight, positions = self.elements_on_all_axes()
+        check_input(x, self.ndim, self.in_channels)
+        if self.norms_train():
+            return self._sum_of_branches(x)
+        if self.formulation == 'sample':
+            elements = self.with_local_elements(*self.elements_on_all_axes())
+            return self._sample(x, *elements, self.kernel_bias())
+        backend = 'direct' if self.formulation == 'direct' else self.backend
+        return self._convolve(x, self._kernel_for_call(), self.kernel_bias(), backend)
+
+    def _sample(
+        self, x: Tensor, weight: Tensor, positions: Tensor, bias: Tensor | None
+    ) -> Tensor:
         return sampled_convolution(
             x,
             weight,
             positions,
-            self.bias,
+            bias,
             kernel_size=self.extent,
             stride=self.stride,
             padding=self.padding,
@@ -69,17 +78,61 @@ class Formulations(LocalBranch):
         return super()._kernel_for_call()
 
     def _kernel_to_learn(self) -> Tensor | SparseKernel:
-        redefined = not self._kernel_is_ours or 'kernel' in self.__dict__
-        if redefined or self._reason_against_direct() is not None:
+        if self._kernel_is_redefined() or self._reason_against_direct() is not None:
             return self.kernel()
-        weight, positions = self.elements_on_all_axes()
+        elements = self.with_local_elements(*self.elements_on_all_axes())
+        return self._sparse(*elements, self.extent, self.kernel)
+
+    def _sparse(
+        self,
+        weight: Tensor,
+        positions: Tensor,
+        extent: tuple[int, ...],
+        dense: Callable[[], Tensor],
+    ) -> SparseKernel:
         rule = INTERPOLATIONS[interpolation_name(self.interpolation)]
         return SparseKernel(
-            (self.out_channels, 1, *self.extent),
+            (self.out_channels, 1, *extent),
             weight,
-            dense=self.kernel,
+            dense=dense,
             content=Elements(weight.squeeze(1), positions.squeeze(2), rule.normalized),
         )
+
+    def _sum_of_branches(self, x: Tensor) -> Tensor:
+        """Convolve with the elements and with the local kernel, and add both normed."""
+        if self._kernel_is_redefined():
+            raise ValueError(
+                'branch_norms must be False for a layer with a kernel() of its own, '
+                f'such as this {type(self).__name__}: in training the branches are '
+                'convolved one by one'
+            )
+        assert self.local_weight is not None
+        unbatched = x.ndim == self.ndim + 1
+        x = x.unsqueeze(0) if unbatched else x
+        if self.formulation == 'sample':
+            far = self._sample(x, *self.elements_on_all_axes(), None)
+            near = self._convolve(x, self.local_weight, None, None)
+        else:
+            backend = 'direct' if self.formulation == 'direct' else self.backend
+            far, near = (
+                self._convolve(x, kernel, None, backend) for kernel in self._branches()
+            )
+        y = self.add_normed(far, near)
+        return y.squeeze(0) if unbatched else y
+
+    def _branches(self) -> tuple[Tensor | SparseKernel, Tensor | SparseKernel]:
+        """Return the kernels of the elements and of the local branch."""
+        assert self.local_weight is not None and self.local_size is not None
+        if self.formulation == 'construct' or self._reason_against_direct() is not None:
+            return self._element_kernel(), self.local_weight
+        weight, positions = self.elements_on_all_axes()
+        far = self._sparse(weight, positions, self.extent, self._element_kernel)
+        dense = self.local_weight
+        taps = self.local_elements(positions)
+        return far, self._sparse(*taps, self.local_size, lambda: dense)
+
+    def _kernel_is_redefined(self) -> bool:
+        return not self._kernel_is_ours or 'kernel' in self.__dict__
 
     def __init_subclass__(cls, **options) -> None:
         super().__init_subclass__(**options)
@@ -101,8 +154,6 @@ class Formulations(LocalBranch):
     def elements_on_all_axes(self) -> tuple[Tensor, Tensor]:
         """Return the elements with a position along dense axes too.
 
-        Those of the local branch, if there is one, are among them.
-
         Returns:
             Weight (out, in // groups, n), and positions (ndim, out, in // groups, n) in
             pixels, where ``out`` is 1 if the outputs share them.
@@ -119,7 +170,7 @@ class Formulations(LocalBranch):
                 shape[2 + i] = len(taps)
                 rows[axis] = taps.view(shape).expand_as(positions[0])
             positions = torch.stack([rows[axis] for axis in range(self.ndim)])
-        return self.with_local_elements(weight.flatten(2), positions.flatten(3))
+        return weight.flatten(2), positions.flatten(3)
 
     def _check_formulation(self) -> None:
         """Raise a ValueError unless the layer's arguments allow its formulation."""

@@ -109,6 +109,18 @@ def grown_padding(padding: IntOrTuple | str, geometry: Geometry) -> IntOrTuple |
     return tuple(grown)
 
 
+def margins(size: Sequence[int], extent: Sequence[int]) -> list[tuple[int, int]]:
+    """Return how many taps are (before, after) a smaller kernel, per axis.
+
+    It is around the centre of the larger one, tap ``extent // 2``.
+    """
+    starts = [large // 2 - small // 2 for small, large in zip(size, extent)]
+    return [
+        (start, large - small - start)
+        for start, small, large in zip(starts, size, extent)
+    ]
+
+
 def _checked_axes(axes: tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
     if axes is None:
         return tuple(range(ndim))

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..functional.scatter import construct_checked
-from .geometry import extent_of
-from .local_branch import margins
+from .geometry import extent_of, margins
 from .noted import StateDictError
 from .starts import grid_places, grid_size, starting_sigma
 
@@ -52,11 +51,16 @@ def start_from(layer: 'DCLSConvNd', kernel: Tensor, dilation: tuple[int, ...]) -
         dilation: its dilation per axis.
 
     Raises:
-        ValueError: the layer has another number of elements, or its extent or its
-            local branch can't hold the kernel.
+        ValueError: the layer has another number of elements, its extent or its local
+            branch can't hold the kernel, or it has norms.
     """
     if layer.local_weight is None:
         return _elements_on_taps(layer, kernel, dilation)
+    if layer.branch_norms is not None:
+        raise ValueError(
+            'branch_norms must be False to start from a plain convolution: in training '
+            "they divide by the batch's deviation, which its kernel does not tell"
+        )
     local = kernel.new_zeros(layer.local_weight.shape)
     local[_places_in_local(layer, tuple(kernel.shape[2:]), dilation)] = kernel
     parameters = {

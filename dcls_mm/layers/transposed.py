@@ -19,8 +19,8 @@ class DCLSConvTransposeNd(DCLSConvNd):
             those of the replaced torch.nn.ConvTransposeNd.
         groups, bias, dilation, padding_mode, device, dtype: the same.
         options: the keyword arguments of :class:`DCLSConvNd`, except that the outputs
-            can't share positions, the formulation is 'construct', and there is only one
-            backend.
+            can't share positions, the formulation is 'construct', there is only one
+            backend, and a local branch has no norms.
 
     Raises:
         ValueError, TypeError: an argument doesn't fit; the message names it.
@@ -59,6 +59,7 @@ class DCLSConvTransposeNd(DCLSConvNd):
             ('per_output_positions', True),
             ('formulation', 'auto', 'construct'),
             ('backend', None),
+            ('branch_norms', False),
         ):
             if options.get(name, allowed[0]) not in allowed:
                 raise ValueError(

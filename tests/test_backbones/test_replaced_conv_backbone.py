@@ -30,6 +30,12 @@ CASES = {
         backbone=RESNET, name='layer[234].*conv2', share_positions=r'layer(\d)'
     ),
     'mobilenet': dict(backbone=MOBILENET, depthwise=True, share_positions=r'r(\d)'),
+    'local branches': dict(
+        backbone=RESNET,
+        name='layer[234].*conv2',
+        share_positions=r'layer(\d)',
+        layer=dict(DCLS, kernel_count=5, local_size=3, interpolation='gauss'),
+    ),
     'convnext': dict(backbone=CONVNEXT, name='dwconv', share_positions=r's\.(\d)'),
 }
 

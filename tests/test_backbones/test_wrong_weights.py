@@ -18,6 +18,13 @@ from other_convnexts import DEPTHS, DIMS, PACKAGES, random_weights  # noqa: E402
 
 PLAIN = dict(type='Conv2d', kernel_size=3)
 LEARNED = dict(type='DCLSConv2d', kernel_count=9, dilated_kernel_size=5)
+LOCAL = dict(LEARNED, local_size=3)
+REASONS = (
+    'make kernel_count',
+    'equal to its extent',
+    'local_size must be at least',
+    'branch_norms',
+)
 
 # Arguments of a backbone, each with few values, so that some often agree.
 ARGUMENTS = st.fixed_dictionaries(
@@ -31,7 +38,15 @@ ARGUMENTS = st.fixed_dictionaries(
             ]
         ),
         depthwise_cfg=st.sampled_from(
-            [PLAIN, dict(PLAIN, kernel_size=5), LEARNED, dict(LEARNED, kernel_count=4)]
+            [
+                *(PLAIN, dict(PLAIN, kernel_size=5)),
+                *(LEARNED, dict(LEARNED, kernel_count=4)),
+                *(
+                    LOCAL,
+                    dict(LOCAL, local_size=(3, 1)),
+                    dict(LOCAL, branch_norms=True),
+                ),
+            ]
         ),
         grn=st.booleans(),
         layer_scale_init_value=st.sampled_from([0.0, 1.0]),
@@ -81,8 +96,8 @@ def test_the_advice_loads_the_file(tmp_path, of_file, of_backbone):
         arguments = message.split('give the backbone ')[1]
         of_backbone = {**of_backbone, **eval(f'dict({arguments})')}
         message = refusal(lambda: build(of_backbone, path))
-    if message is not None:  # the number of elements, which the layer explains
-        assert 'make kernel_count' in message or 'equal to its extent' in message
+    if message is not None:  # what the layer explains: elements, or a local branch
+        assert any(reason in message for reason in REASONS)
         of_backbone['depthwise_cfg'] = of_file['depthwise_cfg']
         assert refusal(lambda: build(of_backbone, path)) is None
 

@@ -138,9 +138,10 @@ def test_conversion_leaves_input_and_random_numbers(plain):
     assert all(torch.equal(theirs[key], value) for key, value in before.items())
 
 
+@pytest.mark.parametrize('local_size', [None, 3])
 @pytest.mark.parametrize('axes', [(0, 1), (1, 0)])
 @pytest.mark.parametrize('interpolation', ['bilinear', 'gauss'])
-def test_learned_kernels_become_dense(interpolation, axes):
+def test_learned_kernels_become_dense(interpolation, axes, local_size):
     extent = (9, 5)
     cfg = dict(
         type='DCLSConv2d',
@@ -148,6 +149,7 @@ def test_learned_kernels_become_dense(interpolation, axes):
         dilated_kernel_size=extent,
         interpolation=interpolation,
         position_axes=axes,
+        local_size=local_size,
     )
     ours = build(cfg)
     dense = to_convnext(

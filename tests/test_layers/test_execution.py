@@ -20,6 +20,10 @@ LAYERS = {
     'gauss': lambda: large(interpolation='gauss'),
     'native': lambda: large(backend='native'),
     'sampled': lambda: large(formulation='sample'),
+    'local branch': lambda: large(local_size=5),
+    'local and wide': lambda: large(local_size=5, interpolation='gauss'),
+    'local and sampled': lambda: large(local_size=5, formulation='sample'),
+    'normed branches': lambda: large(local_size=5, branch_norms=True),
     'small': lambda: DCLSConv2d(4, 4, 3, padding=1, groups=4, interpolation='max'),
     'transposed': lambda: DCLSConvTranspose2d(4, 4, 4, stride=2, padding=1),
     'dense': lambda: LargeKernelConv2d(4, 4, 17, padding=8, groups=4),
@@ -94,6 +98,16 @@ def test_flops_of_every_backend(backend):
     arguments = (4, 4, 17, 1, 8, 1, 4)
     ours = flops(LargeKernelConv2d(*arguments, backend=backend))
     assert ours == flops(nn.Conv2d(*arguments)) > 0
+
+
+def test_a_local_branch_costs_no_convolution():
+    """Only those of its kernel are added to the FLOPs."""
+
+    def flops(**options):
+        model = nn.Sequential(large(formulation='construct', **options)).eval()
+        return get_model_complexity_info(model, (4, 20, 18), show_table=False)['flops']
+
+    assert flops(local_size=5) == flops(local_size=5, branch_norms=True) == flops() > 0
 
 
 TWO_PROCESSES = """

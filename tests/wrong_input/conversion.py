@@ -83,12 +83,24 @@ ROWS = [
         *(ValueError, 'P is of the extent (5, 5)', OTHER_EXTENT, '(3, 5)'),
     ),
     wrong(
+        convert('to_published', noted_layer(local_size=3)),
+        *(ValueError, 'local_weight must not be in the', 'package has no local branch'),
+    ),
+    wrong(
+        convert('to_legacy', noted_layer(local_size=3)),
+        *(ValueError, 'local_weight must not be in the', 'layer has no local branch'),
+    ),
+    wrong(
         convert('to_published', noted_layer(dilated_kernel_size=(5, 7)), version='v0'),
         *(ValueError, 'P is of the extent (5, 7)', OTHER_EXTENT, '(5, 5)'),
     ),
     wrong(
         convert('to_convnext_dcls', noted_layer(interpolation='max'), version='gauss'),
         *(ValueError, "of interpolation 'max'", "version='gauss' would compute"),
+    ),
+    wrong(
+        convert('to_convnext', noted_layer(DWCONV, local_size=3, branch_norms=True)),
+        *(ValueError, 'no norms', f'{DWCONV}.branch_norms.', 'fold the model with'),
     ),
     wrong(
         convert('to_convnext', noted_layer(DWCONV, interpolation='gauss')),

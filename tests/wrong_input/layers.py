@@ -325,6 +325,41 @@ ROWS = [
         StateDictError,
         *('weight: the state_dict has the 5x5 kernel', 'axis 0 has 3 for 5 in 9'),
     ),
+    wrong(
+        dcls(branch_norms=1, local_size=3), TypeError, 'branch_norms ' + BOOLEAN + '1'
+    ),
+    wrong(
+        dcls(branch_norms=True),
+        ValueError,
+        'branch_norms needs a local branch: give local_size, or leave it out',
+    ),
+    wrong(
+        transposed(branch_norms=True, local_size=2),
+        ValueError,
+        'branch_norms must be False in a transposed convolution, got True',
+    ),
+    wrong(
+        lambda: DCLSConv2d.from_conv(
+            nn.Conv2d(4, 4, 3), local_size=3, branch_norms=True
+        ),
+        ValueError,
+        'branch_norms must be False to start from a plain convolution',
+    ),
+    wrong(
+        replace(name='1', dilated_kernel_size=9, local_size=5, branch_norms=True),
+        ValueError,
+        *("1 can't become a DCLSConv2d", 'branch_norms must be False to start'),
+    ),
+    wrong(
+        load(lambda: nn.Conv2d(4, 4, 3), local_size=3, branch_norms=True),
+        StateDictError,
+        *('3x3 kernel of a plain convolution', 'branch_norms must be False to start'),
+    ),
+    wrong(
+        load(dcls(local_size=3, branch_norms=True), local_size=3),
+        StateDictError,
+        *('the state_dict is of a layer with norms', 'build it with branch_norms=True'),
+    ),
     # FlexConv.
     wrong(
         flex(crop_threshold='0.1'), TypeError, 'crop_threshold must be a number, got'
