@@ -20,6 +20,7 @@ from .formulations import Formulations
 from .geometry import grown_padding, layer_geometry
 from .plain_kernels import elements_of, load_plain
 from .positions import INITIAL_POSITIONS, LearnedPositions, initialize_sigma
+from .spacing import Spacings
 
 PlainConv = (
     nn.Conv1d
@@ -76,6 +77,8 @@ class DCLSConvNd(LearnedPositions, Formulations):
         initial_sigma: in pixels, for 'max' and 'gauss'; by default the published value.
         learn_positions, learn_sigma: False keeps the initial values.
         integer_positions: whether evaluation rounds the positions to whole pixels.
+        spacing: what positions are multiplied by, one number or one per axis, for
+            images of another resolution than in training. See :mod:`.spacing`.
         backend: a backend of ``functional.convolve`` to force; None chooses one.
 
     Raises:
@@ -139,6 +142,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
         learn_positions: bool = True,
         learn_sigma: bool = True,
         integer_positions: bool = False,
+        spacing: Spacings = 1.0,
         backend: str | None = None,
     ):
         geometry = layer_geometry(
@@ -173,6 +177,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
         )
         self.formulation = formulation
         self.integer_positions = as_bool('integer_positions', integer_positions)
+        self.spacing = spacing
         self.initial_positions = initial_positions
         self.initial_sigma = initial_sigma
         if initial_sigma is not None:
@@ -289,12 +294,14 @@ class DCLSConvNd(LearnedPositions, Formulations):
         if not self.per_output_positions:
             positions = positions.unsqueeze(1)
             sigma = None if sigma is None else sigma.unsqueeze(1)
+        if self._spacing is not None:
+            positions, sigma = self.spaced(positions, sigma)
         if self.integer_positions and not self.training:
             positions = positions.round()
         return self.weight, positions, sigma
 
     def kernel(self) -> Tensor:
-        """Return the constructed kernel, (*kernel_channels, *dilated_kernel_size)."""
+        """Return the constructed kernel, (*kernel_channels, *kernel_extent)."""
         weight, positions, sigma = self.elements()
         name = self.interpolation  # it may have been assigned, and so may the extent
         if name not in INTERPOLATIONS:
@@ -303,7 +310,8 @@ class DCLSConvNd(LearnedPositions, Formulations):
         if (sigma is None) is not (rule.initial_sigma is None):
             check_sigma(sigma, positions, name, rule.has_sigma)
         axes = sorted(self.position_axes)
-        extent = tuple(map(self.extent.__getitem__, axes))
+        taps = self.extent if self._spacing is None else self.kernel_extent
+        extent = tuple(map(taps.__getitem__, axes))
         kernel = construct_checked(weight, positions, sigma, extent, name, self.backend)
         if not self.dense_axes:
             return kernel
@@ -340,6 +348,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
             ('per_output_positions', True),
             ('formulation', 'auto'),
             ('integer_positions', False),
+            ('spacing', (1.0,) * self.ndim),
         ]
         for name, default in optional:
             if getattr(self, name) != default:

@@ -23,7 +23,7 @@ from ..functional.convolution import check_input
 from ..functional.interpolation import interpolation_name
 from ..functional.native_code.direct import Elements
 from ..functional.sparse_kernel import SparseKernel
-from .base import ConstructedConvNd
+from .spacing import Spacing
 
 FORMULATIONS = ('auto', 'construct', 'direct', 'sample')
 
@@ -31,16 +31,14 @@ FORMULATIONS = ('auto', 'construct', 'direct', 'sample')
 NARROW = ('bilinear', 'triangle')
 
 
-class Formulations(ConstructedConvNd):
+class Formulations(Spacing):
     """The part of :class:`.dcls.DCLSConvNd` that convolves."""
 
     # Whether kernel() is DCLSConvNd's own, not a subclass's.
     _kernel_is_ours = False
 
     formulation: str
-    interpolation: str
     learned_axes: Any
-    dense_axes: Any
     elements: Any
     position_limits: Any
 
@@ -56,9 +54,9 @@ class Formulations(ConstructedConvNd):
             weight,
             positions,
             self.bias,
-            kernel_size=self.extent,
+            kernel_size=self.kernel_extent,
             stride=self.stride,
-            padding=self.padding,
+            padding=self.kernel_padding,
             groups=self.groups,
             padding_mode=self.padding_mode,
         )
@@ -74,8 +72,9 @@ class Formulations(ConstructedConvNd):
             return self.kernel()
         weight, positions = self.elements_on_all_axes()
         rule = INTERPOLATIONS[interpolation_name(self.interpolation)]
+        extent = self.extent if self._spacing is None else self.kernel_extent
         return SparseKernel(
-            (self.out_channels, 1, *self.extent),
+            (self.out_channels, 1, *extent),
             weight,
             dense=self.kernel,
             content=Elements(weight.squeeze(1), positions.squeeze(2), rule.normalized),
