@@ -45,6 +45,7 @@ REGISTERED = {
             'EpochSeedHook',
             'FiniteLossHook',
             'FreezePositionsHook',
+            'PositionsLogHook',
             'PositionsVisualizationHook',
             'RepulsionLossHook',
             'SigmaAnnealingHook',

@@ -13,6 +13,7 @@ from .position_hooks import (
     RepulsionLossHook,
     SigmaAnnealingHook,
 )
+from .positions_log_hook import PositionsLogHook
 from .positions_visualization_hook import PositionsVisualizationHook
 from .resume_match_hook import ResumeMatchHook
 
@@ -27,6 +28,7 @@ __all__ = [
     'FreezePositionsHook',
     'LoadFromHook',
     'NonFiniteLossError',
+    'PositionsLogHook',
     'PositionsVisualizationHook',
     'RepulsionLossHook',
     'ResumeMatchHook',
