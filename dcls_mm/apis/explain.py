@@ -40,8 +40,9 @@ def plot_grad_cam(
     """Draw Grad-CAM of one or two models beside each image.
 
     What is explained is, of a segmentor, the sum of a class's logits over the pixels
-    where it is predicted, or its logit at a point; of a detector, the sum of the
-    log-odds of its detections.
+    where it is predicted, or its logit at a point; of a two-stage detector,
+    the sum of the log-odds of its detections. mmdet's one-stage heads detach their
+    scores, so that there is nothing to differentiate.
 
     Args:
         config, checkpoint, against, names, device, cfg_options: see

@@ -162,7 +162,10 @@ def detection_score(
         NothingToExplain: no detection counts.
     """
     if len(scores) and not scores.requires_grad:
-        raise ValueError('the scores of this detector have no gradients')
+        raise ValueError(
+            'the scores of this detector have no gradients, as in one-stage heads of '
+            'mmdet, which detach them; use a two-stage detector'
+        )
     if label is None and len(scores):
         label = int(labels[scores.argmax()])
     counted = (scores >= least) & (labels == (-1 if label is None else label))

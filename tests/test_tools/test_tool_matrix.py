@@ -107,6 +107,8 @@ def sentence(case):
     tool, backbone = case['tool'], case['backbone']
     if tool in ('positions', 'report') and backbone not in WITH_POSITIONS:
         return 'no DCLS layers'
+    if tool == 'grad-cam' and case['scope'] == 'mmdet':  # all are one-stage
+        return 'scores of this detector have no gradients'
     if tool == 'kernels' and backbone not in DEPTHWISE:
         return 'no layer that constructs one'
     if tool == 'robustness' and case['channels'] == 4:
