@@ -46,6 +46,7 @@ REGISTERED = {
             'FiniteLossHook',
             'FreezePositionsHook',
             'PositionTravelHook',
+            'PositionsLogHook',
             'PositionsVisualizationHook',
             'RepulsionLossHook',
             'SigmaAnnealingHook',

@@ -22,6 +22,10 @@ def _sigma(layer: LayerStatistics) -> str:
     return f'{layer.sigma.mean:.2f}±{layer.sigma.std:.2f}' if layer.sigma else '-'
 
 
+def _travel(layer: LayerStatistics) -> str:
+    return '-' if layer.travel is None else f'{layer.travel:.2f}'
+
+
 def _difference(layer: LayerStatistics) -> str:
     difference = layer.block_difference
     return '-' if difference is None else f'{difference:.2f}'
@@ -45,6 +49,16 @@ COLUMNS = (
         'spread',
         'standard deviation of the positions in pixels',
         lambda layer: f'{layer.spread:.2f}',
+    ),
+    Column(
+        'travel',
+        'mean distance of the elements from where they began, in pixels',
+        _travel,
+    ),
+    Column(
+        'occupied',
+        'twice the 95th percentile of the distance from the centre, by the extent',
+        lambda layer: f'{layer.occupied:.0%}',
     ),
     Column(
         'reach',

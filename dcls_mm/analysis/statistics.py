@@ -46,6 +46,9 @@ class LayerStatistics:
             'bilinear' and 'triangle' have no tap to write to and no gradient.
         reach: 99th percentile of the distance from the centre as a share of the limit,
             along the axis where that is largest.
+        occupied: share of the extent that 95% of the elements occupy, twice the 95th
+            percentile of the distance from the centre by the extent, along the axis
+            where that is largest.
         held_extent: smallest odd extent, the same for all axes, with 99% of the
             elements inside along each axis.
         crowded: share of elements closer than a pixel to another one of their kernel.
@@ -57,6 +60,7 @@ class LayerStatistics:
             two of those layers have their |weight|; None for a single layer.
         histograms: for each axis, how many elements are nearest to each tap; those
             beyond count for the outermost tap.
+        travel: mean distance of the elements from where they began; None if unknown.
     """
 
     layers: tuple[str, ...]
@@ -71,6 +75,7 @@ class LayerStatistics:
     even_border: float
     lost: float
     reach: float
+    occupied: float
     held_extent: int
     crowded: float
     distinct: float
@@ -79,6 +84,7 @@ class LayerStatistics:
     shared: bool
     block_difference: float | None
     histograms: tuple[tuple[int, ...], ...]
+    travel: float | None = None
 
 
 def compute_statistics(
@@ -120,8 +126,10 @@ def _layer_statistics(layer: LayerElements, blocks: list) -> LayerStatistics:
     positions, limits = layer.positions, np.array(layer.limits)
     first, last = limits.T
     distance = np.abs(positions)
-    farthest = np.percentile(distance.reshape(-1, len(limits)), 99, axis=0)
-    spread = float(np.sqrt(positions.reshape(-1, len(limits)).var(0).mean()))
+    distance = distance.reshape(-1, len(limits))
+    farthest = np.percentile(distance, 99, axis=0)
+    usual = np.percentile(distance, 95, axis=0)
+    spread = spread_of(positions)
     beyond = (positions <= first - 1) | (positions >= last + 1)
     crowded, distinct = _crowding(positions)
     return LayerStatistics(
@@ -137,6 +145,7 @@ def _layer_statistics(layer: LayerElements, blocks: list) -> LayerStatistics:
         even_border=even_border(layer.extent),
         lost=float(beyond.any(-1).mean()),
         reach=float((farthest / np.maximum(-first, 1)).max()),
+        occupied=float((2 * usual / np.array(layer.extent)).max()),
         held_extent=2 * int(np.ceil(farthest.max())) + 1,
         crowded=crowded,
         distinct=distinct,
@@ -146,6 +155,11 @@ def _layer_statistics(layer: LayerElements, blocks: list) -> LayerStatistics:
         block_difference=_block_difference(blocks, limits),
         histograms=_histograms(positions, limits),
     )
+
+
+def spread_of(positions: np.ndarray) -> float:
+    """Return the standard deviation of (..., axes) positions, RMS over the axes."""
+    return float(np.sqrt(positions.reshape(-1, positions.shape[-1]).var(0).mean()))
 
 
 def even_border(extent: Iterable[int]) -> float:

@@ -73,7 +73,7 @@ def plot_receptive_field(
     check_picture(out)
     files = None if images is None else list_images(images)[:count]
     fields = {}
-    for name, (one, weights) in _models(config, checkpoint, against, names).items():
+    for name, (one, weights) in models_of(config, checkpoint, against, names).items():
         model = load_trained(one, weights, cfg_options).model
         backbone = getattr(model, 'backbone', model)
         source = f'{weights}, --shape {shape[0]} {shape[1]}, --level {level}'
@@ -127,7 +127,9 @@ def plot_predictions(
     folder = check_folder(out)
     inferencers = {
         name: build_inferencer(one, weights, device, cfg_options)
-        for name, (one, weights) in _models(config, checkpoint, against, names).items()
+        for name, (one, weights) in models_of(
+            config, checkpoint, against, names
+        ).items()
     }
     scopes = {inferencer.scope for inferencer in inferencers.values()}
     if len(scopes) > 1:
@@ -150,7 +152,7 @@ def plot_predictions(
     return f'{folder}: {len(pairs)} pictures'
 
 
-def _models(
+def models_of(
     config: str,
     checkpoint: str,
     against: Sequence[str] | None,

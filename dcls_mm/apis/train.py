@@ -24,6 +24,7 @@ from ..checks.config_tree import type_name
 from ..checks.errors import ConfigError, errors_about
 from ..checks.unused_outputs import check_outputs
 from ..engine.hooks.load_from_hook import LoadFromHook
+from ..engine.hooks.positions_log_hook import log_positions
 from ..engine.hooks.resume_match_hook import ResumeMatchHook
 from ..engine.optimizers.optim_checks import guard_training
 from .configs import load_config
@@ -156,6 +157,7 @@ def train(resume: str | None = None, **options: Any) -> None:
         notices += warnings + settle_resume(cfg, resume)
         runner = build_runner(cfg, notices, ['train', 'val'])
         guard_training(runner)
+        log_positions(runner)
         if cfg.get('resume'):
             runner.register_hook(ResumeMatchHook(cfg.load_from))
         elif cfg.get('load_from'):

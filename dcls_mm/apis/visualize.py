@@ -107,6 +107,22 @@ def plot_movement(
     return f'{folder}: movement.png, displacement.png'
 
 
+def plot_position_curves(work_dir: str, out: str) -> str:
+    """Draw extent, count, spread and travel of the positions over a training.
+
+    Args:
+        work_dir: the folder of the training, with its logs.
+        out: the PNG file to write.
+
+    Raises:
+        ConfigError: the logs can't be read, or have nothing about positions.
+    """
+    check_picture(out)
+    with errors_about('WORK_DIR', (FileNotFoundError, ValueError)):
+        curves = visualization.read_position_curves(work_dir)
+    return write_picture(out, visualization.draw_position_curves(curves))
+
+
 def _check_columns(columns: int) -> None:
     check_positive(columns=columns)
     if columns > MOST_COLUMNS:

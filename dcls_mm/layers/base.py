@@ -131,7 +131,8 @@ class ConstructedConvNd(SharedParameters, NotedState):
     def kernel(self) -> Tensor:
         """Return the dense kernel, (*kernel_channels, *extent), differentiable.
 
-        It may leave out taps that are zero, the same number at both ends of an axis.
+        It may leave out taps that are zero, or have taps beyond the extent, the same
+        number at both ends of an axis.
         """
         raise NotImplementedError(f'{type(self).__name__} must define kernel()')
 
@@ -165,9 +166,9 @@ class ConstructedConvNd(SharedParameters, NotedState):
         )
 
     def padding_sides(self, kernel: Tensor | SparseKernel) -> list[tuple[int, int]]:
-        """Return (before, after) per axis, minus what ``kernel`` leaves out.
+        """Return (before, after) per axis, less what ``kernel`` leaves out.
 
-        They may be negative.
+        They may be negative, and larger where it has taps beyond the extent.
         """
         sides = padding_sides(self.padding, self.extent, self.stride)
         if kernel.shape[2:] == self.extent:

@@ -18,18 +18,10 @@ from ..functional.interpolation import interpolation_name
 from ..functional.scatter import construct_checked
 from .formulations import Formulations
 from .geometry import grown_padding, layer_geometry
-from .plain_kernels import load_plain, start_from
+from .plain_kernels import PlainConv, load_plain, start_layer
 from .positions import LearnedPositions
+from .spacing import Spacings
 from .starts import INITIAL_POSITIONS, check_spread, initialize_sigma
-
-PlainConv = (
-    nn.Conv1d
-    | nn.Conv2d
-    | nn.Conv3d
-    | nn.ConvTranspose1d
-    | nn.ConvTranspose2d
-    | nn.ConvTranspose3d
-)
 
 
 class DCLSConvNd(LearnedPositions, Formulations):
@@ -88,6 +80,8 @@ class DCLSConvNd(LearnedPositions, Formulations):
             is odd, or even in an even extent. By default there is none.
         branch_norms: whether a batch norm follows each of the two in training; in
             evaluation they are part of the kernel. See :mod:`.local_branch`.
+        spacing: what positions are multiplied by, one number or one per axis, for
+            images of another resolution than in training. See :mod:`.spacing`.
         backend: a backend of ``functional.convolve`` to force; None chooses one.
 
     Raises:
@@ -154,6 +148,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
         integer_positions: bool = False,
         local_size: IntOrTuple | None = None,
         branch_norms: bool = False,
+        spacing: Spacings = 1.0,
         backend: str | None = None,
     ):
         geometry = layer_geometry(
@@ -188,6 +183,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
         )
         self.formulation = formulation
         self.integer_positions = as_bool('integer_positions', integer_positions)
+        self.spacing = spacing
         self.initial_positions = initial_positions
         self.initial_spread = initial_spread
         self.initial_sigma = initial_sigma
@@ -250,30 +246,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
             >>> torch.allclose(layer(x), conv(x), atol=1e-5)
             True
         """
-        kind = getattr(nn, f'Conv{"Transpose" * cls.transposed}{cls.ndim}d')
-        if not isinstance(conv, kind):
-            raise TypeError(
-                f'conv must be a torch.nn.{kind.__name__} to become a {cls.__name__}, '
-                f'got {type(conv).__name__}'
-            )
-        arguments = {name: getattr(conv, name) for name in cls.CONV_ARGUMENTS}
-        if options.get('local_size') is None:
-            arguments['initial_positions'] = 'grid'
-        layer = cls(
-            **arguments,
-            bias=conv.bias is not None,
-            device=conv.weight.device,
-            dtype=conv.weight.dtype,
-            **options,
-        )
-        start = start_from(layer, conv.weight, layer.dilation)
-        with torch.no_grad():
-            for name, value in start.parameters.items():
-                getattr(layer, name).copy_(value)
-            if conv.bias is not None and layer.bias is not None:
-                layer.bias.copy_(conv.bias)
-        layer.kernel_error = start.error
-        return layer
+        return start_layer(cls, conv, options)
 
     @property
     def dilated_kernel_size(self) -> tuple[int, ...]:
@@ -312,12 +285,14 @@ class DCLSConvNd(LearnedPositions, Formulations):
         if not self.per_output_positions:
             positions = positions.unsqueeze(1)
             sigma = None if sigma is None else sigma.unsqueeze(1)
+        if self._spacing is not None:
+            positions, sigma = self.spaced(positions, sigma)
         if self.integer_positions and not self.training:
             positions = positions.round()
         return self.weight, positions, sigma
 
     def kernel(self) -> Tensor:
-        """Return the kernel of evaluation, (*kernel_channels, *dilated_kernel_size).
+        """Return the kernel of evaluation, (*kernel_channels, *kernel_extent).
 
         That of training differs with ``branch_norms`` alone, where the norms take the
         statistics of the batch.
@@ -334,7 +309,8 @@ class DCLSConvNd(LearnedPositions, Formulations):
         if (sigma is None) is not (rule.initial_sigma is None):
             check_sigma(sigma, positions, name, rule.has_sigma)
         axes = sorted(self.position_axes)
-        extent = tuple(map(self.extent.__getitem__, axes))
+        taps = self.extent if self._spacing is None else self.kernel_extent
+        extent = tuple(map(taps.__getitem__, axes))
         kernel = construct_checked(weight, positions, sigma, extent, name, self.backend)
         if not self.dense_axes:
             return kernel
@@ -373,6 +349,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
             ('formulation', 'auto'),
             ('integer_positions', False),
             ('local_size', None),
+            ('spacing', (1.0,) * self.ndim),
         ]
         for name, default in optional:
             if getattr(self, name) != default:

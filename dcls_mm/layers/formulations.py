@@ -39,9 +39,7 @@ class Formulations(LocalBranch):
     _kernel_is_ours = False
 
     formulation: str
-    interpolation: str
     learned_axes: Any
-    dense_axes: Any
     elements: Any
     _element_kernel: Any
     position_limits: Any
@@ -65,9 +63,9 @@ class Formulations(LocalBranch):
             weight,
             positions,
             bias,
-            kernel_size=self.extent,
+            kernel_size=self.kernel_extent,
             stride=self.stride,
-            padding=self.padding,
+            padding=self.kernel_padding,
             groups=self.groups,
             padding_mode=self.padding_mode,
         )
@@ -81,7 +79,7 @@ class Formulations(LocalBranch):
         if self._kernel_is_redefined() or self._reason_against_direct() is not None:
             return self.kernel()
         elements = self.with_local_elements(*self.elements_on_all_axes())
-        return self._sparse(*elements, self.extent, self.kernel)
+        return self._sparse(*elements, self.kernel_extent, self.kernel)
 
     def _sparse(
         self,
@@ -111,7 +109,7 @@ class Formulations(LocalBranch):
         x = x.unsqueeze(0) if unbatched else x
         if self.formulation == 'sample':
             far = self._sample(x, *self.elements_on_all_axes(), None)
-            near = self._convolve(x, self.local_weight, None, None)
+            near = self._convolve(x, self.local_kernel(), None, None)
         else:
             backend = 'direct' if self.formulation == 'direct' else self.backend
             far, near = (
@@ -124,12 +122,12 @@ class Formulations(LocalBranch):
         """Return the kernels of the elements and of the local branch."""
         assert self.local_weight is not None and self.local_size is not None
         if self.formulation == 'construct' or self._reason_against_direct() is not None:
-            return self._element_kernel(), self.local_weight
+            return self._element_kernel(), self.local_kernel()
         weight, positions = self.elements_on_all_axes()
-        far = self._sparse(weight, positions, self.extent, self._element_kernel)
-        dense = self.local_weight
+        far = self._sparse(weight, positions, self.kernel_extent, self._element_kernel)
+        size = self.local_size if self._spacing is None else self.kernel_extent
         taps = self.local_elements(positions)
-        return far, self._sparse(*taps, self.local_size, lambda: dense)
+        return far, self._sparse(*taps, size, self.local_kernel)
 
     def _kernel_is_redefined(self) -> bool:
         return not self._kernel_is_ours or 'kernel' in self.__dict__

@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..functional._arguments import IntOrTuple, as_bool, as_tuple
-from .base import ConstructedConvNd
+from ..functional.scatter import construct_checked
 from .geometry import margins
+from .spacing import Spacing, times
 
 
 def in_extent(local_weight: Tensor, extent: Sequence[int]) -> Tensor:
@@ -29,7 +30,7 @@ def in_extent(local_weight: Tensor, extent: Sequence[int]) -> Tensor:
     return F.pad(local_weight, [n for pair in reversed(pairs) for n in pair])
 
 
-class LocalBranch(ConstructedConvNd):
+class LocalBranch(Spacing):
     """The part of :class:`.dcls.DCLSConvNd` that has the local branch.
 
     Its kernel ``local_weight``, (*kernel_channels, *local_size), is centred on the
@@ -40,7 +41,7 @@ class LocalBranch(ConstructedConvNd):
     local_size: tuple[int, ...] | None = None
     local_weight: nn.Parameter | None
     branch_norms: nn.ModuleDict | None
-    dense_axes: Any
+    integer_positions: bool
 
     def register_local(
         self,
@@ -104,8 +105,22 @@ class LocalBranch(ConstructedConvNd):
         """Return the kernel of the elements plus that of the local branch, if any."""
         if self.local_weight is None:
             return kernel
-        local = in_extent(self.local_weight, self.extent)
+        local = self.local_kernel()
+        if self._spacing is None:
+            local = in_extent(local, self.extent)
         return self._normed('elements', kernel) + self._normed('local', local)
+
+    def local_kernel(self) -> Tensor:
+        """Return the kernel of the local branch.
+
+        It has ``local_size`` taps, or those of ``kernel_extent`` where ``spacing`` has
+        moved its taps: each is then a 'bilinear' element.
+        """
+        assert self.local_weight is not None
+        if self._spacing is None:
+            return self.local_weight
+        weight, places = self.local_elements(self.local_weight.flatten(2)[None])
+        return construct_checked(weight, places, None, self.kernel_extent, 'bilinear')
 
     def with_local_elements(
         self, weight: Tensor, positions: Tensor
@@ -126,7 +141,8 @@ class LocalBranch(ConstructedConvNd):
         """Return weight and positions of an element on each tap of the local branch.
 
         On a whole pixel an element of 'bilinear' or 'triangle' is one tap. The
-        positions are shaped as those of other elements, ``like``.
+        positions are shaped as those of other elements, ``like``, and multiplied by the
+        layer's ``spacing``.
         """
         assert self.local_weight is not None
         taps = [
@@ -134,7 +150,11 @@ class LocalBranch(ConstructedConvNd):
             for n in self.local_weight.shape[2:]
         ]
         places = torch.stack(torch.meshgrid(*taps, indexing='ij')).flatten(1)
-        places = places[:, None, None].expand(*like.shape[:-1], -1)
+        if self._spacing is not None:
+            places = times(places, self._spacing)
+            if self.integer_positions and not self.training:
+                places = places.round()
+        places = places[:, None, None].expand(self.ndim, *like.shape[1:-1], -1)
         return self.local_weight.flatten(2), places
 
     def kernel_bias(self) -> Tensor | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..functional.scatter import construct_checked
 from .geometry import extent_of, margins
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 # much that they would need huge weights of both signs, from which nothing can learn.
 LEAST_SINGULAR_VALUE = 1e-2
 
+PlainConv = (
+    nn.Conv1d
+    | nn.Conv2d
+    | nn.Conv3d
+    | nn.ConvTranspose1d
+    | nn.ConvTranspose2d
+    | nn.ConvTranspose3d
+)
+
 
 class Start(NamedTuple):
     """Parameters of a layer that reproduce a plain kernel.
@@ -35,6 +44,36 @@ class Start(NamedTuple):
 
     parameters: dict[str, Tensor]
     error: float
+
+
+def start_layer(
+    cls: type['DCLSConvNd'], conv: PlainConv, options: Mapping[str, Any]
+) -> 'DCLSConvNd':
+    """Return a layer that computes what ``conv`` does; see DCLSConvNd.from_conv."""
+    kind = getattr(nn, f'Conv{"Transpose" * cls.transposed}{cls.ndim}d')
+    if not isinstance(conv, kind):
+        raise TypeError(
+            f'conv must be a torch.nn.{kind.__name__} to become a {cls.__name__}, '
+            f'got {type(conv).__name__}'
+        )
+    arguments = {name: getattr(conv, name) for name in cls.CONV_ARGUMENTS}
+    if options.get('local_size') is None:
+        arguments['initial_positions'] = 'grid'
+    layer = cls(
+        **arguments,
+        bias=conv.bias is not None,
+        device=conv.weight.device,
+        dtype=conv.weight.dtype,
+        **options,
+    )
+    start = start_from(layer, conv.weight, layer.dilation)
+    with torch.no_grad():
+        for name, value in start.parameters.items():
+            getattr(layer, name).copy_(value)
+        if conv.bias is not None and layer.bias is not None:
+            layer.bias.copy_(conv.bias)
+    layer.kernel_error = start.error
+    return layer
 
 
 @torch.no_grad()

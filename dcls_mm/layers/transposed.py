@@ -114,7 +114,7 @@ class DCLSConvTransposeNd(DCLSConvNd):
             self._current_kernel(),
             self.bias,
             stride=self.stride,
-            padding=self.padding,
+            padding=self.kernel_padding,  # type: ignore[arg-type]  # never a string
             output_padding=output_padding,
             groups=self.groups,
         )

@@ -7,6 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from ..analysis.elements import LayerElements, at_border
+from ..analysis.progress import mean_distance
 from ._figure import COLOURS, DENSITY, NORMAL, SMALL, new_figure, render, row_label
 
 # More points than this make no visible difference.
@@ -166,16 +167,11 @@ def displacement(
     _check_tracks(tracks, steps)
     return {
         name: [
-            (step, _mean_distance(first.positions, track[name].positions))
+            (step, mean_distance(first.positions, track[name].positions))
             for step, track in zip(steps, tracks)
         ]
         for name, first in tracks[0].items()
     }
-
-
-def _mean_distance(before: np.ndarray, after: np.ndarray) -> float:
-    """Return the mean Euclidean distance of (..., axes) positions, in pixels."""
-    return float(np.linalg.norm(after - before, axis=-1).mean())
 
 
 def _planar(elements: Mapping[str, LayerElements]) -> dict[str, LayerElements]:

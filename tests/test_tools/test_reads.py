@@ -34,6 +34,8 @@ MODELS = {
         'epoch_2',
     ],
     (VISUALIZE, 'receptive-field', *MODEL, '--out', 'o.png', *ONE_SHAPE): ['weights'],
+    (VISUALIZE, 'grad-cam', *MODEL, '--out', 'o')
+    + ('--images', 'data/images', '--count', 1): ['weights'],
     (VISUALIZE, 'predictions', *MODEL, '--out', 'o')
     + ('--against', 'config.py', 'trained/epoch_1.pth'): ['epoch_1', 'weights'],
     # It also reads its own file, to compare it with the model.

@@ -46,6 +46,13 @@ def check_receptive_field(case, capsys):
     assert f'({SIDE}x{SIDE}): 50%' in capsys.readouterr().out
 
 
+def check_grad_cam(case, capsys):
+    options = ('--images', 'data/images', '--out', 'o', '--score-threshold', 0)
+    command(VISUALIZE, 'grad-cam', 'config.py', 'weights.pth', *options)
+    assert files('o') == ['0000_a.png', '0001_b.png']
+    assert capsys.readouterr().out.splitlines()[-1] == 'o: 2 pictures'
+
+
 def check_kernels(case, capsys):
     command(VISUALIZE, 'kernels', 'config.py', 'weights.pth', '--out', 'o.png')
     assert cv2.imread('o.png').std() > 0
@@ -85,6 +92,7 @@ TOOLS = {
     'predict': check_predict,
     'predictions': check_predictions,
     'receptive-field': check_receptive_field,
+    'grad-cam': check_grad_cam,
     'kernels': check_kernels,
     'positions': check_positions,
     'report': check_report,
@@ -99,6 +107,8 @@ def sentence(case):
     tool, backbone = case['tool'], case['backbone']
     if tool in ('positions', 'report') and backbone not in WITH_POSITIONS:
         return 'no DCLS layers'
+    if tool == 'grad-cam' and case['scope'] == 'mmdet':  # all are one-stage
+        return 'scores of this detector have no gradients'
     if tool == 'kernels' and backbone not in DEPTHWISE:
         return 'no layer that constructs one'
     if tool == 'robustness' and case['channels'] == 4:

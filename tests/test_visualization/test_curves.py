@@ -5,7 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from dcls_mm.visualization import draw_curves, read_curves
+from dcls_mm.visualization import (
+    draw_curves,
+    draw_position_curves,
+    read_curves,
+    read_position_curves,
+)
 
 BLUE = '#0072B2'  # the first curve's
 
@@ -62,3 +67,46 @@ def test_a_line_before_the_last_is_not(tmp_path, torn):
     log.write_bytes(log.read_bytes() + torn + b'\n{"AP": 0.2, "step": 2}\n')
     with pytest.raises(ValueError, match=r'scalars\.json, line 2: '):
         read_curves(tmp_path, ['AP'])
+
+
+def test_curves_of_positions(tmp_path):
+    """Names of stages may have slashes; other scalars and kinds are passed over."""
+    first = [
+        {'positions/net.0/extent': 9, 'positions/a/b/travel': 0.5, 'step': 10},
+        {'loss': 1.0, 'positions/spread': 2, 'positions/net.0/reach': 3, 'step': 10},
+        {'positions/net.0/extent': 9, 'step': 20},
+    ]
+    write_log(tmp_path, '20260101_000000', first)
+    later = [{'positions/net.0/extent': 11, 'positions/net.1/count': 5, 'step': 20}]
+    write_log(tmp_path, '20260101_010000', later)
+    assert read_position_curves(tmp_path) == {
+        'extent': {'net.0': [(10, 9), (20, 11)]},
+        'count': {'net.1': [(20, 5)]},
+        'spread': {},
+        'travel': {'a/b': [(10, 0.5)]},
+    }
+
+
+def test_without_curves_of_positions(tmp_path):
+    with pytest.raises(FileNotFoundError, match='scalars.json'):
+        read_position_curves(tmp_path)
+    write_log(tmp_path, '20260101_000000', [dict(loss=1.0, step=1)])
+    with pytest.raises(ValueError, match="type='PositionsLogHook'"):
+        read_position_curves(tmp_path)
+
+
+def test_each_figure_of_each_stage_is_drawn():
+    levels = {'extent': 1, 'count': 2, 'spread': 3, 'travel': 4}
+    both = {
+        figure: {stage: [(0, y), (5, y), (9, y)] for stage in ('net.0', 'net.1')}
+        for figure, y in levels.items()
+    }
+    drawn = draw_position_curves(both)
+    for figure, y in levels.items():
+        lower = {**both[figure], 'net.1': [(0, y), (5, y / 2), (9, y)]}
+        changed = {**both, figure: lower}
+        rows, columns = (draw_position_curves(changed) != drawn).any(-1).nonzero()
+        height, width = drawn.shape[:2]
+        panel = list(levels).index(figure)
+        assert (rows < height / 2).all() == (panel < 2)
+        assert (columns < width / 2).all() == (panel % 2 == 0)

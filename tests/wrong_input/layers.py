@@ -166,6 +166,23 @@ ROWS = [
         TypeError,
         "value must be a number, got '0.1'",
     ),
+    wrong(dcls(spacing='2'), TypeError, "spacing must be a number, got '2'"),
+    wrong(dcls(spacing=True), TypeError, 'spacing must be a number, got True'),
+    wrong(dcls(spacing=0), ValueError, 'spacing must be positive, got 0'),
+    wrong(dcls(spacing=(2.0, -1)), ValueError, 'must be positive, got (2.0, -1)'),
+    wrong(dcls(spacing=float('inf')), ValueError, 'spacing must be finite, got inf'),
+    wrong(dcls(spacing=(2.0,)), ValueError, 'one number or 2 of them', 'got (2.0,)'),
+    wrong(
+        dcls(position_axes=(1,), spacing=(2.0, 1.0)),
+        ValueError,
+        'spacing must be 1 along axis 0, which is dense, got (2.0, 1.0)',
+    ),
+    wrong(
+        lambda: setattr(Dcls2d(4, 4, 9), 'spacing', 2.0),
+        ValueError,
+        'spacing must be 1 in a Dcls2d',
+        'use a DCLSConv2d, got 2.0',
+    ),
     # Names.
     wrong(
         dcls(initial_positions=['normal']),

@@ -244,6 +244,18 @@ ROWS = [
         ),
         'error: --score-threshold must be a finite number, got nan',
     ),
+    says(
+        lambda: VISUALIZE('grad-cam', DET, 'a', '--out', 'o'),
+        'the following arguments are required: --images',
+    ),
+    says(
+        lambda: VISUALIZE('grad-cam', DET, 'a', '--out', 'o', '--images', 'nowhere'),
+        'error: nowhere does not exist',
+    ),
+    says(
+        lambda: VISUALIZE('curves', 'nowhere', '--out', 'o.png'),
+        'error: WORK_DIR: nowhere has no */vis_data/scalars.json to read',
+    ),
     # tuning_report.py
     says(
         lambda: REPORT(DET, 'a.pth'),

@@ -15,6 +15,12 @@ def parse_args():
         '--out', help='folder for report.md, report.json and pictures of the positions'
     )
     parser.add_argument(
+        '--since',
+        metavar='CHECKPOINT',
+        help='an earlier checkpoint, to measure travel from (default: the start of the '
+        'training, if the checkpoint tells)',
+    )
+    parser.add_argument(
         '--json', action='store_true', help='print JSON instead of a table'
     )
     return parser.parse_args()

@@ -5,16 +5,24 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # dcls_mm, uninstalled
-from dcls_mm.apis import compare, visualize  # noqa: E402
+from dcls_mm.apis import compare, explain, visualize  # noqa: E402
 from dcls_mm.apis.command import add_override_argument, run  # noqa: E402
 
 COMMANDS = {
     'kernels': (visualize.plot_kernels, 'constructed kernels by layer'),
     'positions': (visualize.plot_positions, 'positions of the elements'),
     'movement': (visualize.plot_movement, 'how the positions moved during training'),
+    'curves': (
+        visualize.plot_position_curves,
+        'extent, count, spread and travel of the positions over a training',
+    ),
     'receptive-field': (
         compare.plot_receptive_field,
         'effective receptive field of one backbone, or of two side by side',
+    ),
+    'grad-cam': (
+        explain.plot_grad_cam,
+        'what in an image speaks for a class, for one model or two side by side',
     ),
     'predictions': (
         compare.plot_predictions,
@@ -31,16 +39,17 @@ def parse_args():
         for name, (_, text) in COMMANDS.items()
     }
     for name, command in parsers.items():
-        command.add_argument('config', help='config file of the model')
-        if name == 'movement':
-            command.add_argument('work_dir', help='folder with epoch_*.pth')
+        if name != 'curves':
+            command.add_argument('config', help='config file of the model')
+            add_override_argument(command)
+        if name in ('movement', 'curves'):
+            command.add_argument('work_dir', help='folder of the training')
         else:
             command.add_argument('checkpoint', help='file, or URL that mmengine knows')
-        folder = name in ('movement', 'predictions')
+        folder = name in ('movement', 'grad-cam', 'predictions')
         command.add_argument(
             '--out', required=True, help='folder to fill' if folder else 'PNG file'
         )
-        add_override_argument(command)
     for name in ('kernels', 'movement'):
         parsers[name].add_argument(
             '--columns',
@@ -48,7 +57,7 @@ def parse_args():
             default=8 if name == 'kernels' else 5,
             help='number of kernels to draw per layer (default: %(default)s)',
         )
-    for name in ('receptive-field', 'predictions'):
+    for name in ('receptive-field', 'grad-cam', 'predictions'):
         parsers[name].add_argument(
             '--against',
             nargs=2,
@@ -63,6 +72,7 @@ def parse_args():
             help='maximum number of images (default: %(default)s)',
         )
     add_receptive_field(parsers['receptive-field'])
+    add_grad_cam(parsers['grad-cam'])
     add_predictions(parsers['predictions'])
     return parser.parse_args()
 
@@ -77,12 +87,7 @@ def add_receptive_field(parser):
         metavar=('HEIGHT', 'WIDTH'),
         help='size of the images in pixels (default: 1024 1024)',
     )
-    parser.add_argument(
-        '--level',
-        type=int,
-        default=-1,
-        help='index of the output (default: -1, the last)',
-    )
+    add_level(parser)
     parser.add_argument(
         '--shares',
         type=float,
@@ -93,16 +98,43 @@ def add_receptive_field(parser):
     )
 
 
+def add_grad_cam(parser):
+    parser.add_argument('--images', required=True, help='an image or a folder')
+    parser.add_argument('--label', help='name of the class (default: the main one)')
+    parser.add_argument(
+        '--point',
+        type=int,
+        nargs=2,
+        metavar=('ROW', 'COLUMN'),
+        help='of a segmentor, the pixel to explain (default: all of the class)',
+    )
+    add_level(parser)
+    add_inference(parser)
+
+
 def add_predictions(parser):
     parser.add_argument(
         '--images',
         help='an image or a folder (default: the test set, with its ground truth)',
     )
+    add_inference(parser)
+
+
+def add_level(parser):
+    parser.add_argument(
+        '--level',
+        type=int,
+        default=-1,
+        help="index of the backbone's output (default: -1, the last)",
+    )
+
+
+def add_inference(parser):
     parser.add_argument(
         '--score-threshold',
         type=float,
         default=0.3,
-        help='minimum score of a detection to be drawn (default: %(default)s)',
+        help='minimum score of a detection that counts (default: %(default)s)',
     )
     parser.add_argument(
         '--device', help='device such as cpu or cuda:0 (default: the GPU, if any)'

@@ -14,6 +14,7 @@ from .position_hooks import (
     SigmaAnnealingHook,
 )
 from .position_travel_hook import PositionTravelHook
+from .positions_log_hook import PositionsLogHook
 from .positions_visualization_hook import PositionsVisualizationHook
 from .resume_match_hook import ResumeMatchHook
 
@@ -29,6 +30,7 @@ __all__ = [
     'LoadFromHook',
     'NonFiniteLossError',
     'PositionTravelHook',
+    'PositionsLogHook',
     'PositionsVisualizationHook',
     'RepulsionLossHook',
     'ResumeMatchHook',

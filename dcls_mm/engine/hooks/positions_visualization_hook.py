@@ -5,16 +5,13 @@ The drawing code brings matplotlib, so it is imported only when the hook draws.
 
 from dataclasses import replace
 
-import torch
 from mmengine.dist import is_main_process
 
 from ...checkpoint.matching import unwrapped
 from ...checks.arguments import checked
 from ...functional._arguments import as_int
 from .position_hooks import PositionHook
-
-# The key under which checkpoints keep the initial positions.
-_START = 'dcls_start_positions'
+from .start_positions import note_start, start_positions
 
 
 class PositionsVisualizationHook(PositionHook):
@@ -24,8 +21,8 @@ class PositionsVisualizationHook(PositionHook):
     TensorBoard). The images are ``dcls_positions``, ``dcls_movement``, since the start
     of the training even if it was resumed, and ``dcls_kernels``, of the first layer of
     those that share positions. The number ``dcls/displacement/<layer>`` is the mean
-    distance from the start in pixels, per layer. Images show layers with two axes;
-    numbers cover all. Only the main process draws.
+    distance from the start in pixels, per layer whose elements are still as many.
+    Images show layers with two axes; numbers cover all. Only the main process draws.
 
     Args:
         interval: epochs (or iterations) between two pictures, at least 1.
@@ -45,15 +42,8 @@ class PositionsVisualizationHook(PositionHook):
 
     def before_train(self, runner) -> None:
         """Note the positions, unless a resumed training has its initial ones."""
-        from ...analysis import collect_elements
-
         super().before_train(runner)
-        elements = collect_elements(unwrapped(runner.model))
-        start = {
-            name: torch.from_numpy(layer.positions) for name, layer in elements.items()
-        }
-        if runner.iter == 0 or runner.message_hub.get_info(_START) is None:
-            runner.message_hub.update_info(_START, (self._now(runner), start))
+        note_start(runner)
 
     def after_train_epoch(self, runner) -> None:
         """Draw, if it is time."""
@@ -72,6 +62,7 @@ class PositionsVisualizationHook(PositionHook):
             return
         from ... import visualization
         from ...analysis import collect_elements
+        from ...analysis.progress import travelled
 
         model = unwrapped(runner.model)
         try:
@@ -79,27 +70,25 @@ class PositionsVisualizationHook(PositionHook):
         except ValueError as error:
             runner.logger.warning(f'{type(self).__name__}: draws nothing: {error}')
             return
-        begin, positions = runner.message_hub.get_info(_START)
-        tracks = (
-            {
-                name: replace(layer, positions=positions[name].numpy())
-                for name, layer in now.items()
-            },
-            now,
-        )
-        steps = begin, step
+        begin, start = start_positions(runner)
+        moved = travelled(now, start)
         visualizer = runner.visualizer
-        for name, points in visualization.displacement(tracks, steps).items():
-            visualizer.add_scalar(f'dcls/displacement/{name}', points[-1][1], step)
+        for name, distance in moved.items():
+            visualizer.add_scalar(f'dcls/displacement/{name}', distance, step)
         if not any(len(layer.axes) == 2 for layer in now.values()):
             return
-        unit = 'epoch' if self.by_epoch else 'iteration'
-        pictures = {
-            'dcls_positions': visualization.draw_positions(now),
-            'dcls_movement': visualization.draw_movement(
-                tracks, steps, unit, self.columns
-            ),
-        }
+        pictures = {'dcls_positions': visualization.draw_positions(now)}
+        after = {name: now[name] for name in moved if len(now[name].axes) == 2}
+        if after:
+            before = {
+                name: replace(layer, positions=start[name])
+                for name, layer in after.items()
+            }
+            steps = begin[not self.by_epoch], step
+            unit = 'epoch' if self.by_epoch else 'iteration'
+            pictures['dcls_movement'] = visualization.draw_movement(
+                (before, after), steps, unit, self.columns
+            )
         kernels = visualization.depthwise_kernels(model)
         kernels = {name: kernel for name, kernel in kernels.items() if name in now}
         if kernels:
