@@ -297,6 +297,6 @@ def _set_extent(layer: 'DCLSConvNd', extent: tuple[int, ...], padding: Any) -> N
 def _set_values(parameter: nn.Parameter, values: Tensor) -> None:
     if values.shape == parameter.shape:
         parameter.copy_(values)
-    else:
-        parameter.data = values.contiguous()
+    else:  # not by parameter.data, as backward would expect the old shape
+        parameter.set_(values.contiguous())  # type: ignore[call-overload]
     parameter.grad = None

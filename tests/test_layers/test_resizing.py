@@ -190,7 +190,8 @@ def test_elements_move_together(options):
         expected = pair(x)
     old = copy.deepcopy(pair)
 
-    pair(x).sum().backward()
+    loss = pair(x).sum()  # held, with its graph, as by a hook that logs it
+    loss.backward()
     fresh = torch.zeros_like(source, dtype=torch.bool)
     fresh[..., -1] = True
     places = torch.full((1, *source.shape), -4.0)
@@ -212,6 +213,7 @@ def test_elements_move_together(options):
     assert all(parameters[name] is p for name, p in pair.named_parameters())
     assert pair[0].P is pair[1].P
     pair(x).sum().backward()
+    assert loss.requires_grad
     assert pair[0].weight.grad.shape == pair[0].weight.shape
     assert f'kernel_count={4}' in repr(pair[0])
 
