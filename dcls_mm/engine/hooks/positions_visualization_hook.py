@@ -80,6 +80,10 @@ class PositionsVisualizationHook(PositionHook):
             runner.logger.warning(f'{type(self).__name__}: draws nothing: {error}')
             return
         begin, positions = runner.message_hub.get_info(_START)
+        # Elements whose number has changed, as by AdaptKernelsHook, move from now on.
+        for name, layer in now.items():
+            if positions[name].shape != layer.positions.shape:
+                positions[name] = torch.from_numpy(layer.positions)
         tracks = (
             {
                 name: replace(layer, positions=positions[name].numpy())
