@@ -27,7 +27,7 @@ from dcls_mm.layers.dropin import Dcls1d
         (dict(largest_extent=12), 'largest_extent must be odd.* got 12'),
         (dict(largest_extent='31'), 'largest_extent must be'),
         (dict(turnover=1.5), 'turnover must be'),
-        (dict(meet=-1), 'meet must be at least 0'),
+        (dict(meet=-1), 'meet must be finite and at least 0'),
         (dict(near_zero=float('nan')), 'near_zero must be'),
         (dict(pressed='x'), 'pressed must be'),
         (dict(move_counts='no'), 'move_counts must be True or False'),

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
 from ...checkpoint.matching import unwrapped
@@ -65,9 +65,9 @@ def check_training(runner, largest_extent: int | None, move_counts: bool) -> Non
             'with largest_extent=None lets positions move without a border, which '
             'ClampPositionsHook sets: leave that out'
         )
-    elif not isinstance(runner.optim_wrapper, OptimWrapper):
+    elif isinstance(runner.optim_wrapper, OptimWrapperDict):
         kind = type(runner.optim_wrapper).__name__
-        problem = f'needs a single optimizer, but the training has an {kind}'
+        problem = f'needs a single optimizer, but the training has an {kind}: leave out the hook'
     elif isinstance(getattr(unwrapped(runner.model), 'teacher', None), nn.Module):
         kind = type(unwrapped(runner.model)).__name__
         problem = f'can not change the teacher in a {kind}: leave out the hook'
