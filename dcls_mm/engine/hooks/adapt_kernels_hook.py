@@ -43,9 +43,9 @@ class AdaptKernelsHook(PositionHook):
     A visit changes nothing that a layer computes, up to rounding, which is some 1e-6 of
     its kernel in float32: what isn't neutral happens in small equal steps between the
     visits, after those of the optimizer, so that an element that leaves weighs exactly
-    zero when it is replaced. A new one starts at weight zero. Layers that share positions change
-    together. The optimizer's state and mmengine's averaged models follow, and
-    checkpoints load into the model of the same config, with the sizes that were
+    zero when it is replaced. A new one starts at weight zero. Layers that share
+    positions change together. The optimizer's state and mmengine's averaged models
+    follow, and checkpoints load into the model of the same config, with the sizes that were
     learned.
 
     Without a border (``largest_extent=None``) the extent grows after every step, before

@@ -67,7 +67,7 @@ def check_training(runner, largest_extent: int | None, move_counts: bool) -> Non
         )
     elif isinstance(runner.optim_wrapper, OptimWrapperDict):
         kind = type(runner.optim_wrapper).__name__
-        problem = f'needs a single optimizer, but the training has an {kind}: leave out the hook'
+        problem = f'needs a single optimizer, got an {kind}: leave out the hook'
     elif isinstance(getattr(unwrapped(runner.model), 'teacher', None), nn.Module):
         kind = type(unwrapped(runner.model)).__name__
         problem = f'can not change the teacher in a {kind}: leave out the hook'
