@@ -45,8 +45,8 @@ class AdaptKernelsHook(PositionHook):
     visits, after those of the optimizer, so that an element that leaves weighs exactly
     zero when it is replaced. A new one starts at weight zero. Layers that share
     positions change together. The optimizer's state and mmengine's averaged models
-    follow, and checkpoints load into the model of the same config, with the sizes that were
-    learned.
+    follow, and checkpoints load into the model of the same config, with the sizes that
+    were learned.
 
     Without a border (``largest_extent=None``) the extent grows after every step, before
     a tap is cut off; that needs layers with the formulation 'direct', whose cost
