@@ -16,7 +16,7 @@ def main(rank, port, folder):
     )
     config = config_of(folder, adapting(move_counts=False, meet=1.0), iterations=60)
     config.launcher = 'pytorch'
-    config.model_wrapper_cfg = dict(type='MMDistributedDataParallel')
+    config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
     runner = Runner.from_cfg(config)
     runner.train()
     rows = [(row['extents'], row['parameters']) for row in runner.hooks[-1].rows]
