@@ -38,6 +38,7 @@ REGISTERED = {
     },
     HOOKS: {
         hooks: (
+            'AdaptKernelsHook',
             'AliasLossHook',
             'AtomicCheckpointHook',
             'ClampPositionsHook',

@@ -23,6 +23,7 @@ from ..functional._arguments import as_bool
 from ..layers import DCLSConvNd
 from ..layers.noted import StateDictError
 from ..layers.plain_kernels import has_plain_kernel
+from ..layers.resizing import adopted_shapes
 from .architectures import ARCHITECTURES
 from .weight_facts import differences, facts_of
 
@@ -179,6 +180,7 @@ def match_keys(
     """
     own = backbone.state_dict()
     started = _started_from_plain(backbone, state_dict)
+    adopted = _adopted_shapes(backbone, state_dict)
     missing = [key for key in own if key not in state_dict and key not in started]
     left_over = [key for key in state_dict if key not in own]
     problems = [
@@ -189,7 +191,9 @@ def match_keys(
     reshaped = [
         f'{key} {tuple(value.shape)} for {tuple(own[key].shape)}'
         for key, value in state_dict.items()
-        if key in own and value.shape != own[key].shape and key not in started
+        if key in own
+        and value.shape != adopted.get(key, own[key].shape)
+        and key not in started
     ]
     if reshaped:
         problems.append(f'of another shape: {listing(reshaped, SHOWN_KEYS)}')
@@ -210,6 +214,21 @@ def _started_from_plain(
         if isinstance(module, DCLSConvNd)
         and has_plain_kernel(module, state_dict, f'{name}.')
         for parameter in ('weight', 'P', 'SIG', 'local_weight')
+    }
+
+
+def _adopted_shapes(
+    backbone: nn.Module, state_dict: Mapping[str, Tensor]
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that parameters take over from a state_dict, by key."""
+    metadata = getattr(state_dict, '_metadata', {})
+    return {
+        f'{name}.{parameter}': shape
+        for name, module in backbone.named_modules()
+        if isinstance(module, DCLSConvNd)
+        for parameter, shape in adopted_shapes(
+            module, state_dict, f'{name}.', metadata.get(name, {})
+        ).items()
     }
 
 

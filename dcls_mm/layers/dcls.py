@@ -20,6 +20,7 @@ from .formulations import Formulations
 from .geometry import grown_padding, layer_geometry
 from .plain_kernels import PlainConv, load_plain, start_layer
 from .positions import LearnedPositions
+from .resizing import adopt, adopts
 from .spacing import Spacings
 from .starts import INITIAL_POSITIONS, check_spread, initialize_sigma
 
@@ -316,6 +317,14 @@ class DCLSConvNd(LearnedPositions, Formulations):
             return kernel
         made = [2 + i for i in (*self.dense_axes, *axes)]
         return kernel.movedim(list(range(2, 2 + self.ndim)), made)
+
+    def adopts_extent(self, notes) -> bool:
+        """Return whether the layer takes extent and count from a state_dict's notes."""
+        return adopts(self, notes)
+
+    def adopt(self, state_dict, prefix, notes) -> None:
+        """Take over the extent and number of elements of a layer that was adapted."""
+        adopt(self, state_dict, prefix, notes)
 
     def _load_from_state_dict(
         self, state_dict, prefix, local_metadata, *others

@@ -44,6 +44,9 @@ class NotedState(nn.Module):
         """
         return None
 
+    def adopt(self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]) -> None:
+        """Take over from a state_dict, before it is loaded, what it may decide."""
+
     def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         metadata = getattr(destination, '_metadata', {}).get(prefix[:-1])
@@ -57,6 +60,7 @@ class NotedState(nn.Module):
         if reason is not None:
             # Not appended to `errors`: mmengine would log it and load all the same.
             raise StateDictError(self, reason)
+        self.adopt(state_dict, prefix, local_metadata)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing, unexpected, errors
         )

@@ -18,10 +18,13 @@ class LearnedPositions(NotedState):
     ``kernel_count``, ``interpolation``, ``initial_positions``, ``initial_spread`` and
     ``initial_sigma``, and the parameters ``P`` and ``SIG`` (None without sigma).
     ``position_axes`` are the spatial axes of their rows, and ``axes_given`` tells
-    whether these were given explicitly.
+    whether these were given explicitly. ``adapted`` tells whether the extent or the
+    number of elements has changed since it was built.
     """
 
     axes_given = False
+    adaptable = True  # whether resizing.py may change a layer of this class
+    adapted = False
 
     ndim: int
     extent: tuple[int, ...]
@@ -104,11 +107,12 @@ class LearnedPositions(NotedState):
 
     def notes(self) -> dict[str, Any]:
         """Return what is needed to read P."""
-        return {
+        notes: dict[str, Any] = {
             'position_axes': self.position_axes,
             'extent': self.extent,
             'interpolation': self.interpolation,
         }
+        return {**notes, 'adapted': True} if self.adapted else notes
 
     def misreading(
         self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]
@@ -126,12 +130,17 @@ class LearnedPositions(NotedState):
             )
         if f'{prefix}P' not in state_dict:
             return None
+        extent = None if self.adopts_extent(notes) else notes.get('extent')
         return (
             super().misreading(state_dict, prefix, notes)
             or self._other_axes(f'{prefix}P', notes)
             or self._other_interpolation(f'{prefix}P', notes.get('interpolation'))
-            or other_extent(f'{prefix}P', notes.get('extent'), self.extent)
+            or other_extent(f'{prefix}P', extent, self.extent)
         )
+
+    def adopts_extent(self, notes: Mapping[str, Any]) -> bool:
+        """Return whether the layer takes its extent from a state_dict's notes."""
+        return False
 
     def _load_from_state_dict(self, *arguments) -> None:
         before = {name: getattr(self, name) for name in ('P', 'SIG')}

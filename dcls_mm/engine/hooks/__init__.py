@@ -1,5 +1,6 @@
 """Hooks: the techniques of DCLS, and safeguards for trainings."""
 
+from .adapt_kernels_hook import AdaptKernelsHook
 from .alias_loss_hook import AliasLossHook
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .checkpoint_match_hook import CheckpointMatchHook
@@ -19,6 +20,7 @@ from .positions_visualization_hook import PositionsVisualizationHook
 from .resume_match_hook import ResumeMatchHook
 
 __all__ = [
+    'AdaptKernelsHook',
     'AliasLossHook',
     'AtomicCheckpointHook',
     'CheckpointMatchHook',

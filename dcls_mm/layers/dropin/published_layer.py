@@ -60,6 +60,7 @@ class PublishedLayer(DCLSConvNd):
     kernel_module: type[ConstructKernelNd]
     accepts_plain_kernels = False
     accepts_spacing = False
+    adaptable = False
     _kept_values: list[Tensor] = []  # what the kept kernel was made of; never mutated
 
     def __init__(

@@ -1,0 +1,69 @@
+"""Two processes adapt their kernels alike, and refuse what DDP can't train."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import OptimWrapper
+from torch import distributed, nn
+
+from dcls_mm.checks.errors import ConfigError
+from dcls_mm.engine.hooks import AdaptKernelsHook
+from dcls_mm.layers import DCLSConv1d
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+
+
+def test_two_processes_stay_in_step(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = str(probe.getsockname()[1])
+    path = os.pathsep.join(map(str, (ROOT, HERE, HERE.parent)))
+    settings = {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}
+    with contextlib.ExitStack() as stack:
+        said = [stack.enter_context(open(tmp_path / f'{r}.txt', 'w+')) for r in (0, 1)]
+        command = [sys.executable, str(HERE / 'adapting_ranks.py')]
+        processes = [
+            subprocess.Popen(
+                [*command, str(rank), port, str(tmp_path)],
+                env={**settings, 'RANK': str(rank), 'LOCAL_RANK': str(rank)},
+                stderr=said[rank],
+                stdout=said[rank],
+            )
+            for rank in (0, 1)
+        ]
+        for process in processes:
+            stack.callback(process.kill)
+        for rank, process in enumerate(processes):
+            text = tmp_path / f'{rank}.txt'
+            assert not process.wait(timeout=300), text.read_text()
+    first, second = (
+        torch.load(tmp_path / f'rank_{rank}.pth', weights_only=True) for rank in (0, 1)
+    )
+    assert first[0][0] == [5, 5] and first[-1][0] != [5, 5]
+    for (extents, parameters), (others, copies) in zip(first, second):
+        assert extents == others
+        assert all(torch.equal(parameters[name], copies[name]) for name in parameters)
+
+
+def test_counts_can_not_move():
+    store = distributed.HashStore()
+    distributed.init_process_group('gloo', store=store, rank=0, world_size=1)
+    try:
+        layer = DCLSConv1d(2, 2, padding=2, kernel_count=3, dilated_kernel_size=5)
+        model = MMDistributedDataParallel(nn.Sequential(layer))
+        wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+        hook = AdaptKernelsHook()
+        runner = SimpleNamespace(model=model, hooks=[hook], optim_wrapper=wrapper)
+        with pytest.raises(ConfigError, match='move_counts must be False with MMDis'):
+            hook.before_train(runner)
+    finally:
+        distributed.destroy_process_group()
