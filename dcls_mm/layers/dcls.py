@@ -298,7 +298,8 @@ class DCLSConvNd(LearnedPositions, Formulations):
         That of training differs with ``branch_norms`` alone, where the norms take the
         statistics of the batch.
         """
-        return self.with_local_kernel(self._element_kernel())
+        kernel = self._element_kernel()
+        return kernel if self.local_weight is None else self.with_local_kernel(kernel)
 
     def _element_kernel(self) -> Tensor:
         """Return the kernel constructed from the elements, without a local branch."""

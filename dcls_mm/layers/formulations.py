@@ -47,13 +47,16 @@ class Formulations(LocalBranch):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x``, (batch, in, *size), to (batch, out, *out_size)."""
         check_input(x, self.ndim, self.in_channels)
-        if self.norms_train():
-            return self._sum_of_branches(x)
+        bias: Tensor | None = self.bias
+        if self.branch_norms is not None:
+            if self.norms_train():
+                return self._sum_of_branches(x)
+            bias = self.kernel_bias()
         if self.formulation == 'sample':
             elements = self.with_local_elements(*self.elements_on_all_axes())
-            return self._sample(x, *elements, self.kernel_bias())
+            return self._sample(x, *elements, bias)
         backend = 'direct' if self.formulation == 'direct' else self.backend
-        return self._convolve(x, self._kernel_for_call(), self.kernel_bias(), backend)
+        return self._convolve(x, self._kernel_for_call(), bias, backend)
 
     def _sample(
         self, x: Tensor, weight: Tensor, positions: Tensor, bias: Tensor | None
@@ -78,8 +81,11 @@ class Formulations(LocalBranch):
     def _kernel_to_learn(self) -> Tensor | SparseKernel:
         if self._kernel_is_redefined() or self._reason_against_direct() is not None:
             return self.kernel()
-        elements = self.with_local_elements(*self.elements_on_all_axes())
-        return self._sparse(*elements, self.kernel_extent, self.kernel)
+        elements = self.elements_on_all_axes()
+        if self.local_weight is not None:
+            elements = self.with_local_elements(*elements)
+        extent = self.extent if self._spacing is None else self.kernel_extent
+        return self._sparse(*elements, extent, self.kernel)
 
     def _sparse(
         self,

@@ -109,7 +109,8 @@ def tap_bounds(layer: 'DCLSConvNd') -> tuple[Tensor, Tensor]:
     last = (places + width).ceil() - 1
     firsts, lasts = first.amin(1), last.amax(1)
     if layer.local_size is not None:
-        size = firsts.new_tensor([layer.local_size[axis] for axis in layer.learned_axes])
+        sizes = [layer.local_size[axis] for axis in layer.learned_axes]
+        size = firsts.new_tensor(sizes)
         firsts = torch.minimum(firsts, -(size // 2))
         lasts = torch.maximum(lasts, size - 1 - size // 2)
     return firsts, lasts

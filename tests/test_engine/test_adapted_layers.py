@@ -21,6 +21,8 @@ CASES = [
     dict(ndim=2, extent=9, per_output_positions=False, shared=2),
     dict(ndim=2, extent=9, position_axes=(1, 0)),
     dict(ndim=2, extent=(3, 9), position_axes=(1,), shared=2),
+    dict(ndim=2, extent=9, local_size=5, shared=2),
+    dict(ndim=1, extent=9, local_size=3, branch_norms=True),
     dict(ndim=1, extent=9, interpolation='max', initial_sigma=0.4, shared=2),
     dict(ndim=2, extent=21, interpolation='gauss'),
 ]

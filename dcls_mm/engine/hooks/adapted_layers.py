@@ -251,7 +251,7 @@ class AdaptedLayers:
         return torch.stack(tap_bounds(self.first))
 
     def _bounds(self, with_copies: bool) -> tuple[list[float], list[float]]:
-        layers = [self.first, *(copy[0] for copy in self.copies)]
+        layers = [layer for each in (self.layers, *self.copies) for layer in each]
         firsts, lasts = zip(*map(tap_bounds, layers))
         lowest, highest = torch.stack(firsts).amin(0), torch.stack(lasts).amax(0)
         return lowest.tolist(), highest.tolist()
