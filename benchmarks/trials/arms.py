@@ -80,6 +80,11 @@ FRESH: dict[str, Arm] = {
     'local-fast': local(FAST_RATE, **EVEN),
     'local-frozen': local(**EVEN, learn_positions=False),
     'local-normal': local(**NORMAL),
+    'adapted': Arm(
+        dict(type='DCLSConv2d', kernel_count=ELEMENTS, dilated_kernel_size=7),
+        FAST_RATE,
+        hooks=(dict(type='AdaptKernelsHook', interval=40, largest_extent=EXTENT),),
+    ),
 }
 
 # For networks that start from trained weights, whose own kernels have 3x3 and 5x5 taps.

@@ -61,8 +61,8 @@ RULES = (
         lambda layer: f'spread {layer.spread:.2f} pixels',
         'train longer before judging extent, count or sharing; let the positions learn '
         'faster (position_travel, in pixels, of DCLSOptimizerConstructor)',
-        'they are still distributed as they started: normal, with a spread of 0.5 '
-        'pixels (up to a tenth more), or on the whole pixels of the grid',
+        'they are still distributed as they started: normal, with the spread of that '
+        'start (up to a tenth more), or on the whole pixels of the grid',
         judges_training=False,
     ),
     Rule(

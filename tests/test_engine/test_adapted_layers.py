@@ -231,15 +231,3 @@ def test_the_state_of_other_layers_is_not_taken():
         {**state, 'young': state['young'][:1]},
     ):
         assert not again.load_state(wrong)
-
-
-def test_figures():
-    layers = group(2, (7, 9), kernel_count=2, groups=4)
-    with torch.no_grad():
-        layers.first.P[0] = torch.tensor([-1.0, 1.0])
-        layers.first.P[1] = torch.tensor([-3.0, 3.0])
-    assert layers.figures() == {
-        'extent': 9,
-        'count': 2,
-        'spread': pytest.approx(5**0.5),
-    }

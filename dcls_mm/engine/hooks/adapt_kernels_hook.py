@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook
 
 from ...checkpoint.matching import unwrapped
@@ -250,13 +249,6 @@ class AdaptKernelsHook(PositionHook):
             runner.logger.info(
                 f'{type(self).__name__} [{now}] {_story(group, was, changed)}'
             )
-        if is_main_process():
-            figures = {
-                f'positions/{group.name}/{key}': value
-                for group in self._groups
-                for key, value in group.figures().items()
-            }
-            runner.visualizer.add_scalars(figures, step=now)
         groups = {group.name: group.state() for group in self._groups}
         state = {'budget': self._budget, 'groups': groups}
         runner.message_hub.update_info(_STATE, state)

@@ -187,12 +187,6 @@ class AdaptedLayers:
         for layers in (self.layers, *self.copies):
             rearrange_elements(layers, arrangement, places)
 
-    def figures(self) -> dict[str, float]:
-        """Return figures for curves: extent and spread in pixels, and the count."""
-        places = self.positions.flatten(1)
-        spread = places.var(1, correction=0).mean().sqrt().item()
-        return {'extent': max(self.extent), 'count': self.count, 'spread': spread}
-
     def demand(self, gradient: Tensor) -> float:
         """Return what a weight of a new element would gain, as a mean over kernels."""
         stays = self.leaving == policy.STAYS
