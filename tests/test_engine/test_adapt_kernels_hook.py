@@ -181,7 +181,7 @@ def test_visits_cost_nothing_in_other_iterations(tmp_path, monkeypatch):
 
     def watch(self, runner, *arguments, **others):
         before(self, runner, *arguments, **others)
-        watched.append('kernel' in vars(runner.model.far))
+        watched.append('_element_kernel' in vars(runner.model.far))
 
     monkeypatch.setattr(AdaptKernelsHook, 'before_train_iter', watch)
     runner, _ = train(
@@ -191,4 +191,4 @@ def test_visits_cost_nothing_in_other_iterations(tmp_path, monkeypatch):
         iterations=30,
     )
     assert [i for i, yes in enumerate(watched) if yes] == [8, 9, 18, 19]
-    assert 'kernel' not in vars(runner.model.far)
+    assert '_element_kernel' not in vars(runner.model.far)
