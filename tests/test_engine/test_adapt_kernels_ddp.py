@@ -15,7 +15,7 @@ from mmengine.optim import OptimWrapper
 from torch import distributed, nn
 
 from dcls_mm.checks.errors import ConfigError
-from dcls_mm.engine.hooks import AdaptKernelsHook
+from dcls_mm.engine.hooks import AdaptKernelsHook, PositionTravelHook
 from dcls_mm.layers import DCLSConv1d
 
 HERE = Path(__file__).resolve().parent
@@ -65,5 +65,25 @@ def test_counts_can_not_move():
         runner = SimpleNamespace(model=model, hooks=[hook], optim_wrapper=wrapper)
         with pytest.raises(ConfigError, match='move_counts must be False with MMDis'):
             hook.before_train(runner)
+    finally:
+        distributed.destroy_process_group()
+
+
+def test_counts_of_a_checkpoint_can_not_change_what_is_wrapped():
+    store = distributed.HashStore()
+    distributed.init_process_group('gloo', store=store, rank=0, world_size=1)
+    try:
+        build = dict(padding=2, dilated_kernel_size=5)
+        model = MMDistributedDataParallel(
+            nn.Sequential(DCLSConv1d(2, 2, kernel_count=3, **build))
+        )
+        hook = PositionTravelHook()
+        hook.before_run(SimpleNamespace(model=model, hooks=[hook], _train_loop=None))
+        hook.before_train(SimpleNamespace(model=model))
+        adapted = nn.Sequential(DCLSConv1d(2, 2, kernel_count=4, **build))
+        adapted[0].adapted = True
+        model.module.load_state_dict(adapted.state_dict())
+        with pytest.raises(ConfigError, match='0 must have kernel_count=4 .* got 3'):
+            hook.before_train(SimpleNamespace(model=model))
     finally:
         distributed.destroy_process_group()

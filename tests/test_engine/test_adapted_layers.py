@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dcls_mm.checks.errors import ConfigError
 from dcls_mm.engine.hooks.adaptation_policy import STAYS
 from dcls_mm.engine.hooks.adapted_layers import AdaptedLayers
 from dcls_mm.functional.reference import reference_kernel
@@ -231,3 +232,18 @@ def test_the_state_of_other_layers_is_not_taken():
         {**state, 'young': state['young'][:1]},
     ):
         assert not again.load_state(wrong)
+
+
+def test_optimizers_with_other_states_are_refused():
+    """Adafactor keeps the mean squares of rows and columns, not of elements."""
+    layers, *_ = prepared(**CASES[0])
+    parameters = [layers.first.weight, layers.first.P]
+    layers.optimizer = torch.optim.Adafactor(parameters)
+    loss(layers.layers).backward()
+    layers.optimizer.step()
+    layers.leaving[..., 0] = 0
+    with torch.no_grad():
+        layers.first.weight[..., 0] = 0.0
+    gradient = torch.ones(*layers.leaving.shape[:-1], *layers.extent)
+    with pytest.raises(ConfigError, match="can not adapt 'row_var' of Adafactor"):
+        layers.replace(layers.count, gradient.double())

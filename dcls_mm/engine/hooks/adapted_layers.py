@@ -7,6 +7,7 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
+from ...checks.errors import ConfigError
 from ...functional import INTERPOLATIONS
 from ...layers import DCLSConvNd
 from ...layers.resizing import (
@@ -182,8 +183,16 @@ class AdaptedLayers:
         for parameter in parameters.values():
             state = self.optimizer.state.get(parameter, {})
             for key, value in state.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    state[key] = arrangement.moved(value)
+                if not isinstance(value, Tensor) or not value.ndim:
+                    continue  # such as a count of steps
+                if value.shape != parameter.shape:
+                    raise ConfigError(
+                        f'custom_hooks: AdaptKernelsHook can not adapt {key!r} of '
+                        f'{type(self.optimizer).__name__}, {tuple(value.shape)} for a '
+                        f'parameter of {tuple(parameter.shape)}: use an optimizer '
+                        'whose states are shaped like the parameters, such as AdamW'
+                    )
+                state[key] = arrangement.moved(value)
         for layers in (self.layers, *self.copies):
             rearrange_elements(layers, arrangement, places)
 

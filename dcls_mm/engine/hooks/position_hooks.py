@@ -41,8 +41,9 @@ class PositionHook(PositionTravelHook):
         """Find the layers; those that share positions count once.
 
         Raises:
-            ConfigError: the model has none, or FSDP shards it.
+            ConfigError: the model has none, FSDP shards it, or DDP can't train it.
         """
+        super().before_train(runner)
         check_unsharded(runner.model, f'custom_hooks: {type(self).__name__}')
         layers = {
             id(module.P): module

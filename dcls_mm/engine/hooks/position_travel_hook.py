@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 from torch import nn
 from torch.optim import Optimizer
@@ -53,6 +54,7 @@ class PositionTravelHook(Hook):
             ConfigError: there is a ``position_travel``, but the loop has no length or
                 no learning rate gives that travel.
         """
+        self._wrapped = _wrapped_counts(runner.model)
         alike = [hook for hook in runner.hooks if isinstance(hook, PositionTravelHook)]
         if alike[0] is not self or not isinstance(runner._train_loop, BaseLoop):
             return  # another hook does it, or it is no training
@@ -88,9 +90,38 @@ class PositionTravelHook(Hook):
             for (level, text), names in lines.items():
                 runner.logger.log(level, f'positions of {listing(names, 3)} {text}')
 
+    def before_train(self, runner) -> None:
+        """Refuse numbers of elements that a loaded checkpoint has changed under DDP.
+
+        It made its buffers of gradients for the numbers in the config.
+
+        Raises:
+            ConfigError: there is such a number.
+        """
+        before = getattr(self, '_wrapped', {})
+        for name, count in _wrapped_counts(runner.model).items():
+            if before.get(name, count) != count:
+                raise ConfigError(
+                    f'model: {name} must have kernel_count={count} in the config, as '
+                    f'in the checkpoint, to train in a {type(runner.model).__name__}, '
+                    f'got {before[name]} (ConvNeXtDCLS takes a depthwise_cfg for each '
+                    'stage)'
+                )
+
     def freezes_positions(self, epoch: int, iteration: int) -> bool:
         """Return whether this hook keeps positions from moving in an iteration."""
         return False
+
+
+def _wrapped_counts(model: nn.Module) -> dict[str, int]:
+    """Return the number of elements of each layer by name; empty if not wrapped."""
+    if not is_model_wrapper(model):
+        return {}
+    return {
+        name: layer.kernel_count
+        for name, layer in unwrapped(model).named_modules()
+        if isinstance(layer, LearnedPositions)
+    }
 
 
 def _learned_positions(model: nn.Module) -> dict[int, tuple[str, int]]:
