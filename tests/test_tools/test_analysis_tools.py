@@ -18,6 +18,7 @@ from mmengine.runner import save_checkpoint
 
 from dcls_mm.analysis import collect_elements
 from dcls_mm.apis import compare, tuning_report, visualize
+from dcls_mm.apis.explain import plot_grad_cam
 from dcls_mm.checkpoint import CheckpointError
 from dcls_mm.checks.errors import ConfigError
 from dcls_mm.datasets import write_scenes
@@ -281,6 +282,33 @@ def test_report(models, files, tmp_path):
     page = (tmp_path / 'report.md').read_text()
     assert all(f'({picture})' in page for picture in pictures)
     assert (read(tmp_path / 'positions.png') != 255).any()
+
+
+def test_travel_since_an_earlier_checkpoint(models, files):
+    """Both coordinates of every position grow by one between the checkpoints."""
+    config, checkpoint = files('seg')
+    earlier = str(Path(checkpoint).with_name('epoch_1.pth'))
+    content = tuning_report.report_tuning(config, checkpoint, json=True, since=earlier)
+    layers = json.loads(content)['layers']
+    travels = {name: layer['travel'] for name, layer in layers.items()}
+    assert len(travels) == 4
+    assert list(travels.values()) == pytest.approx([2**0.5] * 4)
+    with pytest.raises(CheckpointError, match='epoch_2.pth'):
+        tuning_report.report_tuning(config, checkpoint, since=files('det')[1])
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(label='hexagon'), '--label must be a class of the model, .*got hexagon'),
+        (dict(point=(500, 3)), '--point .*500'),
+        (dict(level=9), '--level 9'),
+    ],
+)
+def test_grad_cam_of_what_is_not_there(models, files, tmp_path, options, message):
+    images = str(models[0] / 'images/val')
+    with pytest.raises(ConfigError, match=message):
+        plot_grad_cam(*files('seg'), images, str(tmp_path / 'out'), **options)
 
 
 COMMANDS = {
