@@ -23,6 +23,7 @@ SHARED = Path(__file__).resolve().parents[2] / 'shared'
 SLOW = {
     'test_a_config_of_pure_python_trains_and_is_overridden',
     'test_a_config_of_pure_python_with_data_inside_others',
+    'test_adapt_kernels_ddp.py',
     'test_analysis_tools.py',
     'test_atomic_checkpoint_hook.py',
     'test_benchmarks.py',
@@ -46,6 +47,7 @@ SLOW = {
     'test_hook_pairs_ddp.py',
     'test_interpreted.py',
     'test_launchers.py',
+    'test_learning_trials.py',
     'test_model_converters.py',
     'test_packaging.py',
     'test_predict.py',

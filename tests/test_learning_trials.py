@@ -18,6 +18,7 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / 'tests'), str(ROOT / 'benchmarks')]
 import learning_report  # noqa: E402
+import learning_trials  # noqa: E402
 from real import efficientnet_lite0  # noqa: E402
 from toy import ToyModel, toy_config  # noqa: E402
 from trials import hooks, lite0, tasks  # noqa: E402
@@ -185,14 +186,33 @@ def test_interval_is_the_bootstrap_percentile():
     assert learning_report.interval([1.0, 2.0]) is None
 
 
-def test_wrong_options(tmp_path):
+def test_wrong_options(tmp_path, monkeypatch, capsys):
     for script, options, message in (
-        ('learning_report', ['--results', str(tmp_path)], 'run learning_trials.py'),
-        ('learning_trials', ['--arms', 'evn'], "invalid choice: 'evn'"),
+        (learning_report, ['--results', str(tmp_path)], 'run learning_trials.py'),
+        (learning_trials, ['--arms', 'evn'], "invalid choice: 'evn'"),
     ):
-        ended = subprocess.run(
-            [sys.executable, ROOT / 'benchmarks' / f'{script}.py', *options],
-            capture_output=True,
-            text=True,
-        )
-        assert ended.returncode and message in ended.stderr
+        monkeypatch.setattr(sys, 'argv', [script.__name__, *options])
+        with pytest.raises(SystemExit) as stopped:
+            script.main()
+        assert message in f'{stopped.value.code} {capsys.readouterr().err}'
+
+
+def test_a_finished_training_is_not_run_again(tmp_path, monkeypatch):
+    started = []
+
+    def run(command, env, **others):
+        started.append((command[3:8], env['OMP_NUM_THREADS']))
+        return subprocess.CompletedProcess(command, 'nuclei' in command)
+
+    monkeypatch.setattr(learning_trials.subprocess, 'run', run)
+    (tmp_path / 'camvid_atto_plain_part3_seed0.json').touch()
+    options = ['--arms', 'plain', 'grid', '--seeds', '0', '4', '--part', '3']
+    options += ['--results', str(tmp_path), '--logs', str(tmp_path), '--workers', '1']
+    monkeypatch.setattr(sys, 'argv', ['learning_trials', *options])
+    with pytest.raises(SystemExit, match='2 of 4 trainings failed'):
+        learning_trials.main()
+    assert started == [
+        (['nuclei', 'atto', 'plain', '0', '3'], '1'),
+        (['camvid', 'atto', 'plain', '4', '3'], '1'),
+        (['nuclei', 'atto', 'plain', '4', '3'], '1'),
+    ]
