@@ -35,7 +35,14 @@ def parse_args():
         help='folder of the JSON files (%(default)s)',
     )
     parser.add_argument('--figures', type=Path, help='folder to draw into')
-    parser.add_argument('--peer', default='plain', help='arm to compare with')
+    known = list(dict.fromkeys(arm for arms in ARMS.values() for arm in arms))
+    parser.add_argument(
+        '--peer',
+        choices=known,
+        default='plain',
+        metavar='ARM',
+        help='arm to compare with (%(default)s)',
+    )
     return parser.parse_args()
 
 

@@ -190,6 +190,7 @@ def test_wrong_options(tmp_path, monkeypatch, capsys):
     for script, options, message in (
         (learning_report, ['--results', str(tmp_path)], 'run learning_trials.py'),
         (learning_trials, ['--arms', 'evn'], "invalid choice: 'evn'"),
+        (learning_report, ['--peer', 'evn'], "invalid choice: 'evn'"),
     ):
         monkeypatch.setattr(sys, 'argv', [script.__name__, *options])
         with pytest.raises(SystemExit) as stopped:

@@ -24,13 +24,11 @@ class Arm(NamedTuple):
             plain network's if None.
         position_rate: multiplier of the learning rate for positions.
         hooks: configs of further hooks.
-        extra: config keys to set, dotted.
     """
 
     layer: dict[str, Any] | list[dict[str, Any]] | None
     position_rate: float | None = None
     hooks: tuple[dict[str, Any], ...] = ()
-    extra: dict[str, Any] = {}
 
     @property
     def is_dcls(self) -> bool:

@@ -72,7 +72,6 @@ def settings(data: str, network: str, arm: Arm, seed: int, part: int) -> dict[st
         'default_hooks.checkpoint.interval': units,
         'default_hooks.checkpoint.save_optimizer': False,
         'custom_hooks': list(arm.hooks),
-        **arm.extra,
     }
     if task.by_epoch:
         keys['param_scheduler.1.T_max'] = units

@@ -247,3 +247,16 @@ def test_optimizers_with_other_states_are_refused():
     gradient = torch.ones(*layers.leaving.shape[:-1], *layers.extent)
     with pytest.raises(ConfigError, match="can not adapt 'row_var' of Adafactor"):
         layers.replace(layers.count, gradient.double())
+
+
+@pytest.mark.parametrize(
+    'padding, extents', [('valid', [9]), (0, [9]), (1, [7]), (5, [3]), ('same', [3])]
+)
+def test_a_crop_stops_where_the_padding_is_used_up(padding, extents):
+    layers = group(1, 9, padding=padding)
+    with torch.no_grad():
+        layers.first.P.zero_()
+    before = kernels(layers.layers)
+    layers.resize(pressed=0.5, largest=31)
+    assert list(layers.extent) == extents
+    assert_same(kernels(layers.layers), before, 'bilinear')

@@ -224,7 +224,7 @@ class AdaptedLayers:
 
     def resize(self, pressed: float, largest: int | None) -> None:
         """Grow the extent where elements press against its border, else crop it."""
-        lowest, highest = self._bounds(with_copies=True)
+        lowest, highest = self._all_bounds()
         pressing = policy.pressing_shares(self.positions, self.magnitude, self.extent)
         self._set_extent(
             [
@@ -253,7 +253,8 @@ class AdaptedLayers:
         """Return the first and last taps that elements reach, (2, learned axes)."""
         return torch.stack(tap_bounds(self.first))
 
-    def _bounds(self, with_copies: bool) -> tuple[list[float], list[float]]:
+    def _all_bounds(self) -> tuple[list[float], list[float]]:
+        """Return the first and last taps of all layers and copies, per axis."""
         layers = [layer for each in (self.layers, *self.copies) for layer in each]
         firsts, lasts = zip(*map(tap_bounds, layers))
         lowest, highest = torch.stack(firsts).amin(0), torch.stack(lasts).amax(0)
@@ -261,13 +262,14 @@ class AdaptedLayers:
 
     def _smallest(self, axis: int) -> int:
         """Return the extent for which some layer's padding would be zero, or less."""
-        return max(
-            1
-            if layer.padding == 'same'
-            else layer.extent[axis] - 2 * layer.padding[axis]
-            for layer in self.layers
-            if layer.padding != 'valid'
-        )
+
+        def smallest(layer: DCLSConvNd) -> int:
+            if layer.padding == 'same':
+                return 1
+            padding = 0 if layer.padding == 'valid' else layer.padding[axis]
+            return layer.extent[axis] - 2 * padding
+
+        return max(map(smallest, self.layers))
 
     def _set_extent(self, learned: Sequence[int]) -> None:
         if tuple(learned) == self.extent:
