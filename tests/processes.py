@@ -1,11 +1,54 @@
-"""Forked processes that tests talk to, kill or make fail."""
+"""Processes that tests start in pairs, talk to, kill or make fail."""
 
 import contextlib
 import os
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def free_port() -> str:
+    """Return a port of this machine that nothing listens to."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
+
+
+def run_two_ranks(
+    folder: Path, program: list[Any], *arguments: Any, **variables: str
+) -> list[str]:
+    """Run two processes of one training at a time, and return what they print.
+
+    Args:
+        folder: for their output.
+        program: arguments of Python, such as a script's path; the rank follows.
+        arguments: what follows the rank.
+        variables: of the environment.
+    """
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1'}
+    environment['PYTHONPATH'] = os.pathsep.join(map(str, (ROOT, ROOT / 'tests')))
+    said = [folder / f'output_of_rank_{rank}.txt' for rank in (0, 1)]
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for rank, path in enumerate(said):
+            output = stack.enter_context(path.open('w'))
+            process = subprocess.Popen(
+                [sys.executable, *program, str(rank), *map(str, arguments)],
+                env={**environment, **variables},
+                stdout=output,
+                stderr=output,
+            )
+            stack.callback(process.kill)
+            processes.append(process)
+        for process, path in zip(processes, said):
+            assert not process.wait(timeout=300), path.read_text()
+    return [path.read_text() for path in said]
 
 
 class Child:

@@ -28,6 +28,37 @@ def parse_args():
     return parser.parse_args()
 
 
+def prepare(data, network, arm, seed, part, data_root, work_dir, hooks=()):
+    """Return the runner of a training, whose model has its start.
+
+    Args:
+        data, network: keys of ``DATA`` and ``ARMS``.
+        arm: key of ``ARMS[network]``.
+        seed, part: see :func:`trials.tasks.settings`.
+        data_root: folder with camvid/ and nuclei/.
+        work_dir: folder for what the runner writes.
+        hooks: configs of hooks besides the arm's.
+    """
+    keys = settings(data, network, ARMS[network][arm], seed, part)
+    keys['custom_hooks'] = [*keys['custom_hooks'], *hooks]
+    root = data_root / data
+    for loader in ('train', 'val', 'test'):
+        keys[f'{loader}_dataloader.dataset.data_root'] = f'{root}/'
+    if data == 'nuclei':
+        for evaluator in ('val', 'test'):
+            keys[f'{evaluator}_evaluator.ann_file'] = str(root / 'annotations/val.json')
+    cfg, notices = prepare_train(
+        str(CONFIGS / DATA[data].config), work_dir, cfg_options=keys
+    )
+    runner = build_runner(cfg, notices, ['train', 'val'])
+    searches = [hook for hook in runner.hooks if isinstance(hook, RFSearchHook)]
+    if searches:
+        runner.model.init_weights()
+    for hook in searches:
+        hook.init_model(runner.model)
+    return runner
+
+
 def main():
     args = parse_args()
     arm = ARMS[args.network][args.arm]
@@ -45,27 +76,12 @@ def main():
         python=platform.python_version(),
         threads=torch.get_num_threads(),
     )
-    keys = settings(args.data, args.network, arm, args.seed, args.part)
     record = dict(
         type='RecordHook', path=str(args.out), about=json.loads(json.dumps(about))
     )
-    keys['custom_hooks'] = [*keys['custom_hooks'], record]
-    root = args.data_root / args.data
-    for loader in ('train', 'val', 'test'):
-        keys[f'{loader}_dataloader.dataset.data_root'] = f'{root}/'
-    if args.data == 'nuclei':
-        for evaluator in ('val', 'test'):
-            keys[f'{evaluator}_evaluator.ann_file'] = str(root / 'annotations/val.json')
+    task = args.data, args.network, args.arm, args.seed, args.part
     with tempfile.TemporaryDirectory() as work_dir:
-        cfg, notices = prepare_train(
-            str(CONFIGS / DATA[args.data].config), work_dir, cfg_options=keys
-        )
-        runner = build_runner(cfg, notices, ['train', 'val'])
-        for hook in runner.hooks:
-            if isinstance(hook, RFSearchHook):
-                runner.model.init_weights()
-                hook.init_model(runner.model)
-        runner.train()
+        prepare(*task, args.data_root, work_dir, [record]).train()
 
 
 if __name__ == '__main__':

@@ -1,12 +1,11 @@
 """Training ConvNeXtDCLS by DDP and with activation checkpointing."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from ddp_steps import CASES, backbone_for, train
+from processes import run_two_ranks
 
 from dcls_mm.backbones import ConvNeXtDCLS
 
@@ -18,21 +17,8 @@ SMALL = dict(depths=[2, 3], dims=[8, 12])
 def ranks(tmp_path_factory):
     """Return what each of two processes ends with: {case: (gradients, state_dict)}."""
     folder = tmp_path_factory.mktemp('ddp')
-    processes = [
-        subprocess.Popen(
-            [sys.executable, SCRIPT, str(rank), folder],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert not any(process.returncode for process in processes), errors
-    assert not any('strides do not match' in error for error in errors), errors
+    for said in run_two_ranks(folder, [SCRIPT], folder):
+        assert 'strides do not match' not in said
     return [torch.load(folder / f'rank_{rank}.pth') for rank in (0, 1)]
 
 

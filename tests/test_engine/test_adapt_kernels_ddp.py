@@ -1,10 +1,5 @@
 """Two processes adapt their kernels alike, and refuse what DDP can't train."""
 
-import contextlib
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +7,7 @@ import pytest
 import torch
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
+from processes import free_port, run_two_ranks
 from torch import distributed, nn
 
 from dcls_mm.checks.errors import ConfigError
@@ -19,32 +15,10 @@ from dcls_mm.engine.hooks import AdaptKernelsHook, PositionTravelHook
 from dcls_mm.layers import DCLSConv1d
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 
 
 def test_two_processes_stay_in_step(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = str(probe.getsockname()[1])
-    path = os.pathsep.join(map(str, (ROOT, HERE, HERE.parent)))
-    settings = {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}
-    with contextlib.ExitStack() as stack:
-        said = [stack.enter_context(open(tmp_path / f'{r}.txt', 'w+')) for r in (0, 1)]
-        command = [sys.executable, str(HERE / 'adapting_ranks.py')]
-        processes = [
-            subprocess.Popen(
-                [*command, str(rank), port, str(tmp_path)],
-                env={**settings, 'RANK': str(rank), 'LOCAL_RANK': str(rank)},
-                stderr=said[rank],
-                stdout=said[rank],
-            )
-            for rank in (0, 1)
-        ]
-        for process in processes:
-            stack.callback(process.kill)
-        for rank, process in enumerate(processes):
-            text = tmp_path / f'{rank}.txt'
-            assert not process.wait(timeout=300), text.read_text()
+    run_two_ranks(tmp_path, [HERE / 'adapting_ranks.py'], free_port(), tmp_path)
     first, second = (
         torch.load(tmp_path / f'rank_{rank}.pth', weights_only=True) for rank in (0, 1)
     )

@@ -1,7 +1,6 @@
 """Two processes against one: ConvNeXt-dcls in a segmentor, through tools/train.py."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from processes import free_port
 from scenes import write_demo
 
 from dcls_mm.apis import launchers, train
@@ -16,12 +16,6 @@ from dcls_mm.checkpoint import read_checkpoint
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
 
 
 def train_in_two(config, work_dir, *arguments):

@@ -1,16 +1,12 @@
 """Pairs of hooks in two processes, against a hand-written loop in one."""
 
-import contextlib
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from features import FeaturesToy, tensors, train_by_hand
+from processes import free_port, run_two_ranks
 
 HERE = Path(__file__).resolve().parent
 PAIRS = [
@@ -29,27 +25,9 @@ PAIRS = [
 def folder(tmp_path_factory):
     """Return the folder with the results of two processes."""
     folder = tmp_path_factory.mktemp('two')
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = str(probe.getsockname()[1])
-    variables = dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1', LOCAL_RANK='0')
-    variables['PYTHONPATH'] = os.pathsep.join(map(str, [HERE.parents[1], HERE.parent]))
-    command = [sys.executable, str(HERE / 'two_processes.py')]
-    with contextlib.ExitStack() as stack:
-        said = [stack.enter_context(open(folder / f'{r}.txt', 'w+')) for r in (0, 1)]
-        processes = [
-            subprocess.Popen(
-                [*command, str(rank), port, str(folder), *PAIRS],
-                env={**os.environ, **variables},
-                stderr=said[rank],
-                stdout=said[rank],
-            )
-            for rank in (0, 1)
-        ]
-        for process in processes:
-            stack.callback(process.kill)
-        for rank, process in enumerate(processes):
-            assert not process.wait(timeout=300), (folder / f'{rank}.txt').read_text()
+    run_two_ranks(
+        folder, [HERE / 'two_processes.py'], free_port(), folder, *PAIRS, LOCAL_RANK='0'
+    )
     return folder
 
 

@@ -1,13 +1,10 @@
 """Layers that torch compiles, exports, distributes, checkpoints, ..."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from conftest import assert_close
 from mmengine.analysis import get_model_complexity_info
+from processes import run_two_ranks
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -138,16 +135,4 @@ dist.destroy_process_group()
 
 def test_two_processes_have_the_gradients_of_one(tmp_path):
     """The reference is the joint batch; two layers share positions."""
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore'}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, '-c', TWO_PROCESSES, str(rank), str(tmp_path)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    run_two_ranks(tmp_path, ['-c', TWO_PROCESSES], tmp_path, PYTHONWARNINGS='ignore')

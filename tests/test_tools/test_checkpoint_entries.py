@@ -1,18 +1,13 @@
 """Every command says in one sentence what is wrong with a checkpoint's form."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from toy import write_config
+from wrong_input import command
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from toy import write_config  # noqa: E402
-from wrong_input import command  # noqa: E402
-
-from dcls_mm.backbones import ConvNeXtDCLS, ReplacedConvBackbone  # noqa: E402
-from dcls_mm.checkpoint import CheckpointError  # noqa: E402
-from dcls_mm.checkpoint.mmengine_loaders import as_data  # noqa: E402
+from dcls_mm.backbones import ConvNeXtDCLS, ReplacedConvBackbone
+from dcls_mm.checkpoint import CheckpointError
+from dcls_mm.checkpoint.mmengine_loaders import as_data
 
 pytest.importorskip('mmdet')
 

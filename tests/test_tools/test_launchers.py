@@ -1,20 +1,19 @@
 """The shell scripts pass their arguments on, and processes train together."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import free_port
+from toy import write_config
+
+from dcls_mm.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / 'tools'
 TOY = ROOT / 'tests'
-sys.path.insert(0, str(TOY))
-from toy import write_config  # noqa: E402
-
-from dcls_mm.checkpoint import read_checkpoint  # noqa: E402
 
 
 def run(script, *arguments, **environment):
@@ -109,12 +108,6 @@ def test_too_few_arguments_show_the_usage(script):
     assert done.returncode == 2
     assert f'tools/{script} ' in done.stderr
     assert '[arguments of t' in done.stderr
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
 
 
 def test_two_processes_train_without_a_gpu(tmp_path):

@@ -13,17 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.visualization import LocalVisBackend
+from toy import ToyDataset, write_config
+
+from dcls_mm.apis import train
+from dcls_mm.apis.work_dir import sole_training
+from dcls_mm.checkpoint import read_checkpoint
+from dcls_mm.checks.config_checks import ConfigError
+from dcls_mm.engine.folder_lock import FolderLock
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ROOT / 'tests'
-sys.path.insert(0, str(TOY))
-from toy import ToyDataset, write_config  # noqa: E402
-
-from dcls_mm.apis import train  # noqa: E402
-from dcls_mm.apis.work_dir import sole_training  # noqa: E402
-from dcls_mm.checkpoint import read_checkpoint  # noqa: E402
-from dcls_mm.checks.config_checks import ConfigError  # noqa: E402
-from dcls_mm.engine.folder_lock import FolderLock  # noqa: E402
 
 
 def start(tool, *arguments, file_size=resource.RLIM_INFINITY):
