@@ -6,6 +6,7 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
+import mmcv
 import numpy as np
 import pytest
 import torch
@@ -17,9 +18,11 @@ from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / 'tests'), str(ROOT / 'benchmarks')]
+import bench_learning  # noqa: E402
 import learning_report  # noqa: E402
 import learning_trials  # noqa: E402
 from real import efficientnet_lite0  # noqa: E402
+from small_data import write_images  # noqa: E402
 from toy import ToyModel, toy_config  # noqa: E402
 from trials import hooks, lite0, tasks  # noqa: E402
 
@@ -217,3 +220,23 @@ def test_a_finished_training_is_not_run_again(tmp_path, monkeypatch):
         (['camvid', 'atto', 'plain', '4', '3'], '1'),
         (['nuclei', 'atto', 'plain', '4', '3'], '1'),
     ]
+
+
+def test_costs_of_arms_beside_plain(tmp_path, monkeypatch, capsys):
+    for part in ('train', 'val'):
+        for name in write_images(tmp_path / 'camvid/img_dir' / part, 4, '.jpg'):
+            labels = np.random.default_rng(0).integers(0, 11, (64, 64), np.uint8)
+            path = (tmp_path / 'camvid/ann_dir' / part / name).with_suffix('.png')
+            mmcv.imwrite(labels, str(path))
+    options = ['--quick', '--data', 'camvid', '--arms', 'local-fast', 'grid']
+    options += ['--data-root', str(tmp_path), '--json', str(tmp_path / 'costs.json')]
+    monkeypatch.setattr(sys, 'argv', ['bench_learning', *options])
+    monkeypatch.setattr(bench_learning.logging, 'disable', lambda level: None)
+    bench_learning.main()
+    (table,) = json.loads((tmp_path / 'costs.json').read_text())['tables']
+    assert [row['arm'] for row in table['rows']] == ['plain', 'local-fast']
+    for row in table['rows']:
+        for task in ('training step', 'folded prediction'):
+            ratio = row[f'{task}, ratio']
+            assert ratio > 0 and (row['arm'] != 'plain' or ratio == 1)
+    assert '| local-fast |' in capsys.readouterr().out
