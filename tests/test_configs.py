@@ -35,6 +35,10 @@ COCO_TINY = (
 )
 ADE_TINY = 'upernet/convnext-dcls-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py'
 NUCLEI = 'cascade_mask_rcnn/cascade-mask-rcnn_convnext-dcls-atto_fpn_1xb4-15e_nuclei.py'
+ADE_MASK2FORMER = [
+    f'mask2former/convnext-dcls-{size}_mask2former_8xb2-amp-160k_ade20k-512x512.py'
+    for size in ('tiny', 'small')
+]
 CAMVID = 'upernet/convnext-dcls-atto_upernet_1xb4-1k_camvid-256x256.py'
 
 WEIGHTS = 'https://zenodo.org/record/7112021/files/convnext_dcls_tiny_1k_224_ema.pth'
@@ -154,7 +158,11 @@ def published(request):
 @pytest.mark.parametrize('name', CONFIGS)
 def test_config_follows_the_habits(name):
     cfg = load(name)
-    assert cfg.custom_imports == dict(imports=['dcls_mm'], allow_failed_imports=False)
+    # mmseg's Mask2Former is made of mmdet's parts.
+    others = ['mmdet.models'] * (name in ADE_MASK2FORMER)
+    assert cfg.custom_imports == dict(
+        imports=['dcls_mm', *others], allow_failed_imports=False
+    )
     assert cfg.default_scope in ('mmdet', 'mmseg')
     assert cfg.default_hooks.checkpoint.max_keep_ckpts >= 1
     for key in ('train_cfg', 'val_cfg', 'test_cfg', 'optim_wrapper', 'test_evaluator'):
@@ -172,7 +180,7 @@ def test_model_builds(name):
         model = build_model(load(name))
         features = model.backbone(torch.rand(1, 3, 64, 64))
     sizes = [16, 8, 8, 8] if '-d8' in name else [16, 8, 4, 2]
-    if re.search('retinanet|rtmdet', name):  # their necks take the last three
+    if re.search('retinanet|rtmdet|dino', name):  # their necks take the last three
         sizes = sizes[1:]
     assert [feature.shape[-1] for feature in features] == sizes
 
