@@ -209,7 +209,7 @@ def batch_for(cfg):
         batch = detection_batch(rng)
         for sample in batch['data_samples']:
             if not has_masks(cfg.model):
-                # As their pipelines do; RTMDet's assigner takes masks for rotated boxes.
+                # As their pipelines do: RTMDet takes masks for rotated boxes.
                 del sample.gt_instances.masks
             if is_panoptic(cfg.model):
                 mask = torch.from_numpy(sample.gt_instances.masks.masks)

@@ -94,8 +94,10 @@ class _Forward(nn.Module):
         roi_head = getattr(self.model, 'roi_head', None)
         if type(roi_head).__name__ in PLAIN_ROI_HEADS:
             features = self.model.extract_feat(images)
-            proposed = self.model.rpn_head(features)
-            return proposed, *self._regions(roi_head, images)
+            outputs = [self.model.rpn_head(features), *self._regions(roi_head, images)]
+            if getattr(self.model, 'with_semantic_head', False):  # of panoptic FPN
+                outputs.append(self.model.semantic_head(features))
+            return outputs
         return self.model(images, self._samples(images), mode='tensor')
 
     def _regions(self, roi_head: nn.Module, images: Tensor) -> list:
