@@ -12,7 +12,11 @@ from .configs import load_config
 from .trained import build_model
 
 # The height and width of usual published figures.
-PUBLISHED_SHAPES = {'mmdet': (800, 1280), 'mmseg': (512, 2048)}
+PUBLISHED_SHAPES = {
+    'mmdet': (800, 1280),
+    'mmrotate': (1024, 1024),
+    'mmseg': (512, 2048),
+}
 
 # RoI heads whose parts are called on regions of one shape; subclasses may do more.
 PLAIN_ROI_HEADS = ('StandardRoIHead', 'CascadeRoIHead')
@@ -42,7 +46,8 @@ def count_config(
     Args:
         config: the file.
         shape: [height, width], or [side] of a square; by default that of published
-            figures, 800x1280 for detectors and 512x2048 for segmentors.
+            figures, 800x1280 for detectors, 1024x1024 for rotated ones and 512x2048 for
+            segmentors.
         cfg_options: overrides, by dotted key.
 
     Raises:
