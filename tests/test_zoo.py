@@ -30,7 +30,9 @@ from test_configs import (
     segmentation_batch,
 )
 
+from dcls_mm import switch_to_deploy
 from dcls_mm.backbones.convnext import ARCHITECTURES
+from dcls_mm.layers.base import ConstructedConvNd
 
 CASCADE = (
     'cascade_mask_rcnn/cascade-mask-rcnn_{}_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py'
@@ -161,8 +163,9 @@ def with_fewer_channels(node):
 def load_small(name):
     """Return the config with a model that trains in a moment on 64x64 images."""
     cfg = load(name)
-    # MobileNet's widths are not divisible by 8, and timm's networks are of one size.
-    if name not in OVER_TIMM and 'mobilenet' not in name:
+    # MobileNet's widths are not divisible by 8, nor are atto's then by 4 orientations,
+    # and timm's networks are of one size.
+    if name not in OVER_TIMM and not re.search('mobilenet|rotated-dcls', name):
         small = ConfigDict(with_fewer_channels(cfg.model.to_dict()))
         if cfg.model.type == 'DINO':  # only one width of its decoder works
             cfg.model.neck.in_channels = small.neck.in_channels
@@ -173,12 +176,16 @@ def load_small(name):
     if backbone.type == 'ConvNeXtDCLS':
         arch = backbone.arch
         dims = (ARCHITECTURES[arch] if isinstance(arch, str) else arch)['dims']
-        backbone.arch = dict(depths=(1, 1, 3, 1), dims=[d // 8 for d in dims])
+        divisor = 1 if 'rotated-dcls' in name else 8
+        backbone.arch = dict(depths=(1, 1, 3, 1), dims=[d // divisor for d in dims])
         backbone.drop_path_rate = 0.0  # a dropped block would not learn
     elif backbone.type == 'TimmBackbone':
         backbone.drop_path_rate = 0.0
     elif backbone.type == 'ResNet':
         backbone.base_channels = 8
+    if cfg.default_scope == 'mmrotate' and 'loss_bbox' in model.get('bbox_head', {}):
+        # mmcv has the overlap of rotated boxes, as a loss, for GPUs alone.
+        model.bbox_head.loss_bbox = dict(type='GDLoss', loss_type='gwd')
     model.data_preprocessor.pop('batch_augments', None)  # would pad to 1024 pixels
     if model.type == 'DINO':
         model.num_queries = 20  # such images have 85 places
@@ -205,6 +212,15 @@ def is_panoptic(model):
 
 def batch_for(cfg):
     rng = np.random.default_rng(0)
+    if cfg.default_scope == 'mmrotate':
+        from mmrotate.structures import RotatedBoxes
+
+        batch = detection_batch(rng)
+        for sample in batch['data_samples']:
+            del sample.gt_instances.masks
+            boxes = torch.tensor([[30.0, 30.0, 24.0, 12.0, 0.3]])
+            sample.gt_instances.bboxes = RotatedBoxes(boxes)
+        return batch
     if cfg.default_scope == 'mmdet':
         batch = detection_batch(rng)
         for sample in batch['data_samples']:
@@ -254,8 +270,24 @@ def test_config_trains_and_predicts(name):
             assert prediction.pred_panoptic_seg.sem_seg.shape == (1, 64, 64)
         if cfg.model.type != 'PanopticFPN':
             found = prediction.pred_instances
-            assert found.bboxes.shape == (len(found.scores), 4)
+            numbers = 5 if cfg.default_scope == 'mmrotate' else 4
+            assert found.bboxes.shape == (len(found.scores), numbers)
             assert ('masks' in found) == has_masks(cfg.model)
+    check_folding(model)
+
+
+def check_folding(model):
+    """Compare the backbone's outputs before and after, if it has DCLS layers."""
+    if not any(isinstance(layer, ConstructedConvNd) for layer in model.modules()):
+        return
+    images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model.backbone(images)
+        switch_to_deploy(model)
+        found = model.backbone(images)
+    assert not any(isinstance(layer, ConstructedConvNd) for layer in model.modules())
+    for ours, theirs in zip(found, expected):
+        assert_close(ours, theirs, factor=30)
 
 
 @pytest.mark.parametrize('crop, shorts', [(512, (256, 896)), (640, (320, 1120))])

@@ -17,6 +17,7 @@ oriented_dataset = dict(
 oriented_boxes = [
     dict(type='mmdet.LoadImageFromFile'),
     dict(type='mmdet.LoadAnnotations', with_bbox=True, box_type='qbox'),
+    dict(type='mmdet.Resize', scale=(160, 160), keep_ratio=True),
     dict(type='ConvertBoxType', box_type_mapping=dict(gt_bboxes='rbox')),
 ]
 oriented_train_dataloader = dict(
