@@ -45,7 +45,7 @@ TESTS_timm := -m timm
 test: triton  ## run the tests, with one process per core
 	@$(PYTEST) $(TESTS_$(STACK))
 
-test-fast: env  ## run all but the slow tests (three minutes on two cores)
+test-fast: env  ## run all but the slow tests (two minutes on two cores)
 	@$(PYTEST) -m 'not slow'
 
 coverage: triton  ## run the tests; fail if the coverage of dcls_mm is below the minimum
