@@ -21,8 +21,7 @@ model = dict(
     bbox_head=dict(
         num_classes=5,
         norm_cfg=dict(type='BN'),
-        # The loss by overlap needs a GPU in mmcv.
-        loss_bbox=dict(_delete_=True, type='GDLoss', loss_type='gwd'),
+        loss_bbox=dict(_delete_=True, type='GDLoss', loss_type='gwd'),  # on a CPU too
     ),
 )
 train_dataloader = dict(_base_.oriented_train_dataloader, _delete_=True)
