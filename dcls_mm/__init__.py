@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         FlexConv1d,
         FlexConv2d,
         LargeKernelConv2d,
+        RotatedDCLSConv2d,
+        SteeredDCLSConv2d,
         switch_to_deploy,
     )
 else:
@@ -37,6 +39,8 @@ else:
                 'FlexConv1d',
                 'FlexConv2d',
                 'LargeKernelConv2d',
+                'RotatedDCLSConv2d',
+                'SteeredDCLSConv2d',
                 'switch_to_deploy',
             ],
         },
@@ -54,6 +58,8 @@ __all__ = [
     'FlexConv2d',
     'LargeKernelConv2d',
     'ReplacedConvBackbone',
+    'RotatedDCLSConv2d',
+    'SteeredDCLSConv2d',
     '__version__',
     'autotune',
     'construct_kernel',

@@ -27,6 +27,8 @@ REGISTERED = {
             'FlexConv1d',
             'FlexConv2d',
             'LargeKernelConv2d',
+            'RotatedDCLSConv2d',
+            'SteeredDCLSConv2d',
         ),
         backbones: (
             'ConvNeXtDCLS',

@@ -22,6 +22,8 @@ SUPPORTED = {
     },
     'mmdet': {'mmdet': ('3.3', '4'), 'onedl-mmdetection': ('3.5.1', '4')},
     'mmseg': {'mmsegmentation': ('1.2.2', '2'), 'onedl-mmsegmentation': ('1.4.2', '2')},
+    # There is no release of the stock one for mmdet 3.3.
+    'mmrotate': {'onedl-mmrotate': ('1.2.1', '2')},
 }
 
 
@@ -78,15 +80,16 @@ def remedy(*names):
 
 
 def find_configs_of_forks():
-    """Let a config inherit from `mmdet::...` or `mmseg::...` where a fork provides it.
+    """Let a config inherit from `mmdet::...` and the like where a fork provides it.
 
-    onedl-mmengine 0.10.12 looks up the distribution by its stock name.
+    onedl-mmengine 0.10.12 looks up the distribution by its stock name. Where none is
+    installed, mmengine's error then names the one that dcls_mm works with.
     """
     from mmengine.config.utils import MODULE2PACKAGE
 
-    for name in ('mmdet', 'mmseg'):
+    for name in ('mmdet', 'mmseg', 'mmrotate'):
         for dist in SUPPORTED[name]:
-            if _version(dist):
+            if _version(dist) or len(SUPPORTED[name]) == 1:
                 MODULE2PACKAGE[name] = dist
 
 

@@ -5,6 +5,7 @@ make a training step and a prediction.
 """
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,25 @@ REPO = Path(__file__).parents[1]
 CONFIG_ROOT = REPO / 'configs'
 DATA_ROOT = REPO.parent / 'shared' / 'data'
 
+ROTATED = ('oriented_rcnn', 'rotated_rtmdet')
 CONFIGS = sorted(
     str(path.relative_to(CONFIG_ROOT)) for path in CONFIG_ROOT.glob('[!_]*/*.py')
 )
 # Networks of timm, which only the stack of that name has.
 OVER_TIMM = [name for name in CONFIGS if re.search(r'(conv|ca)former-', name)]
+# Only the forks' stack has mmrotate.
+OVER_MMROTATE = [name for name in CONFIGS if name.split('/')[0] in ROTATED]
+needs_mmrotate = pytest.mark.skipif(
+    find_spec('mmrotate') is None,
+    reason='needs mmrotate, which `make test STACK=onedl` has',
+)
+READ = [
+    pytest.param(name, marks=needs_mmrotate) if name in OVER_MMROTATE else name
+    for name in CONFIGS
+]
 BUILT = [
     pytest.param(name, marks=pytest.mark.timm) if name in OVER_TIMM else name
-    for name in CONFIGS
+    for name in READ
 ]
 COCO_TINY = (
     'cascade_mask_rcnn/'
@@ -35,6 +47,10 @@ COCO_TINY = (
 )
 ADE_TINY = 'upernet/convnext-dcls-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py'
 NUCLEI = 'cascade_mask_rcnn/cascade-mask-rcnn_convnext-dcls-atto_fpn_1xb4-15e_nuclei.py'
+ADE_MASK2FORMER = [
+    f'mask2former/convnext-dcls-{size}_mask2former_8xb2-amp-160k_ade20k-512x512.py'
+    for size in ('tiny', 'small')
+]
 CAMVID = 'upernet/convnext-dcls-atto_upernet_1xb4-1k_camvid-256x256.py'
 
 WEIGHTS = 'https://zenodo.org/record/7112021/files/convnext_dcls_tiny_1k_224_ema.pth'
@@ -151,11 +167,15 @@ def published(request):
     return request.param, cfg, build_model(cfg)
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('name', READ)
 def test_config_follows_the_habits(name):
     cfg = load(name)
-    assert cfg.custom_imports == dict(imports=['dcls_mm'], allow_failed_imports=False)
-    assert cfg.default_scope in ('mmdet', 'mmseg')
+    # mmseg's Mask2Former is made of mmdet's parts.
+    others = ['mmdet.models'] * (name in ADE_MASK2FORMER)
+    assert cfg.custom_imports == dict(
+        imports=['dcls_mm', *others], allow_failed_imports=False
+    )
+    assert cfg.default_scope in ('mmdet', 'mmrotate', 'mmseg')
     assert cfg.default_hooks.checkpoint.max_keep_ckpts >= 1
     for key in ('train_cfg', 'val_cfg', 'test_cfg', 'optim_wrapper', 'test_evaluator'):
         assert key in cfg, key
@@ -172,7 +192,7 @@ def test_model_builds(name):
         model = build_model(load(name))
         features = model.backbone(torch.rand(1, 3, 64, 64))
     sizes = [16, 8, 8, 8] if '-d8' in name else [16, 8, 4, 2]
-    if re.search('retinanet|rtmdet', name):  # their necks take the last three
+    if re.search('retinanet|rtmdet|dino', name):  # their necks take the last three
         sizes = sizes[1:]
     assert [feature.shape[-1] for feature in features] == sizes
 

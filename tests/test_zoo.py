@@ -15,6 +15,7 @@ from conftest import assert_close
 from mmengine.config import ConfigDict
 from mmengine.dataset import Compose
 from mmengine.registry import MODELS
+from mmengine.structures import PixelData
 from test_configs import (
     BUILT,
     CONFIG_ROOT,
@@ -29,7 +30,9 @@ from test_configs import (
     segmentation_batch,
 )
 
+from dcls_mm import switch_to_deploy
 from dcls_mm.backbones.convnext import ARCHITECTURES
+from dcls_mm.layers.base import ConstructedConvNd
 
 CASCADE = (
     'cascade_mask_rcnn/cascade-mask-rcnn_{}_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py'
@@ -137,18 +140,21 @@ def test_depthwise_convolution_of_the_ablation(task, variant, kind, extent, taps
     assert conv.groups == conv.in_channels == 384
 
 
+# Keys of numbers of channels, and of others that must stay in proportion to them.
+WIDTHS = ('channels', 'embed_dims', 'num_feats', 'num_groups')
+
+
 def with_fewer_channels(node):
     """Return a model's config with all numbers of channels divided by 8."""
-    # CSPNeXt has a factor instead.
     if isinstance(node, list):
         return [with_fewer_channels(item) for item in node]
     if not isinstance(node, dict):
         return node
     return {
         key: (np.array(value) // 8).tolist()
-        if key.endswith('channels')
+        if key.endswith(WIDTHS) and value is not None
         else value / 8
-        if key == 'widen_factor'
+        if key == 'widen_factor'  # of CSPNeXt, which has no numbers of channels
         else with_fewer_channels(value)
         for key, value in node.items()
     }
@@ -157,20 +163,33 @@ def with_fewer_channels(node):
 def load_small(name):
     """Return the config with a model that trains in a moment on 64x64 images."""
     cfg = load(name)
-    # MobileNet's widths are not divisible by 8, and timm's networks are of one size.
-    if name not in OVER_TIMM and 'mobilenet' not in name:
-        cfg.model = ConfigDict(with_fewer_channels(cfg.model.to_dict()))
+    # MobileNet's widths are not divisible by 8, nor are atto's then by 4 orientations,
+    # and timm's networks are of one size.
+    if name not in OVER_TIMM and not re.search('mobilenet|rotated-dcls', name):
+        small = ConfigDict(with_fewer_channels(cfg.model.to_dict()))
+        if cfg.model.type == 'DINO':  # only one width of its decoder works
+            cfg.model.neck.in_channels = small.neck.in_channels
+        else:
+            cfg.model = small
     model = cfg.model
     backbone = model.backbone.get('backbone', model.backbone)  # inside a wrapper
     if backbone.type == 'ConvNeXtDCLS':
         arch = backbone.arch
         dims = (ARCHITECTURES[arch] if isinstance(arch, str) else arch)['dims']
-        backbone.arch = dict(depths=(1, 1, 3, 1), dims=[d // 8 for d in dims])
+        divisor = 1 if 'rotated-dcls' in name else 8
+        backbone.arch = dict(depths=(1, 1, 3, 1), dims=[d // divisor for d in dims])
         backbone.drop_path_rate = 0.0  # a dropped block would not learn
     elif backbone.type == 'TimmBackbone':
         backbone.drop_path_rate = 0.0
     elif backbone.type == 'ResNet':
         backbone.base_channels = 8
+    if cfg.default_scope == 'mmrotate' and 'loss_bbox' in model.get('bbox_head', {}):
+        # mmcv has the overlap of rotated boxes, as a loss, for GPUs alone.
+        model.bbox_head.loss_bbox = dict(type='GDLoss', loss_type='gwd')
+    model.data_preprocessor.pop('batch_augments', None)  # would pad to 1024 pixels
+    if model.type == 'DINO':
+        model.num_queries = 20  # such images have 85 places
+        model.encoder.num_layers = model.decoder.num_layers = 2
     if cfg.default_scope == 'mmseg':
         model.data_preprocessor.size = (64, 64)
         if model.test_cfg.mode == 'slide':
@@ -178,14 +197,40 @@ def load_small(name):
     return cfg
 
 
+def has_masks(model):
+    heads = model.get('roi_head', {}), model.get('bbox_head', {})
+    return (
+        'panoptic_fusion_head' in model
+        or 'mask_head' in heads[0]
+        or 'loss_mask' in heads[1]
+    )
+
+
+def is_panoptic(model):
+    return model.get('panoptic_fusion_head', {}).get('num_stuff_classes', 0) > 0
+
+
 def batch_for(cfg):
     rng = np.random.default_rng(0)
+    if cfg.default_scope == 'mmrotate':
+        from mmrotate.structures import RotatedBoxes
+
+        batch = detection_batch(rng)
+        for sample in batch['data_samples']:
+            del sample.gt_instances.masks
+            boxes = torch.tensor([[30.0, 30.0, 24.0, 12.0, 0.3]])
+            sample.gt_instances.bboxes = RotatedBoxes(boxes)
+        return batch
     if cfg.default_scope == 'mmdet':
         batch = detection_batch(rng)
-        if 'roi_head' not in cfg.model:
-            # As their pipelines do; RTMDet's assigner takes masks for rotated boxes.
-            for sample in batch['data_samples']:
+        for sample in batch['data_samples']:
+            if not has_masks(cfg.model):
+                # As their pipelines do: RTMDet takes masks for rotated boxes.
                 del sample.gt_instances.masks
+            if is_panoptic(cfg.model):
+                mask = torch.from_numpy(sample.gt_instances.masks.masks)
+                labels = torch.where(mask == 1, 0, 100)  # the thing, and some stuff
+                sample.gt_sem_seg = PixelData(sem_seg=labels)
         return batch
     batch = segmentation_batch(rng)
     if cfg.model.decode_head.get('loss_decode', {}).get('class_weight'):
@@ -201,20 +246,48 @@ def test_config_trains_and_predicts(name):
     model = build_model(cfg)
     optim_wrapper = build_optimizer(cfg, model)
     before = {key: value.clone() for key, value in model.named_parameters()}
+    without_gradient = []  # DDP would refuse the next step
+    optim_wrapper.optimizer.register_step_pre_hook(
+        lambda *_: without_gradient.extend(
+            key
+            for key, p in model.named_parameters()
+            if p.requires_grad and p.grad is None
+        )
+    )
     losses = model.train().train_step(batch_for(cfg), optim_wrapper)
     assert all(torch.isfinite(value).all() for value in losses.values())
     frozen = {key for key, p in model.named_parameters() if torch.equal(p, before[key])}
     assert not any(key.endswith(('dwconv.weight', '.P', '.SIG')) for key in frozen)
+    assert not without_gradient
     for prediction in model.eval().val_step(batch_for(cfg)):
         if cfg.default_scope == 'mmseg':
             classes = cfg.model.decode_head.num_classes
             labels = prediction.pred_sem_seg.data
             assert labels.shape == (1, 64, 64)
             assert labels.min() >= 0 and labels.max() < classes
-        else:
+            continue
+        if is_panoptic(cfg.model):
+            assert prediction.pred_panoptic_seg.sem_seg.shape == (1, 64, 64)
+        if cfg.model.type != 'PanopticFPN':
             found = prediction.pred_instances
-            assert found.bboxes.shape == (len(found.scores), 4)
-            assert ('masks' in found) == ('roi_head' in cfg.model)
+            numbers = 5 if cfg.default_scope == 'mmrotate' else 4
+            assert found.bboxes.shape == (len(found.scores), numbers)
+            assert ('masks' in found) == has_masks(cfg.model)
+    check_folding(model)
+
+
+def check_folding(model):
+    """Compare the backbone's outputs before and after, if it has DCLS layers."""
+    if not any(isinstance(layer, ConstructedConvNd) for layer in model.modules()):
+        return
+    images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model.backbone(images)
+        switch_to_deploy(model)
+        found = model.backbone(images)
+    assert not any(isinstance(layer, ConstructedConvNd) for layer in model.modules())
+    for ours, theirs in zip(found, expected):
+        assert_close(ours, theirs, factor=30)
 
 
 @pytest.mark.parametrize('crop, shorts', [(512, (256, 896)), (640, (320, 1120))])

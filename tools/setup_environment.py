@@ -137,6 +137,7 @@ def install_project():
 
 
 def set_up():
+    made_from = fingerprint()  # before anybody changes the files meanwhile
     others = read_pins()
     torch, mmcv = others.pop('torch'), others.pop(MMCV)
     steps = (
@@ -152,7 +153,7 @@ def set_up():
         step()
         print(f'      done in {clock(time.monotonic() - start)}', flush=True)
     partial = STAMP.with_suffix('.partial')
-    partial.write_text(fingerprint())
+    partial.write_text(made_from)
     partial.replace(STAMP)
 
 

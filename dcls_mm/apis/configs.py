@@ -29,7 +29,7 @@ def load_config(
 
     Raises:
         ConfigError: the file does not exist or can't be read, a key is unknown, or the
-            scope is neither mmdet nor mmseg.
+            scope is none of ``SCOPES``, or not installed.
     """
     if not os.path.isfile(config):
         raise ConfigError(f'config {config} does not exist (looked in {os.getcwd()})')

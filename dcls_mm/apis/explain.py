@@ -155,7 +155,7 @@ def _scorer(
         where = None if point is None else _place(point, image, batch, logits)
         return visualization.logit_score(logits, index, where)
 
-    return of_detections if inferencer.scope == 'mmdet' else of_pixels
+    return of_pixels if inferencer.scope == 'mmseg' else of_detections
 
 
 def _place(

@@ -12,7 +12,11 @@ from .configs import load_config
 from .trained import build_model
 
 # The height and width of usual published figures.
-PUBLISHED_SHAPES = {'mmdet': (800, 1280), 'mmseg': (512, 2048)}
+PUBLISHED_SHAPES = {
+    'mmdet': (800, 1280),
+    'mmrotate': (1024, 1024),
+    'mmseg': (512, 2048),
+}
 
 # RoI heads whose parts are called on regions of one shape; subclasses may do more.
 PLAIN_ROI_HEADS = ('StandardRoIHead', 'CascadeRoIHead')
@@ -42,7 +46,8 @@ def count_config(
     Args:
         config: the file.
         shape: [height, width], or [side] of a square; by default that of published
-            figures, 800x1280 for detectors and 512x2048 for segmentors.
+            figures, 800x1280 for detectors, 1024x1024 for rotated ones and 512x2048 for
+            segmentors.
         cfg_options: overrides, by dotted key.
 
     Raises:
@@ -94,8 +99,10 @@ class _Forward(nn.Module):
         roi_head = getattr(self.model, 'roi_head', None)
         if type(roi_head).__name__ in PLAIN_ROI_HEADS:
             features = self.model.extract_feat(images)
-            proposed = self.model.rpn_head(features)
-            return proposed, *self._regions(roi_head, images)
+            outputs = [self.model.rpn_head(features), *self._regions(roi_head, images)]
+            if getattr(self.model, 'with_semantic_head', False):  # of panoptic FPN
+                outputs.append(self.model.semantic_head(features))
+            return outputs
         return self.model(images, self._samples(images), mode='tensor')
 
     def _regions(self, roi_head: nn.Module, images: Tensor) -> list:

@@ -18,7 +18,11 @@ from .trained import read_trained
 _LOADERS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadDepthAnnotation')
 
 # The visualizers to use if the config has none.
-_VISUALIZERS = {'mmdet': 'DetLocalVisualizer', 'mmseg': 'SegLocalVisualizer'}
+_VISUALIZERS = {
+    'mmdet': 'DetLocalVisualizer',
+    'mmrotate': 'RotLocalVisualizer',
+    'mmseg': 'SegLocalVisualizer',
+}
 
 
 @as_data()
@@ -55,7 +59,7 @@ def build_inferencer(
             "checkpoint names the model's classes"
         )
     # Not at the top of the file, as only one of mmdet and mmseg may be installed.
-    if cfg.default_scope == 'mmdet':
+    if finds_objects(cfg.default_scope):
         from mmdet.apis import DetInferencer as Stock
     else:
         from mmseg.apis import MMSegInferencer as Stock
@@ -67,9 +71,15 @@ def build_inferencer(
             load_matching(model, weights, checkpoint)
             model.dataset_meta = names
 
-    inferencer = Inferencer(cfg, device=device)
+    options = {'scope': 'mmrotate'} if cfg.default_scope == 'mmrotate' else {}
+    inferencer = Inferencer(cfg, device=device, **options)
     inferencer.show_progress = False
     return inferencer
+
+
+def finds_objects(scope: str) -> bool:
+    """Return whether models of a scope find objects, rather than label pixels."""
+    return scope in ('mmdet', 'mmrotate')
 
 
 def _prepare_for_inferencer(cfg: Config) -> None:

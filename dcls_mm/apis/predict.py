@@ -15,7 +15,7 @@ from mmengine.utils import track_iter_progress
 
 from ..checks.arguments import check_positive
 from ..checks.errors import ConfigError, first_line
-from .inferencers import build_inferencer
+from .inferencers import build_inferencer, finds_objects
 from .outputs import check_folder, write_file, write_picture
 
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -55,7 +55,7 @@ def predict(
             lengths), for mmseg a label map or depths in ``pred`` (a .png or .npy file).
             They are named after the images; if two images differ only in the suffix,
             the predictions keep it (``a.jpg.json``).
-        score_threshold: the lowest score of an object to draw; mmdet only.
+        score_threshold: the lowest score of an object to draw; detectors only.
         batch_size: how many images to predict at once.
 
     Returns:
@@ -73,11 +73,12 @@ def predict(
     names = output_names(files)
     check_folder(out)
     inferencer = build_inferencer(config, checkpoint, device, cfg_options)
+    objects = finds_objects(inferencer.scope)
     unread: dict[str, str] = {}
     batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]
     for batch in track_iter_progress(batches):
         for result in predictions(inferencer, batch, score_threshold, unread):
-            write = _write_objects if inferencer.scope == 'mmdet' else _write_label_map
+            write = _write_objects if objects else _write_label_map
             write(Path(out), names[result.file], result.found)
             write_picture(Path(out, 'vis', Path(result.file).name), result.picture)
     check_all_read(unread, len(files))
@@ -95,7 +96,7 @@ def predictions(
     Args:
         inferencer: made by ``build_inferencer``.
         files: the images.
-        score_threshold: the lowest score of an object to draw; mmdet only.
+        score_threshold: the lowest score of an object to draw; detectors only.
         unread: changed: files that can't be read are skipped, and added with the
             reason.
 
@@ -119,12 +120,13 @@ def predictions(
             f'the model cannot be run on {", ".join(sizes)}: {error}'
         ) from error
     options = {'return_vis': True}
-    if inferencer.scope == 'mmdet':
+    objects = finds_objects(inferencer.scope)
+    if objects:
         options['pred_score_thr'] = score_threshold
     for file, sample in zip(inputs, samples):
         (picture,) = inferencer.visualize([file], [sample], **options)
         found = inferencer.postprocess([sample], None)['predictions']
-        found = found[0] if inferencer.scope == 'mmdet' else found
+        found = found[0] if objects else found
         yield Prediction(file, found, picture)
 
 

@@ -1,7 +1,7 @@
-"""The differences between testing with mmdet and with mmseg.
+"""The differences between testing with mmdet, mmrotate and mmseg.
 
 Each has a test script of its own, with the same option names; the table ``SCOPES`` says
-what an option does to a config of either.
+what an option does to a config of each.
 """
 
 import os
@@ -70,8 +70,8 @@ def _no_default_tta(cfg: Config) -> list[str]:
     missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
     if missing:
         raise ConfigError(
-            f'--tta: the config has no {" and no ".join(missing)}; '
-            "mmseg's _base_ files have both"
+            f'--tta: the config has no {" and no ".join(missing)}; see '
+            "mmseg's _base_ files and mmrotate's RTMDet, which have both"
         )
     return []
 
@@ -140,6 +140,9 @@ class Scope(NamedTuple):
 
 SCOPES: dict[str, Scope] = {
     'mmdet': Scope('mmdet', _default_box_tta, _dump_detections, _draw_detections),
+    'mmrotate': Scope(
+        'onedl-mmrotate', _no_default_tta, _dump_detections, _draw_detections
+    ),
     'mmseg': Scope(
         'mmsegmentation', _no_default_tta, _write_label_maps, _draw_label_maps
     ),

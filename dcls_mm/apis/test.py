@@ -5,6 +5,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..backbones.readers import check_inputs
 from ..checkpoint import MissingCheckpointError
 from ..checkpoint.mmengine_loaders import as_data
 from ..checks.class_checks import check_classes
@@ -54,6 +55,7 @@ def prepare_test(
     cfg.load_from = checkpoint
     cfg.resume = False
     check_data(cfg, ['test'])
+    check_inputs(cfg)
     notices = check_workers(cfg, ['test']) + check_classes(cfg, ['test'])
     if show or show_dir:
         use_visualization(cfg, show, show_dir, wait_time)

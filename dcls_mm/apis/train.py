@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from ..backbones.readers import check_inputs
 from ..checkpoint.mmengine_loaders import as_data
 from ..checkpoint.resumable import (
     TEMPLATES,
@@ -65,6 +66,7 @@ def prepare_train(
             )
         cfg.auto_scale_lr.enable = True
     check_data(cfg, stages)
+    check_inputs(cfg)
     notices += check_classes(cfg, stages) + foresee_test(cfg)
     return cfg, notices + check_outputs(cfg)
 

@@ -29,8 +29,7 @@ def check_outputs(cfg: Config) -> list[str]:
     backbone = backbone.get('backbone') or backbone  # of ReplacedConvBackbone
     if type_name(backbone) != _BACKBONE:
         return []
-    stages = backbone.get('out_indices', _DEFAULT_OUTPUTS)
-    stages = tuple(stages) if isinstance(stages, Sequence) else (stages,)
+    stages = stages_of(backbone)
     read = _read_outputs(model, len(stages))
     if read is None or len(read) == len(stages):
         return []
@@ -46,6 +45,12 @@ def check_outputs(cfg: Config) -> list[str]:
     if cfg.get('launcher', 'none') != 'none' and not looks:
         raise ConfigError(f'{trouble}, or set find_unused_parameters=True for DDP')
     return [trouble]
+
+
+def stages_of(backbone: dict) -> tuple[int, ...]:
+    """Return the stages whose output a ConvNeXtDCLS returns, by its config."""
+    stages = backbone.get('out_indices', _DEFAULT_OUTPUTS)
+    return tuple(stages) if isinstance(stages, Sequence) else (stages,)
 
 
 def _read_outputs(model: dict, count: int) -> set[int] | None:

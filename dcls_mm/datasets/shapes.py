@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from .._files import write_whole
-from ..functional._arguments import as_int
+from ..functional._arguments import as_bool, as_int
 
 SIZE = 160  # default side of a scene in pixels
 RADIUS = (0.09, 0.24)  # of a shape, as a fraction of the scene's side
@@ -169,7 +169,12 @@ def _place(
 
 
 def write_scenes(
-    root: str, split: str, count: int, seed: int, size: int = SIZE
+    root: str,
+    split: str,
+    count: int,
+    seed: int,
+    size: int = SIZE,
+    oriented: bool = False,
 ) -> Iterator[int]:
     """Draw scenes into COCO instance format and ADE-style label maps.
 
@@ -183,6 +188,8 @@ def write_scenes(
         count: number of scenes.
         seed: seed of the scenes; different seeds give different scenes.
         size: side of the scenes in pixels.
+        oriented: write ``annfiles/{split}/*.txt`` too, DOTA's form of oriented boxes:
+            the smallest ones around the visible parts.
 
     Yields:
         The number of scenes done, so that a caller can show progress.
@@ -200,7 +207,8 @@ def write_scenes(
         raise FileExistsError(
             f'{root} already has scenes of {split}: remove it to draw others'
         )
-    folders = {name: Path(root, name, split) for name in ('images', 'labels')}
+    kinds = ('images', 'labels', *['annfiles'] * as_bool('oriented', oriented))
+    folders = {name: Path(root, name, split) for name in kinds}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
@@ -210,6 +218,9 @@ def write_scenes(
         name = f'{index:06d}'
         _write_image(folders['images'] / f'{name}.jpg', scene.image)
         _write_image(folders['labels'] / f'{name}.png', scene.label_map())
+        if oriented:
+            text = oriented_boxes(scene)
+            write_whole(folders['annfiles'] / f'{name}.txt', text.encode())
         images.append(dict(id=index, file_name=f'{name}.jpg', height=size, width=size))
         for mask, label in zip(scene.masks, scene.labels):
             annotations.append(
@@ -225,7 +236,7 @@ def write_scenes(
             )
         yield index + 1
     content = dict(
-        info=_info(count, seed, size),
+        info=_info(count, seed, size, oriented),
         images=images,
         annotations=annotations,
         categories=[dict(id=i + 1, name=name) for i, name in enumerate(SHAPES)],
@@ -233,12 +244,34 @@ def write_scenes(
     write_whole(_annotation_file(root, split), json.dumps(content).encode())
 
 
-def has_scenes(root: str, split: str, count: int, seed: int, size: int = SIZE) -> bool:
+def has_scenes(
+    root: str,
+    split: str,
+    count: int,
+    seed: int,
+    size: int = SIZE,
+    oriented: bool = False,
+) -> bool:
     """Return whether :func:`write_scenes` has finished with these arguments before."""
     path = _annotation_file(root, split)
     if not path.is_file():
         return False
-    return json.loads(path.read_text())['info'] == _info(count, seed, size)
+    return json.loads(path.read_text())['info'] == _info(count, seed, size, oriented)
+
+
+def oriented_boxes(scene: Scene) -> str:
+    """Describe a scene's shapes as DOTA does, in a line each.
+
+    A line has the four corners x1 y1 ... x4 y4 in pixels, the class, and how difficult
+    the shape is, always 0.
+    """
+    lines = []
+    for mask, label in zip(scene.masks, scene.labels):
+        pixels = np.flip(np.argwhere(mask), axis=1).astype(np.float32)  # x, y
+        corners = cv2.boxPoints(cv2.minAreaRect(pixels)).ravel()
+        places = ' '.join(f'{value:.1f}' for value in corners)
+        lines.append(f'{places} {SHAPES[label]} 0\n')
+    return ''.join(lines)
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:
@@ -260,8 +293,9 @@ def _annotation_file(root: str, split: str) -> Path:
     return Path(root, 'annotations', f'{split}.json')
 
 
-def _info(count: int, seed: int, size: int) -> dict[str, Any]:
-    return dict(description='textured shapes', count=count, seed=seed, size=size)
+def _info(count: int, seed: int, size: int, oriented: bool) -> dict[str, Any]:
+    info = dict(description='textured shapes', count=count, seed=seed, size=size)
+    return dict(info, oriented=True) if oriented else info
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:

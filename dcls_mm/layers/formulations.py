@@ -38,6 +38,9 @@ class Formulations(LocalBranch):
     # Whether kernel() is DCLSConvNd's own, not a subclass's.
     _kernel_is_ours = False
 
+    # Whether several channels have one bias.
+    ties_bias = False
+
     formulation: str
     learned_axes: Any
     elements: Any
@@ -48,7 +51,7 @@ class Formulations(LocalBranch):
         """Convolve ``x``, (batch, in, *size), to (batch, out, *out_size)."""
         check_input(x, self.ndim, self.in_channels)
         bias: Tensor | None = self.bias
-        if self.branch_norms is not None:
+        if self.branch_norms is not None or self.ties_bias:
             if self.norms_train():
                 return self._sum_of_branches(x)
             bias = self.kernel_bias()

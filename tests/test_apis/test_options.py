@@ -37,7 +37,7 @@ def test_a_config_that_is_not_there(config):
 
 @pytest.mark.parametrize('scope', ['mmpose', None])
 def test_the_scope_must_be_one_of_two(config, scope):
-    message = f'default_scope must be one of mmdet, mmseg, got {scope!r}'
+    message = f'default_scope must be one of mmdet, mmrotate, mmseg, got {scope!r}'
     with pytest.raises(ConfigError, match=message):
         configs.load_config(config(default_scope=scope))
 

@@ -122,6 +122,30 @@ def test_has_scenes_only_once_all_are_written(tmp_path):
     assert not has_scenes(**{**settings, 'count': 7})
 
 
+def test_oriented_boxes_hold_the_visible_pixels(tmp_path):
+    """Each is no larger than the upright box, and a turned square fills its own."""
+    write(tmp_path, oriented=True)
+    assert has_scenes(str(tmp_path), 'val', 6, 3, 96, oriented=True)
+    assert not has_scenes(str(tmp_path), 'val', 6, 3, 96)
+    fills = []
+    for index in range(6):
+        scene = draw_scene(np.random.default_rng([3, index]), 96)
+        text = (tmp_path / 'annfiles' / 'val' / f'{index:06d}.txt').read_text()
+        lines = text.splitlines()
+        assert len(lines) == len(scene.labels)
+        for line, mask, label in zip(lines, scene.masks, scene.labels):
+            *corners, name, difficult = line.split()
+            assert (name, difficult) == (SHAPES[label], '0')
+            box = np.array(corners, np.float32).reshape(4, 2)
+            for y, x in np.argwhere(mask):
+                assert cv2.pointPolygonTest(box, (float(x), float(y)), True) > -0.1
+            rows, columns = np.nonzero(mask)
+            assert cv2.contourArea(box) <= np.ptp(rows) * np.ptp(columns) + 1
+            if name == 'square':
+                fills.append(mask.sum() / cv2.contourArea(box))
+    assert fills and max(fills) > 0.9
+
+
 def test_other_scenes_are_not_mixed_in(tmp_path):
     write(tmp_path)
     with pytest.raises(FileExistsError, match='already has scenes of val'):

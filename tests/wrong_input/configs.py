@@ -1,5 +1,7 @@
 """Wrong configs of trainings and tests, and wrong overrides."""
 
+from importlib.util import find_spec
+
 import torch
 from small_data import (
     detector,
@@ -257,13 +259,24 @@ READING = [
     wrong(
         lambda: read("model = dict(type='RetinaNet')"),
         ConfigError,
-        'cfg.py: default_scope must be one of mmdet, mmseg, got None, and no type in '
-        'the config is one of their classes',
+        'cfg.py: default_scope must be one of mmdet, mmrotate, mmseg, got None, and no '
+        'type in the config is one of their classes',
     ),
     wrong(
         lambda: read("default_scope = 'mmpose'"),
         ConfigError,
-        "cfg.py: default_scope must be one of mmdet, mmseg, got 'mmpose'",
+        "cfg.py: default_scope must be one of mmdet, mmrotate, mmseg, got 'mmpose'",
+    ),
+    *(
+        wrong(
+            lambda text=text: read(text),
+            *(ConfigError, 'cfg.py: ', 'onedl-mmrotate', 'install'),
+        )
+        for text in (
+            "default_scope = 'mmrotate'",
+            "_base_ = 'mmrotate::oriented_rcnn/oriented-rcnn-le90_r50_fpn_1x_dota.py'",
+        )
+        if find_spec('mmrotate') is None
     ),
 ]
 

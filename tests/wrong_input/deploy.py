@@ -299,7 +299,7 @@ FOLD_COMMAND = [
     wrong(_fold, SystemExit, 'config model.py does not exist'),
     wrong(
         _there('model.py', call=_fold),
-        *(SystemExit, 'model.py: default_scope must be one of mmdet, mmseg'),
+        *(SystemExit, 'model.py: default_scope must be one of mmdet, mmrotate, mmseg'),
     ),
     wrong(
         _given(lambda: _fold('--round-positions=yes')),

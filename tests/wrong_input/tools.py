@@ -310,7 +310,7 @@ ROWS = [
     ),
     says(
         lambda: FLOPS(config("default_scope = 'mmpose'\n")),
-        "default_scope must be one of mmdet, mmseg, got 'mmpose'",
+        "default_scope must be one of mmdet, mmrotate, mmseg, got 'mmpose'",
     ),
     says(
         lambda: FLOPS(config("default_scope = 'mmdet'\nmodel = dict(type='Retina')\n")),

@@ -1,4 +1,7 @@
-"""Draw a data set of textured shapes: COCO instances and ADE-style label maps."""
+"""Draw a data set of textured shapes: COCO instances and ADE-style label maps.
+
+With --oriented also DOTA's text files of oriented boxes.
+"""
 
 import argparse
 import sys
@@ -11,7 +14,9 @@ from dcls_mm.datasets import has_scenes, write_scenes  # noqa: E402
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('root', help='folder of the data set, such as data/shapes')
     parser.add_argument('--split', default='train', help="name, such as 'train'")
     parser.add_argument('--count', type=int, default=1000, help='number of scenes')
@@ -20,6 +25,9 @@ def parse_args():
     )
     parser.add_argument(
         '--size', type=int, default=160, help='side of a scene in pixels'
+    )
+    parser.add_argument(
+        '--oriented', action='store_true', help="write DOTA's annfiles too"
     )
     return parser.parse_args()
 

@@ -1,0 +1,29 @@
+# ConvNeXt-dcls-T under DINO with four scales: mmdet's recipe, with the layer decay of
+# ConvNeXt's detectors and in mixed precision.
+_base_ = 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py'
+custom_imports = dict(imports=['dcls_mm'], allow_failed_imports=False)
+# ImageNet-1k, exponential moving average of the weights, 82.5 % top-1.
+checkpoint_file = (
+    'https://zenodo.org/record/7112021/files/convnext_dcls_tiny_1k_224_ema.pth'
+)
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='ConvNeXtDCLS',
+        arch='tiny',
+        drop_path_rate=0.2,
+        layer_scale_init_value=1.0,
+        out_indices=(1, 2, 3),
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint_file),
+    ),
+    neck=dict(in_channels=[192, 384, 768]),
+)
+optim_wrapper = dict(
+    type='AmpOptimWrapper',
+    constructor='DCLSOptimizerConstructor',
+    paramwise_cfg=dict(
+        _delete_=True, decay_type='layer_wise', decay_rate=0.7, num_layers=6
+    ),
+)
+default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=3))

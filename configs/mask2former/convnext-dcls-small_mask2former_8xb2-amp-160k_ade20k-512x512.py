@@ -1,0 +1,15 @@
+# ConvNeXt-dcls-S under Mask2Former for semantic segmentation.
+_base_ = './convnext-dcls-tiny_mask2former_8xb2-amp-160k_ade20k-512x512.py'
+# ImageNet-1k, exponential moving average of the weights, 83.7 % top-1.
+checkpoint_file = (
+    'https://zenodo.org/record/7112021/files/convnext_dcls_small_1k_224_ema.pth'
+)
+
+model = dict(
+    backbone=dict(
+        arch='small',
+        depthwise_cfg=dict(type='DCLSConv2d', kernel_count=40, dilated_kernel_size=17),
+        init_cfg=dict(checkpoint=checkpoint_file),
+    )
+)
+optim_wrapper = dict(paramwise_cfg=dict(num_layers=12))

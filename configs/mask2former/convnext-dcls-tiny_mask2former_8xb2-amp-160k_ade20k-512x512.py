@@ -1,0 +1,35 @@
+# ConvNeXt-dcls-T under Mask2Former for semantic segmentation: mmseg's recipe, with the
+# decay by stage of ConvNeXt's segmentors and in mixed precision.
+_base_ = 'mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py'
+custom_imports = dict(imports=['dcls_mm', 'mmdet.models'])
+# ImageNet-1k, exponential moving average of the weights, 82.5 % top-1.
+checkpoint_file = (
+    'https://zenodo.org/record/7112021/files/convnext_dcls_tiny_1k_224_ema.pth'
+)
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='ConvNeXtDCLS',
+        arch='tiny',
+        drop_path_rate=0.3,
+        layer_scale_init_value=1.0,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint_file),
+    ),
+    decode_head=dict(in_channels=[96, 192, 384, 768]),
+)
+embedding = dict(decay_mult=0.0)
+optim_wrapper = dict(
+    type='AmpOptimWrapper',
+    constructor='DCLSOptimizerConstructor',
+    paramwise_cfg=dict(
+        _delete_=True,
+        decay_type='stage_wise',
+        decay_rate=0.9,
+        num_layers=6,
+        custom_keys=dict(
+            query_embed=embedding, query_feat=embedding, level_embed=embedding
+        ),
+    ),
+)
+default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=3))
