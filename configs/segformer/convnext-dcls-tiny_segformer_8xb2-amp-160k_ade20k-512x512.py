@@ -1,4 +1,4 @@
-# ConvNeXt-dcls-T under SegFormer's head of linear layers: a third of UperNet's FLOPs.
+# ConvNeXt-dcls-T under SegFormer's head of linear layers: a seventh of UperNet's FLOPs.
 _base_ = [
     'mmseg::_base_/models/segformer_mit-b0.py',
     '../_base_/datasets/ade20k_512x512.py',

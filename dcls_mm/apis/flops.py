@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..checks.channels import input_channels
 from ..checks.errors import ConfigError, errors_about
+from ..deploy.parts import only_resizes
 from .configs import load_config
 from .trained import build_model
 
@@ -103,6 +104,11 @@ class _Forward(nn.Module):
             if getattr(self.model, 'with_semantic_head', False):  # of panoptic FPN
                 outputs.append(self.model.semantic_head(features))
             return outputs
+        if hasattr(self.model, 'decode_head'):
+            if only_resizes(self.model.decode_head):
+                return self.model(images, mode='tensor')
+            size = tuple(images.shape[-2:])
+            return self.model.encode_decode(images, [dict(img_shape=size)])
         return self.model(images, self._samples(images), mode='tensor')
 
     def _regions(self, roi_head: nn.Module, images: Tensor) -> list:
@@ -121,10 +127,8 @@ class _Forward(nn.Module):
                 outputs.append(head(images.new_zeros(shape)))
         return outputs
 
-    def _samples(self, images: Tensor) -> list | None:
-        # Some detectors (transformers) ask for the image's size; segmentors don't.
-        if hasattr(self.model, 'decode_head'):
-            return None
+    def _samples(self, images: Tensor) -> list:
+        # Some detectors (transformers) ask for the image's size.
         from mmdet.structures import DetDataSample
 
         size = tuple(images.shape[-2:])

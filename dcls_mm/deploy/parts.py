@@ -61,7 +61,7 @@ class Segmentor(Part):
 
     def named_outputs(self, images: Tensor) -> dict[str, Any]:
         size = images.shape[2:]
-        if _only_resizes(self.model.decode_head):
+        if only_resizes(self.model.decode_head):
             # Like encode_decode, whose warnings about sizes would make them constants.
             logits = self.model.decode_head(self.model.extract_feat(images))
             corners = self.model.align_corners
@@ -72,7 +72,7 @@ class Segmentor(Part):
         return {'logits': logits}
 
 
-def _only_resizes(head: nn.Module) -> bool:
+def only_resizes(head: nn.Module) -> bool:
     """Return whether a segmentor's head merely resizes its outputs to predict."""
     from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 

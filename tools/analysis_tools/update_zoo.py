@@ -16,11 +16,12 @@ from dcls_mm.apis.flops import count_config  # noqa: E402
 # Configs whose image size differs from the usual one: part of the name -> (height,
 # width).
 SHAPES = {
+    'shapes': (160, 160),
+    'rotated-rtmdet': (1024, 1024),
     'rtmdet': (640, 640),
     'ade20k-640x640': (640, 2560),
     'nuclei': (512, 640),
     'camvid': (360, 480),
-    'shapes': (160, 160),
 }
 
 COLUMNS = 'params (M)', 'FLOPs (G)'
