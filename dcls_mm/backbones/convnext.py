@@ -291,6 +291,8 @@ class ConvNeXtDCLS(BaseModule):
                 for name in ('weight', 'local_weight'):
                     if getattr(module, name, None) is not None:
                         nn.init.trunc_normal_(getattr(module, name), std=0.02)
+                if getattr(module, 'elements_from_zero', False):
+                    nn.init.zeros_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 

@@ -81,6 +81,8 @@ class DCLSConvNd(LearnedPositions, Formulations):
             is odd, or even in an even extent. By default there is none.
         branch_norms: whether a batch norm follows each of the two in training; in
             evaluation they are part of the kernel. See :mod:`.local_branch`.
+        elements_from_zero: whether the elements start with weight 0, so that the layer
+            starts as its local branch alone, which can be a plain kernel's size.
         spacing: what positions are multiplied by, one number or one per axis, for
             images of another resolution than in training. See :mod:`.spacing`.
         backend: a backend of ``functional.convolve`` to force; None chooses one.
@@ -149,6 +151,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
         integer_positions: bool = False,
         local_size: IntOrTuple | None = None,
         branch_norms: bool = False,
+        elements_from_zero: bool = False,
         spacing: Spacings = 1.0,
         backend: str | None = None,
     ):
@@ -203,7 +206,7 @@ class DCLSConvNd(LearnedPositions, Formulations):
             self.SIG = nn.Parameter(torch.empty_like(self.P))
         else:
             self.register_parameter('SIG', None)
-        self.register_local(local_size, branch_norms, device, dtype)
+        self.register_local(local_size, branch_norms, elements_from_zero, device, dtype)
         self.register_bias(bias, device, dtype)
         self.reset_parameters()
         if not learn_positions:
@@ -268,6 +271,8 @@ class DCLSConvNd(LearnedPositions, Formulations):
     def reset_parameters(self) -> None:
         """Set the initial values, which are the published ones by default."""
         super().reset_parameters()
+        if self.elements_from_zero:
+            nn.init.zeros_(self.weight)
         INITIAL_POSITIONS[self.initial_positions](self)
         initialize_sigma(self)
 

@@ -39,6 +39,7 @@ class LocalBranch(Spacing):
     """
 
     local_size: tuple[int, ...] | None = None
+    elements_from_zero = False
     local_weight: nn.Parameter | None
     branch_norms: nn.ModuleDict | None
     integer_positions: bool
@@ -47,6 +48,7 @@ class LocalBranch(Spacing):
         self,
         local_size: IntOrTuple | None,
         branch_norms: bool,
+        elements_from_zero: bool,
         device=None,
         dtype=None,
     ) -> None:
@@ -62,6 +64,13 @@ class LocalBranch(Spacing):
             parameter = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.register_parameter('local_weight', parameter)
         self.branch_norms = None
+        self.elements_from_zero = as_bool('elements_from_zero', elements_from_zero)
+        if self.elements_from_zero and (parameter is None or branch_norms):
+            raise ValueError(
+                'elements_from_zero needs a local branch without norms, which computes '
+                'something at the start: give local_size, and leave out branch_norms, '
+                f'got local_size={local_size} and branch_norms={branch_norms}'
+            )
         if not as_bool('branch_norms', branch_norms):
             return
         if parameter is None:

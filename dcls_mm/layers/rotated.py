@@ -60,6 +60,7 @@ class RotatedDCLSConv2d(TurnedElements):
     """
 
     ties_bias = True
+    turns: Tensor
 
     def __init__(
         self,
@@ -76,10 +77,10 @@ class RotatedDCLSConv2d(TurnedElements):
         super().__init__(*arguments, **options)
         angles = [2 * math.pi * k / orientations for k in range(orientations)]
         # Multiples of 90 degrees are exact.
-        turns = [[round(math.cos(a), 15), round(math.sin(a), 15)] for a in angles]
+        rows = [[round(f(angle), 15) for angle in angles] for f in (math.cos, math.sin)]
         like = self.weight
-        turns = torch.tensor(turns, dtype=like.dtype, device=like.device)
-        self.register_buffer('turns', turns.T.contiguous(), persistent=False)
+        turns = torch.tensor(rows, dtype=like.dtype, device=like.device)
+        self.register_buffer('turns', turns, persistent=False)
 
     @property
     def is_depthwise(self) -> bool:

@@ -11,6 +11,7 @@ from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
 from dcls_mm import replace_convs
+from dcls_mm.backbones import ConvNeXtDCLS
 from dcls_mm.layers import (
     DCLSConv1d,
     DCLSConv2d,
@@ -154,3 +155,56 @@ def test_a_state_dict_has_it_and_loads_again():
     other.load_state_dict(layer.state_dict())
     assert_close(other(x), layer(x))
     assert 'local_size=(5, 5)' in repr(other)
+
+
+def test_elements_that_start_with_weight_0():
+    """They learn at once, and their places as soon as they have weights."""
+    layer = DCLSConv2d(
+        *(4, 4, 7),
+        padding=3,
+        groups=4,
+        kernel_count=5,
+        dilated_kernel_size=17,
+        local_size=7,
+        elements_from_zero=True,
+    )
+    x = torch.randn(2, 4, 20, 20)
+    expected = nn.functional.conv2d(x, layer.local_weight, layer.bias, 1, 3, 1, 4)
+    assert_close(layer(x), expected, factor=5)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    before = layer.P.clone()
+    for step in (1, 2):
+        optimizer.zero_grad()
+        layer(x).sin().sum().backward()
+        assert (layer.weight.grad != 0).all()
+        assert (layer.P.grad == 0).all() == (step == 1)
+        optimizer.step()
+    assert not torch.equal(layer.P, before)
+    layer.reset_parameters()
+    assert (layer.weight == 0).all() and (layer.local_weight != 0).any()
+
+
+def test_a_backbone_starts_as_the_plain_one():
+    small = dict(depths=[1, 1, 2, 1], dims=[4, 8, 12, 16])
+    plain = ConvNeXtDCLS(small, depthwise_cfg=dict(type='Conv2d', kernel_size=7)).eval()
+    beside = ConvNeXtDCLS(
+        small,
+        depthwise_cfg=dict(
+            type='DCLSConv2d',
+            kernel_count=9,
+            dilated_kernel_size=17,
+            local_size=7,
+            elements_from_zero=True,
+        ),
+    ).eval()
+    beside.load_state_dict(
+        {
+            key.replace('dwconv.weight', 'dwconv.local_weight'): value
+            for key, value in plain.state_dict().items()
+        },
+        strict=False,
+    )
+    assert all((s[0].dwconv.weight == 0).all() for s in beside.stages)
+    x = torch.randn(1, 3, 64, 64)
+    for ours, theirs in zip(beside(x), plain(x)):
+        assert_close(ours, theirs, factor=10)

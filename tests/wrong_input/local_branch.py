@@ -67,6 +67,18 @@ ROWS = [
         dcls(branch_norms=1, local_size=3), TypeError, 'branch_norms ' + BOOLEAN + '1'
     ),
     wrong(
+        dcls(elements_from_zero=True),
+        *(ValueError, 'elements_from_zero needs a local branch', 'local_size=None'),
+    ),
+    wrong(
+        dcls(elements_from_zero=True, local_size=3, branch_norms=True),
+        *(ValueError, 'leave out branch_norms', 'branch_norms=True'),
+    ),
+    wrong(
+        dcls(elements_from_zero='yes', local_size=3),
+        *(TypeError, 'elements_from_zero ' + BOOLEAN + "'yes'"),
+    ),
+    wrong(
         dcls(branch_norms=True),
         ValueError,
         'branch_norms needs a local branch: give local_size, or leave it out',
