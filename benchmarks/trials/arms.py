@@ -10,6 +10,7 @@ ELEMENTS = 34
 # With the 25 weights of a local 5x5 branch there are about as many weights as before.
 ELEMENTS_BESIDE_LOCAL = 17
 LOCAL_SIZE = 5
+PLAIN_SIZE = 7
 EXTENT = 17
 
 # Multipliers of the learning rate for positions.
@@ -78,6 +79,15 @@ FRESH: dict[str, Arm] = {
     'local-fast': local(FAST_RATE, **EVEN),
     'local-frozen': local(**EVEN, learn_positions=False),
     'local-normal': local(**NORMAL),
+    # As many weights more as the elements have. The recorded ones were set to 0 by a
+    # hook, which gives the same start as elements_from_zero.
+    'beside-plain': dcls(
+        FAST_RATE,
+        ELEMENTS_BESIDE_LOCAL,
+        local_size=PLAIN_SIZE,
+        elements_from_zero=True,
+        **EVEN,
+    ),
     'adapted': Arm(
         dict(type='DCLSConv2d', kernel_count=ELEMENTS, dilated_kernel_size=7),
         FAST_RATE,
