@@ -38,9 +38,10 @@ def run_two_ranks(
         processes = []
         for rank, path in enumerate(said):
             output = stack.enter_context(path.open('w'))
+            own = {'RANK': str(rank), 'LOCAL_RANK': str(rank)}
             process = subprocess.Popen(
                 [sys.executable, *program, str(rank), *map(str, arguments)],
-                env={**environment, **variables},
+                env={**environment, **own, **variables},
                 stdout=output,
                 stderr=output,
             )

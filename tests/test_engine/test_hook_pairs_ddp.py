@@ -25,9 +25,7 @@ PAIRS = [
 def folder(tmp_path_factory):
     """Return the folder with the results of two processes."""
     folder = tmp_path_factory.mktemp('two')
-    run_two_ranks(
-        folder, [HERE / 'two_processes.py'], free_port(), folder, *PAIRS, LOCAL_RANK='0'
-    )
+    run_two_ranks(folder, [HERE / 'two_processes.py'], free_port(), folder, *PAIRS)
     return folder
 
 

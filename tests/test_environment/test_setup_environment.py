@@ -62,6 +62,10 @@ def test_pins_of_a_later_file_replace_others(tmp_path):
     assert setup_environment.read_pins(paths) == pins
 
 
+# No stack has these; dcls_mm works with what users install.
+OPTIONAL = ['mmrotate']
+
+
 @pytest.mark.parametrize('name', STACKS)
 def test_every_stack_has_one_provider_of_each_module(name):
     stack = STACKS[name]
@@ -70,6 +74,8 @@ def test_every_stack_has_one_provider_of_each_module(name):
     )
     assert stack.mmcv in pins
     for module, providers in SUPPORTED.items():
+        if module in OPTIONAL:
+            continue
         (provider,) = providers.keys() & pins.keys()
         low, below = providers[provider]
         assert Version(low) <= Version(pins[provider]) < Version(below), module
@@ -87,7 +93,9 @@ def test_unknown_stack_is_named():
 def test_the_oldest_stack_has_the_oldest_versions_that_are_accepted():
     files = STACKS['oldest'].pins_files
     pins = setup_environment.read_pins(ROOT / 'requirements' / file for file in files)
-    for ranges in SUPPORTED.values():
+    for module, ranges in SUPPORTED.items():
+        if module in OPTIONAL:
+            continue
         (name,) = ranges.keys() & pins.keys()
         assert Version(pins[name]) == Version(ranges[name][0]), name
     # The distribution is missing in a checkout that is not installed.

@@ -59,13 +59,13 @@ def test_every_row_with_a_config_is_found(update_zoo, path):
 def test_counts_a_config_once_and_finds_what_is_listed(
     update_zoo, tmp_path, monkeypatch, capsys
 ):
-    folder = shutil.copytree(CONFIGS, tmp_path / 'configs') / 'segformer'
+    folder = shutil.copytree(CONFIGS, tmp_path / 'configs') / 'retinanet'
     readme = folder / 'README.md'
     text = readme.read_text()
     readme.write_text(re.sub(r'- \| [\d.]+ \|', '- | 9.9 |', text))
     monkeypatch.setattr('sys.argv', ['update_zoo.py', str(folder)])
     update_zoo.main()
     counted, *files = capsys.readouterr().out.splitlines()
-    assert counted.startswith('convnext-dcls-atto_segformer')
+    assert counted.startswith('retinanet_convnext-dcls-t')
     assert files == [f'{readme}: written', f'{folder / "metafile.yml"}: unchanged']
     assert readme.read_text() == text
