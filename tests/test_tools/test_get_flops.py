@@ -21,6 +21,13 @@ CASCADE = CONFIGS / 'cascade_mask_rcnn'
 NUCLEI = CASCADE / 'cascade-mask-rcnn_convnext-dcls-atto_fpn_1xb4-15e_nuclei.py'
 CAMVID = CONFIGS / 'upernet/convnext-dcls-atto_upernet_1xb4-1k_camvid-256x256.py'
 R50 = CONFIGS / 'mask_rcnn/mask-rcnn_r50-dcls-c3-c5_fpn_1x_coco.py'
+PANOPTIC_FPN = (
+    CONFIGS / 'panoptic_fpn/panoptic-fpn_convnext-dcls-t_fpn_8xb2-amp-1x_coco.py'
+)
+MASK2FORMER = (
+    CONFIGS
+    / 'mask2former/convnext-dcls-tiny_mask2former_8xb2-amp-160k_ade20k-512x512.py'
+)
 RETINANET = CONFIGS / 'retinanet/retinanet_convnext-dcls-t_fpn_1xb8-amp-1x_coco.py'
 
 
@@ -82,6 +89,42 @@ def test_dcls_counts_as_the_dense_kernel_that_it_makes(path):
         more += channels * ((taps - 7 * 7) * pixels + taps * 34)
     difference = count_model(dcls, shape).flops - count_model(plain, shape).flops
     assert difference == more > 0
+
+
+def flops_of(module, *inputs):
+    with torch.no_grad():
+        return get_model_complexity_info(
+            module, inputs=inputs, show_table=False, show_arch=False
+        )['flops']
+
+
+class Levels(nn.Module):
+    """A head on feature maps that are separate arguments, as the counter wants them."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head = head
+
+    def forward(self, *features):
+        return self.head(features)
+
+
+def test_the_semantic_head_of_panoptic_fpn_counts():
+    model = build(PANOPTIC_FPN, init_cfg=None)
+    whole = count_model(model, (64, 64)).flops
+    levels = [torch.zeros(1, 256, n, n) for n in (16, 8, 4, 2, 1)]
+    own = flops_of(Levels(model.semantic_head), *levels)
+    model.semantic_head = None
+    assert whole - count_model(model, (64, 64)).flops == own > 0
+
+
+def test_a_segmentor_with_queries_counts():
+    """What lies between backbone and mask products is the pixel decoder and queries."""
+    model = build(MASK2FORMER, init_cfg=None)
+    whole = count_model(model, (64, 64)).flops
+    backbone = flops_of(model.backbone, torch.zeros(1, 3, 64, 64))
+    masks = 10 * 100 * 256 * 16 * 16  # ten times, 100 queries by 256 channels
+    assert whole > backbone + masks
 
 
 def test_masks_are_counted_on_detections_not_on_proposals():
