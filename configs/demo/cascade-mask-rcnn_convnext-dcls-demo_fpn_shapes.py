@@ -9,8 +9,12 @@ _base_ = [
 ]
 
 optim_wrapper = dict(
-    _base_.position_learning, optimizer=dict(lr=2e-3), clip_grad=dict(max_norm=10)
+    _base_.position_learning,
+    paramwise_cfg=dict(position_lr_mult=50.0),
+    optimizer=dict(lr=2e-3),
+    clip_grad=dict(max_norm=10),
 )
+custom_hooks = [_base_.clamp_positions]
 randomness = dict(seed=0)
 default_hooks = dict(logger=dict(interval=10))
 log_processor = dict(window_size=10)

@@ -13,6 +13,8 @@ model = dict(
             kernel_count=34,
             dilated_kernel_size=17,
             interpolation='bilinear',
+            # The schedule is too short for positions to spread by learning.
+            initial_positions='even',
         ),
     ),
     neck=dict(in_channels=dims),
