@@ -36,6 +36,7 @@ SLOW = {
     'test_configs.py',
     'test_conftest.py',
     'test_construction_operator.py',
+    'test_dataset_checks.py',
     'test_demo.py',
     'test_distinct_names_hook.py',
     'test_distributed.py',
@@ -57,9 +58,11 @@ SLOW = {
     'test_model_converters.py',
     'test_model_states.py',
     'test_native_building.py',
+    'test_our_configs_fit',
     'test_packaging.py',
     'test_predict.py',
     'test_robustness.py',
+    'test_rotated.py',
     'test_small_models.py',
     'test_sparse.py',
     'test_the_rest_stays_a_product',
@@ -68,6 +71,7 @@ SLOW = {
     'test_train_resume_and_test',
     'test_training_form.py',
     'test_update_zoo.py',
+    'test_wrong_weights.py',
     'test_zoo.py',
 }
 
