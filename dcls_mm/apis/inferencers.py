@@ -71,8 +71,7 @@ def build_inferencer(
             load_matching(model, weights, checkpoint)
             model.dataset_meta = names
 
-    options = {'scope': 'mmrotate'} if cfg.default_scope == 'mmrotate' else {}
-    inferencer = Inferencer(cfg, device=device, **options)
+    inferencer = Inferencer(cfg, device=device, scope=cfg.default_scope)
     inferencer.show_progress = False
     return inferencer
 

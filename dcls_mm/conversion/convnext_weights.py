@@ -32,6 +32,7 @@ from .state_dicts import (
     noted_axes,
     real_sigma,
     real_tensor,
+    refuse_turned,
     under,
 )
 from .unrecognised import why_not
@@ -186,6 +187,7 @@ def to_convnext(
         )
     _check_dcls(state_dict, 'ConvNeXtDCLS')
     for layer in layers_with_positions(state_dict, ''):
+        refuse_turned(state_dict, layer, 'a plain ConvNeXt')
         positions = real_tensor(state_dict, f'{layer}P')
         sigma = real_sigma(state_dict, layer, 'interpolation', interpolation)
         for parameter in ('P', 'SIG'):

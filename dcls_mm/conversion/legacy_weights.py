@@ -23,6 +23,7 @@ from .state_dicts import (
     real_tensor,
     refuse_converted,
     refuse_local,
+    refuse_turned,
 )
 
 
@@ -100,6 +101,7 @@ def to_legacy(
     converted = copy_with_metadata(state_dict)
     for layer in layers_with_positions(state_dict, prefix):
         refuse_local(state_dict, layer, 'a legacy layer')
+        refuse_turned(state_dict, layer, 'a legacy layer')
         positions = real_tensor(state_dict, f'{layer}P')
         weight = real_tensor(state_dict, f'{layer}weight')
         _check_shapes(positions, weight, 3, formulation, layer)

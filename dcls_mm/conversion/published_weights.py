@@ -25,6 +25,7 @@ from .state_dicts import (
     real_tensor,
     refuse_converted,
     refuse_local,
+    refuse_turned,
 )
 
 
@@ -112,6 +113,7 @@ def to_published(
     converted = copy_with_metadata(state_dict)
     for layer in layers_with_positions(state_dict, prefix):
         refuse_local(state_dict, layer, 'the published package')
+        refuse_turned(state_dict, layer, 'the published package')
         positions, sigma, weight = _parameters(state_dict, layer, version)
         rows = len(positions)
         axes = _own_axes(state_dict, layer, rows, weight)

@@ -181,6 +181,17 @@ def refuse_converted(state_dict: Mapping[str, Tensor], layer: str) -> None:
         )
 
 
+def refuse_turned(state_dict: Mapping[str, Tensor], layer: str, target: str) -> None:
+    """Raise a ValueError if a layer turns its elements, which ``target`` does not."""
+    count = layer_metadata(state_dict, layer).get('orientations', 1)
+    if count != 1 or f'{layer}mixtures' in state_dict:
+        raise ValueError(
+            f'{layer}P is of a layer that turns its elements, which {target} does not: '
+            'fold the model with switch_to_deploy where the angles are fixed, and save '
+            'that'
+        )
+
+
 def refuse_local(state_dict: Mapping[str, Tensor], layer: str, target: str) -> None:
     """Raise a ValueError if a layer has a local branch, which ``target`` has not."""
     if f'{layer}local_weight' in state_dict:

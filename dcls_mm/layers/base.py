@@ -56,6 +56,7 @@ class ConstructedConvNd(SharedParameters, NotedState):
 
     ndim: int
     transposed = False
+    kernel_depends_on_input = False  # then kernel() raises a NotImplementedError
     weight: nn.Parameter
     bias: nn.Parameter | None
 

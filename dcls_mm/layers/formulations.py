@@ -99,7 +99,7 @@ class Formulations(LocalBranch):
     ) -> SparseKernel:
         rule = INTERPOLATIONS[interpolation_name(self.interpolation)]
         return SparseKernel(
-            (self.out_channels, 1, *extent),
+            (len(weight), 1, *extent),
             weight,
             dense=dense,
             content=Elements(weight.squeeze(1), positions.squeeze(2), rule.normalized),

@@ -25,6 +25,7 @@ class LearnedPositions(NotedState):
     axes_given = False
     adaptable = True  # whether resizing.py may change a layer of this class
     adapted = False
+    orientations = 1  # see RotatedDCLSConv2d
 
     ndim: int
     extent: tuple[int, ...]
@@ -112,6 +113,8 @@ class LearnedPositions(NotedState):
             'extent': self.extent,
             'interpolation': self.interpolation,
         }
+        if self.orientations > 1:
+            notes['orientations'] = self.orientations
         return {**notes, 'adapted': True} if self.adapted else notes
 
     def misreading(
@@ -135,6 +138,7 @@ class LearnedPositions(NotedState):
             super().misreading(state_dict, prefix, notes)
             or self._other_axes(f'{prefix}P', notes)
             or self._other_interpolation(f'{prefix}P', notes.get('interpolation'))
+            or self._other_turns(state_dict, prefix, notes)
             or other_extent(f'{prefix}P', extent, self.extent)
         )
 
@@ -184,6 +188,28 @@ class LearnedPositions(NotedState):
             f'{key}: the state_dict is of interpolation {saved!r}, the layer of '
             f'{self.interpolation!r}: build it with {self._argument_for(saved)}'
         )
+
+    def _other_turns(
+        self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]
+    ) -> str | None:
+        # Without notes nothing is known, unless they would have been taken over.
+        noted = notes.get('orientations', 1) if notes.get('extent') else None
+        if noted not in (None, self.orientations):
+            return (
+                f'{prefix}P: the state_dict is of a layer with {noted} orientations, '
+                f'this one has {self.orientations}: '
+                + (
+                    f'build a RotatedDCLSConv2d with orientations={noted}'
+                    if noted != 1
+                    else 'build a DCLSConv2d'
+                )
+            )
+        if f'{prefix}mixtures' in state_dict and not hasattr(self, 'mixtures'):
+            return (
+                f'{prefix}mixtures: the state_dict is of a layer that turns with each '
+                'image: build a SteeredDCLSConv2d'
+            )
+        return None
 
     def _argument_for(self, interpolation: str) -> str:
         """Return the argument that sets an interpolation, for an error."""

@@ -1,8 +1,6 @@
 """A convolution with DCLS kernels in several orientations, for equivariant networks."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,12 +73,6 @@ class RotatedDCLSConv2d(TurnedElements):
             'input_orientations', input_orientations, minimum=1
         )
         super().__init__(*arguments, **options)
-        angles = [2 * math.pi * k / orientations for k in range(orientations)]
-        # Multiples of 90 degrees are exact.
-        rows = [[round(f(angle), 15) for angle in angles] for f in (math.cos, math.sin)]
-        like = self.weight
-        turns = torch.tensor(rows, dtype=like.dtype, device=like.device)
-        self.register_buffer('turns', turns, persistent=False)
 
     @property
     def is_depthwise(self) -> bool:
@@ -100,6 +92,16 @@ class RotatedDCLSConv2d(TurnedElements):
             filters = self.out_channels // self.orientations
             parameter = nn.Parameter(torch.empty(filters, device=device, dtype=dtype))
         self.register_parameter('bias', parameter)
+
+    def reset_parameters(self) -> None:
+        """Set the initial values, and the cosines and sines of the orientations."""
+        super().reset_parameters()
+        count, like = self.orientations, self.weight
+        angles = [2 * math.pi * k / count for k in range(count)]
+        # Rounded, so that multiples of 90 degrees are exact.
+        rows = [[round(f(angle), 15) for angle in angles] for f in (math.cos, math.sin)]
+        turns = torch.tensor(rows, dtype=like.dtype, device=like.device)
+        self.register_buffer('turns', turns, persistent=False)
 
     def kernel_bias(self) -> Tensor | None:
         """See the base class."""
@@ -154,22 +156,6 @@ class RotatedDCLSConv2d(TurnedElements):
                 f'input_orientations must divide the {inputs} inputs of a group, got '
                 f'{self.input_orientations}'
             )
-
-    def notes(self) -> dict[str, Any]:
-        """See the base class."""
-        return {**super().notes(), 'orientations': self.orientations}
-
-    def misreading(
-        self, state_dict: Mapping, prefix: str, notes: Mapping[str, Any]
-    ) -> str | None:
-        """See the base class; compare the orientations, which no shape tells."""
-        noted = notes.get('orientations', self.orientations)
-        if noted != self.orientations:
-            return (
-                f'{prefix}P: the state_dict is of a layer with {noted} orientations, '
-                f'this one has {self.orientations}: build it with orientations={noted}'
-            )
-        return super().misreading(state_dict, prefix, notes)
 
     def extra_repr(self) -> str:
         text = f'{super().extra_repr()}, orientations={self.orientations}'

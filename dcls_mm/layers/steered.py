@@ -4,11 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..functional import INTERPOLATIONS
 from ..functional._arguments import as_int
 from ..functional.convolution import check_input, convolve_checked
 from ..functional.interpolation import interpolation_name
-from ..functional.native_code.direct import Elements
 from ..functional.scatter import construct_checked
 from ..functional.sparse_kernel import SparseKernel
 from .turned import TurnedElements
@@ -36,7 +34,8 @@ class SteeredDCLSConv2d(TurnedElements):
     length says how clear the direction is. Where there is none, the elements move to
     the kernel's centre.
 
-    The kernel differs from image to image, so it can't be folded. The parameters are
+    The kernel differs from image to image, so it can't be folded. An image that is
+    padded in a batch may show another direction than alone. The parameters are
     those of :class:`DCLSConv2d` and ``mixtures``, (2 * directions, in), first those of
     u.
 
@@ -62,6 +61,8 @@ class SteeredDCLSConv2d(TurnedElements):
         >>> torch.allclose(layer(torch.rot90(x, dims=(2, 3))), expected, atol=1e-5)
         True
     """
+
+    kernel_depends_on_input = True
 
     def __init__(self, *arguments, directions: int = 1, **options):
         self.directions = as_int('directions', directions, minimum=1)
@@ -156,10 +157,7 @@ class SteeredDCLSConv2d(TurnedElements):
 
         if self.formulation == 'construct' or self._reason_against_direct() is not None:
             return dense()
-        normalized = INTERPOLATIONS[name].normalized
-        content = Elements(weight.squeeze(1), positions.squeeze(2), normalized)
-        shape = (len(weight), 1, *extent)
-        return SparseKernel(shape, weight, dense=dense, content=content)
+        return self._sparse(weight, positions, extent, dense)
 
     def _check_choices(self, learn_sigma: bool) -> None:
         super()._check_choices(learn_sigma)
@@ -180,3 +178,6 @@ class SteeredDCLSConv2d(TurnedElements):
             f'a {type(self).__name__} turns its kernel with each image, so it has none '
             'of its own'
         )
+
+    def extra_repr(self) -> str:
+        return f'{super().extra_repr()}, directions={self.directions}'

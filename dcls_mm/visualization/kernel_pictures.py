@@ -15,12 +15,14 @@ def depthwise_kernels(model: nn.Module) -> dict[str, torch.Tensor]:
 
     Returns:
         Name of the layer -> kernel, (channels, 1, height, width), for each layer that
-        makes its kernel and has two axes and one group per channel.
+        makes its kernel, the same for every image, and has two axes and one group per
+        channel.
     """
     return {
         name: module.kernel().detach()
         for name, module in model.named_modules()
         if isinstance(module, ConstructedConvNd)
+        and not module.kernel_depends_on_input
         and module.ndim == 2
         and module.groups == module.in_channels
     }

@@ -269,8 +269,23 @@ def test_state_dict_tells_the_orientations():
     loaded.reset_parameters()
     loaded.load_state_dict(saved.state_dict())
     assert_close(loaded.kernel(), saved.kernel())
-    with pytest.raises(StateDictError, match='build it with orientations=4'):
-        build(out_channels=4, orientations=2).load_state_dict(saved.state_dict())
+    state_dict = saved.state_dict()
+    plain = dict(kernel_count=4, dilated_kernel_size=7)
+    with pytest.raises(StateDictError, match='a RotatedDCLSConv2d with orientations=4'):
+        build(out_channels=4, orientations=2).load_state_dict(state_dict)
+    with pytest.raises(StateDictError, match='a RotatedDCLSConv2d with orientations=4'):
+        DCLSConv2d(3, 2, **plain).load_state_dict(state_dict)
+    with pytest.raises(StateDictError, match='build a DCLSConv2d'):
+        saved.load_state_dict(DCLSConv2d(3, 2, **plain).state_dict())
+    saved.load_state_dict(dict(DCLSConv2d(3, 2, **plain).state_dict()))  # no metadata
+
+
+def test_an_empty_layer_gets_its_angles_with_its_initial_values():
+    with torch.device('meta'):
+        layer = build()
+    layer.to_empty(device='cpu')
+    layer.reset_parameters()
+    torch.testing.assert_close(layer.turns, build().turns)
 
 
 def test_in_a_backbone_and_in_another_model():

@@ -10,9 +10,11 @@ from conftest import assert_close
 from test_rotated import BASE, INTERPOLATIONS, turn
 from torch import nn
 
-from dcls_mm import SteeredDCLSConv2d, switch_to_deploy
+from dcls_mm import DCLSConv2d, SteeredDCLSConv2d, switch_to_deploy
 from dcls_mm.functional.reference import reference_convolution, reference_kernel
 from dcls_mm.layers import fold
+from dcls_mm.layers.noted import StateDictError
+from dcls_mm.visualization import depthwise_kernels
 
 KINDS = {
     'dense': dict(in_channels=3, out_channels=6),
@@ -183,3 +185,16 @@ def test_it_can_not_be_folded():
         switch_to_deploy(model)
     x = images(layer, 9, 9)
     assert_close(model(x), before(x))
+
+
+def test_a_plain_layer_does_not_load_it():
+    layer = build('depthwise')
+    plain = DCLSConv2d(8, 8, kernel_count=4, dilated_kernel_size=7, groups=8)
+    with pytest.raises(StateDictError, match='mixtures: .* build a SteeredDCLSConv2d'):
+        plain.load_state_dict(layer.state_dict(), strict=False)
+
+
+def test_pictures_of_kernels_leave_it_out():
+    plain = DCLSConv2d(8, 8, kernel_count=4, dilated_kernel_size=7, groups=8)
+    model = nn.Sequential(build('depthwise'), plain)
+    assert list(depthwise_kernels(model)) == ['1']

@@ -7,7 +7,12 @@ from torch import nn
 
 from dcls_mm import conversion
 from dcls_mm.backbones import ConvNeXtDCLS
-from dcls_mm.layers import DCLSConv2d, dropin
+from dcls_mm.layers import (
+    DCLSConv2d,
+    RotatedDCLSConv2d,
+    SteeredDCLSConv2d,
+    dropin,
+)
 from dcls_mm.layers.dropin import LegacyDcls2d
 
 from . import wrong
@@ -90,6 +95,17 @@ ROWS = [
         convert('to_legacy', noted_layer(local_size=3)),
         *(ValueError, 'local_weight must not be in the', 'layer has no local branch'),
     ),
+    *(
+        wrong(
+            convert(function, turned),
+            *(ValueError, 'P is of a layer that turns its elements', 'fold the model'),
+        )
+        for function in ('to_published', 'to_legacy')
+        for turned in (
+            RotatedDCLSConv2d(4, 16, 3, dilation=2).state_dict(),
+            SteeredDCLSConv2d(4, 4, 3, dilation=2, groups=4).state_dict(),
+        )
+    ),
     wrong(
         convert('to_published', noted_layer(dilated_kernel_size=(5, 7)), version='v0'),
         *(ValueError, 'P is of the extent (5, 7)', OTHER_EXTENT, '(5, 5)'),
@@ -101,6 +117,15 @@ ROWS = [
     wrong(
         convert('to_convnext', noted_layer(DWCONV, local_size=3, branch_norms=True)),
         *(ValueError, 'no norms', f'{DWCONV}.branch_norms.', 'fold the model with'),
+    ),
+    wrong(
+        convert(
+            'to_convnext',
+            RotatedDCLSConv2d(4, 4, 3, groups=4, dilation=2).state_dict(
+                prefix=f'{DWCONV}.'
+            ),
+        ),
+        *(ValueError, f'{DWCONV}.P is of a layer that turns its elements'),
     ),
     wrong(
         convert('to_convnext', noted_layer(DWCONV, interpolation='gauss')),
